@@ -1,0 +1,34 @@
+# Every target makes its own virtual environment in .venv; nothing of the system's Python is used but the interpreter.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.synced
+
+.PHONY: demo test lint bench chaos clean
+
+demo: $(STAMP)  ## the shop choreography on the embedded log, no server needed
+	@$(BIN)/choreo demo
+
+test: $(STAMP)  ## all tests; those that need a server this machine cannot start say so
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+lint: $(STAMP)  ## style, types, layers, lock file
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/uv lock --check
+
+bench: $(STAMP)  ## every performance claim, against a hand-written loop in the same run
+	$(BIN)/python benchmarks/wire.py
+	$(BIN)/python benchmarks/throughput.py
+
+$(STAMP): pyproject.toml uv.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "choreo needs Python 3.11 or newer; set PYTHON=python3.x")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv sync --quiet --frozen --active --inexact
+	@touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) .choreo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

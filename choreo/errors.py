@@ -1,0 +1,112 @@
+"""Every error choreo raises, in one place.
+
+Each message is one line that names the thing, the reason and the remedy: it is read at night.
+"""
+
+from __future__ import annotations
+
+
+class ChoreoError(Exception):
+    """Base of every error choreo raises.
+
+    Args:
+        what: the thing and what is wrong with it, as one clause.
+        why: the reason, when `what` does not already say it.
+        remedy: what the reader can do about it.
+    """
+
+    def __init__(self, what: str, *, why: str = "", remedy: str = "") -> None:
+        self.what, self.why, self.remedy = what, why, remedy
+        message = f"{what}: {why}" if why else what
+        super().__init__(f"{message} ({remedy})" if remedy else message)
+
+
+class DeclarationError(ChoreoError):
+    """An event class, handler or service is declared wrongly. Raised at import."""
+
+
+class ConfigurationError(ChoreoError):
+    """A setting, an address or a combination of them cannot work. Raised at start."""
+
+
+class UndeclaredEmissionError(ChoreoError):
+    """A handler returned something its return annotation does not name."""
+
+
+# --- wire ---------------------------------------------------------------------------------------------------------
+
+
+class WireError(ChoreoError):
+    """Base of what can go wrong between an event and a record."""
+
+
+class DecodeError(WireError):
+    """These bytes will never become an event: garbage, a wrong schema, an invalid header. Permanent."""
+
+
+class EncodeError(WireError):
+    """This event cannot become a record: a value that its schema does not allow. Permanent."""
+
+
+class SchemaNotFoundError(WireError):
+    """The registry answered, and it does not know this schema id. Permanent."""
+
+
+class SchemaNotCachedError(WireError):
+    """A record's writer schema is not in memory yet; load it, then decode again."""
+
+    def __init__(self, schema_id: int | str) -> None:
+        self.schema_id = schema_id
+        super().__init__(
+            f"schema {schema_id} is not loaded yet", remedy="await Codec.load(schema_id), then decode again"
+        )
+
+
+class RegistryUnavailableError(WireError):
+    """The registry gave no answer. Passing: waiting and asking again is right."""
+
+
+class IncompatibleSchemaError(WireError):
+    """The registry or the compatibility rules refuse a schema."""
+
+
+# --- log ----------------------------------------------------------------------------------------------------------
+
+
+class LogError(ChoreoError):
+    """Base of what can go wrong with the log."""
+
+
+class LogUnavailableError(LogError):
+    """The log gave no answer or cannot take records now (broker down, disk full). Passing: repeat."""
+
+
+class RecordTooLargeError(LogError):
+    """A record is larger than the log accepts. Permanent for this record."""
+
+
+class UnknownTopicError(LogError):
+    """A topic or partition does not exist."""
+
+
+class NotOwnerError(LogError):
+    """A commit named partitions that this consumer does not own any more."""
+
+
+# --- store --------------------------------------------------------------------------------------------------------
+
+
+class StoreError(ChoreoError):
+    """Base of what can go wrong with a service's store."""
+
+
+class StoreUnavailableError(StoreError):
+    """The store gave no answer or cannot write now. Passing: repeat."""
+
+
+class StoreOwnedError(StoreError):
+    """The store belongs to another service."""
+
+
+class FencedError(StoreError):
+    """Another instance owns these partitions now; this transaction changed nothing."""

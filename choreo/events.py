@@ -1,0 +1,159 @@
+"""Events: immutable pydantic models that name their topic and key, and the metadata that travels with them."""
+
+from __future__ import annotations
+
+import re
+import types
+from typing import Annotated, Any, ClassVar, NamedTuple, Union, get_args, get_origin
+
+import pydantic
+
+from choreo.errors import DeclarationError
+
+_TYPE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*\Z")
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}\Z")
+
+
+class Contract(NamedTuple):
+    """What an event class declares about its records.
+
+    Attributes:
+        type_name: the event's type on the wire (`ce_type`) and the full name of its Avro record.
+        topic: where its records go.
+        key: the field whose value is the record's key, so that records of one key keep their order.
+        failure: whether it ends a branch of its saga unsuccessfully.
+    """
+
+    type_name: str
+    topic: str
+    key: str
+    failure: bool
+
+
+class Event(pydantic.BaseModel):
+    """Base of all events: something that happened, immutable.
+
+    A class that names a topic and a key is an event; one that names neither is an abstract base for others.
+
+        class OrderPlaced(Event, topic="orders", key="order_id"):
+            order_id: str
+            total: Decimal
+
+    Class arguments:
+        topic: the topic of its records.
+        key: the field that orders them; a required field of type str, int or UUID.
+        name: the type's name on the wire; the class name unless given.
+
+    Raises:
+        DeclarationError: at import, when the key is missing or optional, a default is mutable, or a name is not legal.
+    """
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    contract: ClassVar[Contract]
+
+    @classmethod
+    def __pydantic_init_subclass__(
+        cls, *, topic: str | None = None, key: str | None = None, name: str | None = None, **kwargs: Any
+    ) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        _check_defaults(cls)
+        if topic is None and key is None:
+            if "contract" in cls.__dict__ or any("contract" in base.__dict__ for base in cls.__mro__[1:]):
+                raise DeclarationError(
+                    f"event {cls.__qualname__} inherits from an event that has a topic",
+                    remedy=f"name its own: class {cls.__name__}(..., topic=..., key=...)",
+                )
+            return
+        if topic is None or key is None:
+            missing = "topic" if topic is None else "key"
+            raise DeclarationError(
+                f"event {cls.__qualname__} names no {missing}", remedy="an event names both topic= and key="
+            )
+        _check_names(cls, topic, name or cls.__name__)
+        _check_key(cls, key)
+        cls.contract = Contract(name or cls.__name__, topic, key, issubclass(cls, Failure))
+
+
+class Failure(Event):
+    """An event that ends a branch of its saga unsuccessfully, such as a declined payment."""
+
+
+def is_event_class(candidate: object) -> bool:
+    """Whether `candidate` is a concrete event class: an `Event` that names its topic and key."""
+    return isinstance(candidate, type) and issubclass(candidate, Event) and hasattr(candidate, "contract")
+
+
+def key_of(event: Event) -> bytes:
+    """The record key of an event: its key field as UTF-8 text."""
+    return str(getattr(event, event.contract.key)).encode()
+
+
+class Metadata(NamedTuple):
+    """What travels with an event in its record's headers (CloudEvents 1.0 names in brackets).
+
+    Attributes:
+        event_id: unique with `source`; the same again when the same work is done again (`ce_id`).
+        type_name: the event's type (`ce_type`); empty if the producer wrote none.
+        source: the service or program that emitted it (`ce_source`).
+        time: when it was emitted, RFC 3339 text with zone (`ce_time`).
+        correlation_id: the saga it belongs to (`ce_correlationid`).
+        causation_id: the event that caused it; None for the first of a saga (`ce_causationid`).
+        traceparent, tracestate: W3C trace context, None if there is none.
+    """
+
+    event_id: str
+    type_name: str
+    source: str
+    time: str
+    correlation_id: str
+    causation_id: str | None = None
+    traceparent: str | None = None
+    tracestate: str | None = None
+
+
+def _check_names(cls: type[Event], topic: str, type_name: str) -> None:
+    if not _TOPIC.match(topic) or topic in {".", ".."}:
+        raise DeclarationError(
+            f"event {cls.__qualname__} names topic {topic!r}, which is no legal Kafka topic",
+            remedy="use 1 to 249 letters, digits, '.', '_' or '-'",
+        )
+    if not _TYPE_NAME.match(type_name):
+        raise DeclarationError(
+            f"event {cls.__qualname__} has the type name {type_name!r}, which is no legal Avro name",
+            remedy="use letters, digits and '_', not starting with a digit, optionally with dots between such names",
+        )
+
+
+def _check_key(cls: type[Event], key: str) -> None:
+    field = cls.model_fields.get(key)
+    if field is None:
+        known = ", ".join(cls.model_fields) or "none"
+        raise DeclarationError(
+            f"event {cls.__qualname__} names key={key!r}, but has no such field", remedy=f"its fields are: {known}"
+        )
+    if not field.is_required() or _allows_none(field.annotation):
+        raise DeclarationError(
+            f"event {cls.__qualname__} has the optional key field {key!r}",
+            why="a record without its key would lose its order",
+            remedy="make the field required and not None",
+        )
+
+
+def _allows_none(annotation: Any) -> bool:
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _allows_none(get_args(annotation)[0])
+    if origin in {Union, types.UnionType}:
+        return any(_allows_none(arg) for arg in get_args(annotation))
+    return annotation in {None, type(None), Any}
+
+
+def _check_defaults(cls: type[Event]) -> None:
+    for name, field in cls.model_fields.items():
+        if isinstance(field.default, (list, dict, set, bytearray)):
+            raise DeclarationError(
+                f"event {cls.__qualname__} has a mutable default for field {name!r}",
+                why="events are immutable",
+                remedy=f"write {name}: ... = Field(default_factory={type(field.default).__name__}), or use a tuple",
+            )

@@ -1,0 +1,255 @@
+"""The log port: topics, partitions, offsets and consumer groups, and what every adapter promises about them.
+
+One conformance suite (`tests/conformance`) holds every adapter to the promises written here.
+All methods are called from one asyncio event loop; an adapter keeps its own threads to itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, Protocol, Self, TypeAlias
+
+Headers: TypeAlias = "list[tuple[str, bytes]]"
+"""Record headers in order; a name may occur twice."""
+
+
+class TopicPartition(NamedTuple):
+    """One partition of one topic."""
+
+    topic: str
+    partition: int
+
+
+class Record(NamedTuple):
+    """A record as it lies in the log.
+
+    Attributes:
+        offset: its place in the partition; grows, but may have gaps (compaction, transaction markers).
+        timestamp: milliseconds since the epoch, set by its producer.
+        key, value: None where the producer wrote null (a null value is a tombstone).
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+class NewRecord(NamedTuple):
+    """A record to append.
+
+    Without a partition its key decides (murmur2, as Java's default partitioner); without a key either, any
+    partition may be chosen. Without a timestamp (ms) the log's clock decides.
+    """
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    timestamp: int | None = None
+    partition: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Topic:
+    """A topic to create, or one that exists.
+
+    Attributes:
+        settings: Kafka's topic settings by their own names (`retention.ms`, `cleanup.policy`, ...).
+            The embedded logs honour `retention.ms` and `max.message.bytes` and keep the rest as given.
+    """
+
+    name: str
+    partitions: int = 4
+    replication: int = -1
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capabilities:
+    """What an adapter can do beyond the common promises; the conformance suite skips by these flags only."""
+
+    durable: bool
+    several_processes: bool
+    transactions: bool
+    topic_creation: bool
+    retention: bool
+    group_protocols: tuple[str, ...] = ("classic",)
+
+
+Start: TypeAlias = Literal["earliest", "latest"]
+
+
+class Listener(Protocol):
+    """Told about a consumer's partitions. Called on the event loop, never two calls at once.
+
+    Lists are increments. While a call runs, `poll` gives no records of the partitions it names, and
+    `Consumer.commit` works from inside it.
+    """
+
+    async def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """New partitions. Returns where to start reading; one not named starts at the group's committed offset."""
+        ...
+
+    async def revoked(self, partitions: Sequence[TopicPartition]) -> None:
+        """These are about to go to another member: finish, commit and forget them. They are still owned."""
+        ...
+
+    async def lost(self, partitions: Sequence[TopicPartition]) -> None:
+        """These are owned by somebody else already: forget them, commit nothing."""
+        ...
+
+
+class Consumer(Protocol):
+    """One member of a consumer group, or (with no group) a reader of all partitions of its topics.
+
+    Promises: records of a partition come in offset order, each once per ownership; only committed
+    transactions are seen; the member keeps its place in the group however long nobody polls (the adapter pauses the
+    partitions behind the scenes and never leaves); records of a revoked partition are not returned after `revoked`.
+    """
+
+    @property
+    def assignment(self) -> frozenset[TopicPartition]:
+        """The partitions owned now."""
+        ...
+
+    async def poll(self, max_records: int = 500, timeout: float | None = None) -> list[Record]:
+        """Wait for records and return at once with what is there, at most `max_records`, several partitions mixed.
+
+        `timeout` is in seconds; empty list when it passes; None waits for ever. Cancelling a poll loses no record.
+
+        Raises:
+            LogError: the log refused for good (authorisation, unknown topic); passing trouble is waited out.
+        """
+        ...
+
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Commit for the group: the next offset to read, per partition.
+
+        Raises:
+            NotOwnerError: this member is not in the group any more, or owns one of these no more; nothing is committed
+                (best effort: Kafka itself checks membership only).
+            LogUnavailableError: not known to be committed; may be repeated.
+        """
+        ...
+
+    async def seek(self, partition: TopicPartition, offset: int) -> None:
+        """Read on from `offset`; records already fetched from elsewhere are dropped."""
+        ...
+
+    async def pause(self, partitions: Iterable[TopicPartition]) -> None:
+        """Return no records of these until resumed; membership is kept."""
+        ...
+
+    async def resume(self, partitions: Iterable[TopicPartition]) -> None:
+        """Undo `pause`, with no record lost or repeated."""
+        ...
+
+    async def close(self) -> None:
+        """Revoke what is owned (the listener is told), leave the group at once, free everything. May be repeated."""
+        ...
+
+
+class Producer(Protocol):
+    """Appends records.
+
+    Promises: records of one `append` to one partition keep their order, also across two appends of which the
+    second was begun after the first had returned; a record is acknowledged only when the log's own durability
+    rule is met (Kafka: all in-sync replicas; embedded: on disk).
+    """
+
+    async def append(self, records: Sequence[NewRecord]) -> None:
+        """Append all; returns when every record is acknowledged.
+
+        Raises:
+            RecordTooLargeError, UnknownTopicError: at least one of them cannot be appended, named in the message.
+            LogUnavailableError: some may be appended and some not; the whole call may be repeated.
+        """
+        ...
+
+    async def append_atomically(
+        self,
+        records: Sequence[NewRecord],
+        offsets: Mapping[TopicPartition, int] | None = None,
+        consumer: Consumer | None = None,
+    ) -> None:
+        """Append all and commit `offsets` for `consumer`'s group, or do neither. Needs a `transactional_id`.
+
+        Raises:
+            NotOwnerError: a newer producer of the same transactional id, or a rebalance, fenced this one.
+            LogUnavailableError: aborted; may be repeated.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Wait for what is under way, then free everything. May be repeated."""
+        ...
+
+
+class Log(Protocol):
+    """An ordered, partitioned, durable log. Made by `choreo.log.open_log(url)`; use it as an async context manager."""
+
+    @property
+    def url(self) -> str:
+        """The address it was opened with, without secrets."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this adapter can do."""
+        ...
+
+    async def __aenter__(self) -> Self:
+        """Connect.
+
+        Raises:
+            LogUnavailableError: within about 10 seconds, naming the address and the remedy.
+        """
+        ...
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Close what this log opened."""
+        ...
+
+    async def topics(self) -> dict[str, Topic]:
+        """The topics that exist, without the log's internal ones; settings may be left out."""
+        ...
+
+    async def create_topics(self, topics: Sequence[Topic]) -> list[str]:
+        """Create those that do not exist; returns their names. Existing ones are left as they are."""
+        ...
+
+    def producer(self, *, transactional_id: str | None = None) -> Producer:
+        """A producer. With a transactional id it appends atomically and fences older ones of the same id."""
+        ...
+
+    def consumer(
+        self,
+        topics: Sequence[str],
+        *,
+        group: str | None = None,
+        listener: Listener | None = None,
+        start: Start = "earliest",
+    ) -> Consumer:
+        """A consumer of these topics; `start` is where a partition without committed offset begins."""
+        ...
+
+    async def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """The first offset still kept."""
+        ...
+
+    async def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """The offset the next record will get (committed transactions only)."""
+        ...
+
+    async def committed(self, group: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """What the group has committed; partitions without a commit are left out."""
+        ...
+
+    async def offsets_at(self, timestamp: int, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """The first offset whose timestamp (ms) is at or after `timestamp`; the end offset if there is none."""
+        ...
