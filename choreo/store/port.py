@@ -86,8 +86,8 @@ class Store(Protocol):
     progress names an outdated epoch changes nothing.
     """
 
-    async def open(self, service: str) -> None:
-        """Connect, migrate, and claim the store for this service.
+    async def open(self, service: str, tables: str = "") -> None:
+        """Connect, migrate, claim the store for this service, and run the SQL that makes its own tables.
 
         Raises:
             StoreOwnedError: it belongs to another service.

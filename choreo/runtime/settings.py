@@ -1,0 +1,33 @@
+"""Settings from the environment: where the log, the stores and the schemas are."""
+
+from __future__ import annotations
+
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Where things are and how they are run; each field is an environment variable `CHOREO_<FIELD>`.
+
+    Attributes:
+        log: `sqlite:///path`, `kafka://host:9092,host:9092` or `memory://`.
+        store: the store of services that name none; `{service}` stands for the service's name.
+        registry: a folder of `.avsc` files or the address of a Confluent-API registry.
+        kafka: librdkafka settings by their own names; in the environment a JSON object.
+        create_topics: whether missing topics are created at start; unless given, on embedded logs only.
+        stop_grace: seconds that running handlers get to finish when the service is told to stop.
+        max_in_flight: how many records one service instance holds at most, read and not yet done.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="CHOREO_", frozen=True, extra="ignore")
+
+    log: str = "sqlite:///.choreo/log.db"
+    store: str = "sqlite:///.choreo/{service}.db"
+    registry: str = "schemas"
+    kafka: dict[str, str] = {}
+    create_topics: bool | None = None
+    stop_grace: float = 20.0
+    max_in_flight: int = 2000
+
+    def store_of(self, service: str, declared: str | None) -> str:
+        """The address of a service's store: what it declares, else the general setting."""
+        return (declared or self.store).replace("{service}", service)

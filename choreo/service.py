@@ -1,0 +1,181 @@
+"""Services: their decorators record declarations, nothing else. No handler runs here."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from choreo.durations import Duration, seconds
+from choreo.errors import DeclarationError
+from choreo.events import Event, is_event_class
+from choreo.signatures import Emits, emits_of, events_of_parameter, read_signature
+
+_SERVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")
+
+H = TypeVar("H", bound=Callable[..., Any])
+Lifespan = Callable[[], AbstractAsyncContextManager[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retry:
+    """When and how often a handler that raised is tried again, in place, its key waiting.
+
+    Attributes:
+        attempts: how often it is called at most, the first time included; 1 means never again.
+        delay: the longest wait before the second attempt; it doubles with each further one. The actual wait is
+            drawn evenly from zero to that ("full jitter", AWS Architecture Blog, 2015), so that many do not
+            come back together.
+        max_delay: where the doubling stops.
+        transient: the exceptions worth another attempt. Any other goes to the dead letters at once.
+    """
+
+    attempts: int = 5
+    delay: Duration = "100ms"
+    max_delay: Duration = "5s"
+    transient: tuple[type[BaseException], ...] = (Exception,)
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise DeclarationError(f"Retry(attempts={self.attempts})", why="a handler is called at least once")
+        if seconds(self.delay) > seconds(self.max_delay):
+            raise DeclarationError(
+                f"Retry(delay={self.delay!r}, max_delay={self.max_delay!r})", why="delay is longer than max_delay"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Handler:
+    """One declared handler of a service.
+
+    Attributes:
+        service, name: together its identity in event ids, dead letters and the choreography.
+        function: what the user wrote.
+        consumes: the event classes it is called with.
+        emits: what its return annotation declares.
+        takes_context: whether it has a second parameter, `ctx`.
+        is_async: `async def` runs on the event loop, `def` in a worker thread.
+    """
+
+    service: str
+    name: str
+    function: Callable[..., Any]
+    consumes: tuple[type[Event], ...]
+    emits: Emits
+    takes_context: bool
+    is_async: bool
+    retry: Retry
+
+    def __str__(self) -> str:
+        return f"{self.service}.{self.name}"
+
+
+@dataclass(frozen=True)
+class Service:
+    """An independent service: a name (its consumer group), its handlers and its own store.
+
+        payments = Service("payments", store="sqlite:///payments.db")
+
+    Args:
+        name: unique in the choreography; letters, digits, '.', '_' and '-', at most 200.
+        store: where its state lives, `sqlite:///path` (`{service}` stands for the name).
+            Unless given, CHOREO_STORE or `sqlite:///.choreo/{service}.db`.
+        tables: SQL that makes the service's own tables in its store; run at each start, so write
+            `CREATE TABLE IF NOT EXISTS ...`.
+        lifespan: an async context manager entered before the first event and left after the last; what it yields
+            is `ctx.state` (clients, pools).
+        concurrency: how many handlers may be under way at once in one process; each key's events stay in order.
+
+    Raises:
+        DeclarationError: at import, when the name is no legal consumer group.
+    """
+
+    name: str
+    store: str | None = field(default=None, kw_only=True)
+    tables: str = field(default="", kw_only=True, repr=False)
+    lifespan: Lifespan | None = field(default=None, kw_only=True)
+    concurrency: int = field(default=100, kw_only=True)
+    handlers: dict[str, Handler] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not _SERVICE_NAME.match(self.name):
+            raise DeclarationError(
+                f"service name {self.name!r} is no legal consumer group",
+                remedy="use 1 to 200 letters, digits, '.', '_' or '-', starting with a letter or digit",
+            )
+        if self.concurrency < 1:
+            raise DeclarationError(f"service {self.name!r} has concurrency {self.concurrency}", remedy="use 1 or more")
+
+    def on(self, *events: type[Event], name: str | None = None, retry: Retry | None = None) -> Callable[[H], H]:
+        """Declare a handler for these events.
+
+        Args:
+            events: the event classes it is called with, one at a time.
+            name: the handler's name; the function's unless given. It is part of event ids, so renaming a handler
+                while its events are under way lets it emit them once more.
+            retry: what to do when it raises; `Retry()` unless given.
+
+        Raises:
+            DeclarationError: at import: no or a wrong return annotation, an argument that is no event, a name used twice.
+        """
+
+        def declare(function: H) -> H:
+            self._add(function, events, name or str(getattr(function, "__name__", "")), retry or Retry())
+            return function
+
+        return declare
+
+    def _add(self, function: Callable[..., Any], events: tuple[type[Event], ...], name: str, retry: Retry) -> None:
+        where = f"handler {self.name}.{name}"
+        if name in self.handlers:
+            raise DeclarationError(
+                f"{where} is declared twice", remedy="rename one of the functions, or give one of them name='...'"
+            )
+        self._check_consumed(where, events)
+        signature = read_signature(function, where)
+        events_of_parameter(signature, events, where)
+        emits = emits_of(signature, where)
+        handler = Handler(
+            service=self.name,
+            name=name,
+            function=function,
+            consumes=events,
+            emits=emits,
+            takes_context=len(signature.parameters) > 1,
+            is_async=inspect.iscoroutinefunction(function),
+            retry=retry,
+        )
+        self._check_type_names(where, (*events, *emits.classes))
+        self.handlers[name] = handler
+
+    def _check_consumed(self, where: str, events: tuple[type[Event], ...]) -> None:
+        if not events:
+            raise DeclarationError(f"{where} names no event", remedy=f"write @{self.name}.on(SomeEvent)")
+        for event in events:
+            if not is_event_class(event):
+                raise DeclarationError(
+                    f"{where} is declared on {event!r}, which is no event",
+                    remedy="name a class that derives from choreo.Event with topic= and key=",
+                )
+
+    def _check_type_names(self, where: str, classes: tuple[type[Event], ...]) -> None:
+        known = {cls.contract.type_name: cls for cls in self.event_classes}
+        for cls in classes:
+            other = known.setdefault(cls.contract.type_name, cls)
+            if other is not cls:
+                raise DeclarationError(
+                    f"{where} uses {cls.__module__}.{cls.__qualname__}, but {other.__module__}.{other.__qualname__} "
+                    f"has the same type name {cls.contract.type_name!r}",
+                    remedy="a type name means one class: rename one of them, or give one name='...'",
+                )
+
+    @property
+    def event_classes(self) -> tuple[type[Event], ...]:
+        """Every event class its handlers consume or emit, each once, in order of declaration."""
+        found: dict[type[Event], None] = {}
+        for handler in self.handlers.values():
+            found.update(dict.fromkeys((*handler.consumes, *handler.emits.classes)))
+        return tuple(found)

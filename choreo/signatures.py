@@ -1,0 +1,126 @@
+"""Reading a handler's signature: what it takes and, from its return annotation, what it emits."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from choreo.errors import DeclarationError
+from choreo.events import Event, is_event_class
+
+_EVENT_AND_CONTEXT = 2
+
+
+@dataclass(frozen=True)
+class Emits:
+    """What a handler may return.
+
+    Attributes:
+        classes: the events it emits, in the order of its annotation.
+        nothing: whether it may return None.
+        one: whether it may return a single event.
+        many: whether it may return a list or tuple of events (fan-out).
+    """
+
+    classes: tuple[type[Event], ...]
+    nothing: bool
+    one: bool
+    many: bool
+
+
+def read_signature(function: Callable[..., Any], where: str) -> inspect.Signature:
+    """The function's signature with its annotations evaluated.
+
+    Raises:
+        DeclarationError: it is no function, takes the wrong number of arguments, or an annotation cannot be read.
+    """
+    try:
+        signature = inspect.signature(function, eval_str=True)
+    except NameError as error:
+        raise DeclarationError(
+            f"{where} has an annotation that cannot be read: {error}",
+            remedy="define event classes at module level, above the handler, and import them outside TYPE_CHECKING",
+        ) from error
+    except TypeError as error:
+        raise DeclarationError(f"{where} is no function: {error}") from error
+    positional = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
+    parameters = list(signature.parameters.values())
+    required = [p for p in parameters if p.default is p.empty]
+    if not 1 <= len(required) <= len(parameters) <= _EVENT_AND_CONTEXT or any(
+        p.kind not in positional for p in parameters
+    ):
+        raise DeclarationError(f"{where} takes {signature}", remedy="a handler takes (event) or (event, ctx)")
+    return signature
+
+
+def events_of_parameter(signature: inspect.Signature, declared: tuple[type[Event], ...], where: str) -> None:
+    """Check that the first parameter's annotation, if there is one, fits every declared event.
+
+    Raises:
+        DeclarationError: an event the decorator names is not among what the parameter accepts.
+    """
+    parameter = next(iter(signature.parameters.values()))
+    if parameter.annotation is parameter.empty:
+        return
+    accepted = tuple(cls for cls in _alternatives(parameter.annotation) if isinstance(cls, type))
+    for event in declared:
+        if not issubclass(event, accepted or (object,)):
+            raise DeclarationError(
+                f"{where} is declared on {event.__name__}, but its parameter {parameter.name!r} takes {_name(parameter.annotation)}",
+                remedy="let the decorator and the annotation name the same events",
+            )
+
+
+def emits_of(signature: inspect.Signature, where: str) -> Emits:
+    """What the return annotation declares: an event, a union, None, `list[...]` or `tuple[...]` of events.
+
+    Raises:
+        DeclarationError: there is none, or it names something that is no event.
+    """
+    annotation = signature.return_annotation
+    if annotation is signature.empty:
+        raise DeclarationError(
+            f"{where} has no return annotation",
+            why="it declares what the handler emits",
+            remedy="write -> SomeEvent, -> A | B, -> list[A], or -> None if it emits nothing",
+        )
+    classes: dict[type[Event], None] = {}
+    nothing = one = many = False
+    for part in _alternatives(annotation):
+        if part is None or part is type(None):
+            nothing = True
+        elif get_origin(part) in {list, tuple}:
+            many = True
+            for item in get_args(part):
+                if item is not Ellipsis:
+                    classes.update(dict.fromkeys(_event_class(cls, where) for cls in _alternatives(item)))
+        else:
+            one = True
+            classes[_event_class(part, where)] = None
+    return Emits(tuple(classes), nothing, one, many)
+
+
+def _alternatives(annotation: Any) -> tuple[Any, ...]:
+    """The members of a union, or the annotation alone."""
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) in {Union, types.UnionType}:
+        return get_args(annotation)
+    return (annotation,)
+
+
+def _event_class(candidate: Any, where: str) -> type[Event]:
+    if not is_event_class(candidate):
+        raise DeclarationError(
+            f"{where} emits {_name(candidate)}, which is no event",
+            remedy="return classes that derive from choreo.Event with topic= and key=, or None",
+        )
+    found: type[Event] = candidate
+    return found
+
+
+def _name(annotation: Any) -> str:
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation)
