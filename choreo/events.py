@@ -30,6 +30,53 @@ class Contract(NamedTuple):
     failure: bool
 
 
+def _check_names(cls: type[Event], topic: str, type_name: str) -> None:
+    if not _TOPIC.match(topic) or topic in {".", ".."}:
+        raise DeclarationError(
+            f"event {cls.__qualname__} names topic {topic!r}, which is no legal Kafka topic",
+            remedy="use 1 to 249 letters, digits, '.', '_' or '-'",
+        )
+    if not _TYPE_NAME.match(type_name):
+        raise DeclarationError(
+            f"event {cls.__qualname__} has the type name {type_name!r}, which is no legal Avro name",
+            remedy="use letters, digits and '_', not starting with a digit, optionally with dots between such names",
+        )
+
+
+def _check_key(cls: type[Event], key: str) -> None:
+    field = cls.model_fields.get(key)
+    if field is None:
+        known = ", ".join(cls.model_fields) or "none"
+        raise DeclarationError(
+            f"event {cls.__qualname__} names key={key!r}, but has no such field", remedy=f"its fields are: {known}"
+        )
+    if not field.is_required() or _allows_none(field.annotation):
+        raise DeclarationError(
+            f"event {cls.__qualname__} has the optional key field {key!r}",
+            why="a record without its key would lose its order",
+            remedy="make the field required and not None",
+        )
+
+
+def _allows_none(annotation: Any) -> bool:
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _allows_none(get_args(annotation)[0])
+    if origin in {Union, types.UnionType}:
+        return any(_allows_none(arg) for arg in get_args(annotation))
+    return annotation in {None, type(None), Any}
+
+
+def _check_defaults(cls: type[Event]) -> None:
+    for name, field in cls.model_fields.items():
+        if isinstance(field.default, (list, dict, set, bytearray)):
+            raise DeclarationError(
+                f"event {cls.__qualname__} has a mutable default for field {name!r}",
+                why="events are immutable",
+                remedy=f"write {name}: ... = Field(default_factory={type(field.default).__name__}), or use a tuple",
+            )
+
+
 class Event(pydantic.BaseModel):
     """Base of all events: something that happened, immutable.
 
@@ -110,50 +157,3 @@ class Metadata(NamedTuple):
     causation_id: str | None = None
     traceparent: str | None = None
     tracestate: str | None = None
-
-
-def _check_names(cls: type[Event], topic: str, type_name: str) -> None:
-    if not _TOPIC.match(topic) or topic in {".", ".."}:
-        raise DeclarationError(
-            f"event {cls.__qualname__} names topic {topic!r}, which is no legal Kafka topic",
-            remedy="use 1 to 249 letters, digits, '.', '_' or '-'",
-        )
-    if not _TYPE_NAME.match(type_name):
-        raise DeclarationError(
-            f"event {cls.__qualname__} has the type name {type_name!r}, which is no legal Avro name",
-            remedy="use letters, digits and '_', not starting with a digit, optionally with dots between such names",
-        )
-
-
-def _check_key(cls: type[Event], key: str) -> None:
-    field = cls.model_fields.get(key)
-    if field is None:
-        known = ", ".join(cls.model_fields) or "none"
-        raise DeclarationError(
-            f"event {cls.__qualname__} names key={key!r}, but has no such field", remedy=f"its fields are: {known}"
-        )
-    if not field.is_required() or _allows_none(field.annotation):
-        raise DeclarationError(
-            f"event {cls.__qualname__} has the optional key field {key!r}",
-            why="a record without its key would lose its order",
-            remedy="make the field required and not None",
-        )
-
-
-def _allows_none(annotation: Any) -> bool:
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        return _allows_none(get_args(annotation)[0])
-    if origin in {Union, types.UnionType}:
-        return any(_allows_none(arg) for arg in get_args(annotation))
-    return annotation in {None, type(None), Any}
-
-
-def _check_defaults(cls: type[Event]) -> None:
-    for name, field in cls.model_fields.items():
-        if isinstance(field.default, (list, dict, set, bytearray)):
-            raise DeclarationError(
-                f"event {cls.__qualname__} has a mutable default for field {name!r}",
-                why="events are immutable",
-                remedy=f"write {name}: ... = Field(default_factory={type(field.default).__name__}), or use a tuple",
-            )
