@@ -99,6 +99,12 @@ class Event(pydantic.BaseModel):
 
     contract: ClassVar[Contract]
 
+    def __init_subclass__(
+        cls, *, topic: str | None = None, key: str | None = None, name: str | None = None, **kwargs: Any
+    ) -> None:
+        """Take the class arguments; they are read below, once pydantic knows the fields."""
+        super().__init_subclass__(**kwargs)
+
     @classmethod
     def __pydantic_init_subclass__(
         cls, *, topic: str | None = None, key: str | None = None, name: str | None = None, **kwargs: Any
