@@ -1,0 +1,69 @@
+"""Servers as fixtures: real ones where this machine can start them, librdkafka's mock cluster everywhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.servers.apicurio import ApicurioServer
+from tests.servers.downloads import ServerMissingError, in_ci
+from tests.servers.kafka import KafkaServer
+from tests.servers.process import Server
+
+
+def _started(make: type[Server]) -> Iterator[Server]:
+    """A started server; where it is missing a reason to skip, but under CI=true a failure."""
+    try:
+        server = make()
+    except ServerMissingError as error:
+        if in_ci():
+            raise
+        pytest.skip(f"no {make.name}: {error}")
+    with server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def kafka_bootstrap() -> Iterator[str]:
+    """`host:port` of a real Kafka broker that all tests share: CHOREO_TEST_KAFKA, or one started here."""
+    if address := os.environ.get("CHOREO_TEST_KAFKA"):
+        yield address
+        return
+    for server in _started(KafkaServer):
+        assert isinstance(server, KafkaServer)
+        yield server.bootstrap
+
+
+@pytest.fixture(scope="session")
+def _fault_broker() -> Iterator[Server]:
+    yield from _started(KafkaServer)
+
+
+@pytest.fixture
+def kafka_broker(_fault_broker: Server) -> Server:
+    """A broker of its own for tests that stop, kill, freeze or restart it; running whenever a test begins."""
+    _fault_broker.ensure_running()
+    return _fault_broker
+
+
+@pytest.fixture(scope="session")
+def registry_url() -> Iterator[str]:
+    """The Confluent API of a real registry: CHOREO_TEST_REGISTRY, or an Apicurio started here."""
+    if address := os.environ.get("CHOREO_TEST_REGISTRY"):
+        yield address
+        return
+    for server in _started(ApicurioServer):
+        assert isinstance(server, ApicurioServer)
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def mock_bootstrap() -> Iterator[str]:
+    """`host:port` list of librdkafka's mock cluster, alive as long as the session."""
+    from confluent_kafka import Producer
+
+    keeper = Producer({"test.mock.num.brokers": "1", "bootstrap.servers": "mock", "log_level": "0"})
+    yield ",".join(f"{broker.host}:{broker.port}" for broker in keeper.list_topics(timeout=10).brokers.values())
+    keeper.flush(5)
