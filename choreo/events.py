@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import types
-from typing import Annotated, Any, ClassVar, NamedTuple, Union, get_args, get_origin
+from enum import Enum
+from typing import Annotated, Any, ClassVar, ForwardRef, Literal, NamedTuple, Union, get_args, get_origin
+from uuid import UUID
 
 import pydantic
 
@@ -56,6 +58,12 @@ def _check_key(cls: type[Event], key: str) -> None:
             why="a record without its key would lose its order",
             remedy="make the field required and not None",
         )
+    if not _is_key_type(field.annotation):
+        raise DeclarationError(
+            f"event {cls.__qualname__} has the key field {key!r} of type {field.annotation}",
+            why="equal keys must have one text, in every language",
+            remedy="use a field of type str, int or UUID",
+        )
 
 
 def _allows_none(annotation: Any) -> bool:
@@ -67,13 +75,37 @@ def _allows_none(annotation: Any) -> bool:
     return annotation in {None, type(None), Any}
 
 
+def _is_key_type(annotation: Any) -> bool:
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _is_key_type(get_args(annotation)[0])
+    if origin is Literal:
+        return all(_is_key_type(type(value)) for value in get_args(annotation))
+    if hasattr(annotation, "__supertype__"):  # a NewType
+        return _is_key_type(annotation.__supertype__)
+    if isinstance(annotation, ForwardRef):  # not known yet; pydantic resolves it later
+        return True
+    return (
+        isinstance(annotation, type) and issubclass(annotation, (str, int, UUID)) and not issubclass(annotation, Enum)
+    )
+
+
+def _is_mutable(default: Any) -> bool:
+    """Whether a default can change under us, or holds something that can: what is immutable all through has a hash."""
+    try:
+        hash(default)
+    except TypeError:
+        return True
+    return False
+
+
 def _check_defaults(cls: type[Event]) -> None:
     for name, field in cls.model_fields.items():
-        if isinstance(field.default, (list, dict, set, bytearray)):
+        if _is_mutable(field.default):
             raise DeclarationError(
                 f"event {cls.__qualname__} has a mutable default for field {name!r}",
                 why="events are immutable",
-                remedy=f"write {name}: ... = Field(default_factory={type(field.default).__name__}), or use a tuple",
+                remedy=f"write {name}: ... = Field(default_factory=...), or use a tuple",
             )
 
 
@@ -110,6 +142,11 @@ class Event(pydantic.BaseModel):
         cls, *, topic: str | None = None, key: str | None = None, name: str | None = None, **kwargs: Any
     ) -> None:
         super().__pydantic_init_subclass__(**kwargs)
+        if "contract" in cls.model_fields:
+            raise DeclarationError(
+                f"event {cls.__qualname__} has a field 'contract', a name that choreo keeps for itself",
+                remedy="rename the field",
+            )
         _check_defaults(cls)
         if topic is None and key is None:
             if "contract" in cls.__dict__ or any("contract" in base.__dict__ for base in cls.__mro__[1:]):

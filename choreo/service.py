@@ -14,6 +14,7 @@ from choreo.errors import DeclarationError
 from choreo.events import Event, is_event_class
 from choreo.signatures import Emits, emits_of, events_of_parameter, read_signature
 
+_HANDLER_NAME = re.compile(r"\w[\w-]{0,199}\Z")
 _SERVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")
 
 H = TypeVar("H", bound=Callable[..., Any])
@@ -121,6 +122,10 @@ class Service:
         Raises:
             DeclarationError: at import: no or a wrong return annotation, an argument that is no event, a name used twice.
         """
+        if events and inspect.isroutine(events[0]):
+            raise DeclarationError(
+                f"handler {self.name}.{events[0].__name__} names no event", remedy="write @service.on(SomeEvent)"
+            )
 
         def declare(function: H) -> H:
             self._add(function, events, name or str(getattr(function, "__name__", "")), retry or Retry())
@@ -130,6 +135,10 @@ class Service:
 
     def _add(self, function: Callable[..., Any], events: tuple[type[Event], ...], name: str, retry: Retry) -> None:
         where = f"handler {self.name}.{name}"
+        if not _HANDLER_NAME.match(name):
+            raise DeclarationError(
+                f"{where} has no legal name", remedy="give it one of letters, digits, '_' or '-': name='...'"
+            )
         if name in self.handlers:
             raise DeclarationError(
                 f"{where} is declared twice", remedy="rename one of the functions, or give one of them name='...'"
@@ -142,7 +151,7 @@ class Service:
             service=self.name,
             name=name,
             function=function,
-            consumes=events,
+            consumes=tuple(dict.fromkeys(events)),
             emits=emits,
             takes_context=len(signature.parameters) > 1,
             is_async=inspect.iscoroutinefunction(function),
@@ -153,7 +162,7 @@ class Service:
 
     def _check_consumed(self, where: str, events: tuple[type[Event], ...]) -> None:
         if not events:
-            raise DeclarationError(f"{where} names no event", remedy=f"write @{self.name}.on(SomeEvent)")
+            raise DeclarationError(f"{where} names no event", remedy="write @service.on(SomeEvent)")
         for event in events:
             if not is_event_class(event):
                 raise DeclarationError(

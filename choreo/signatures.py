@@ -6,7 +6,7 @@ import inspect
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from choreo.errors import DeclarationError
 from choreo.events import Event, is_event_class
@@ -37,15 +37,11 @@ def read_signature(function: Callable[..., Any], where: str) -> inspect.Signatur
     Raises:
         DeclarationError: it is no function, takes the wrong number of arguments, or an annotation cannot be read.
     """
-    try:
-        signature = inspect.signature(function, eval_str=True)
-    except NameError as error:
-        raise DeclarationError(
-            f"{where} has an annotation that cannot be read: {error}",
-            remedy="define event classes at module level, above the handler, and import them outside TYPE_CHECKING",
-        ) from error
-    except TypeError as error:
-        raise DeclarationError(f"{where} is no function: {error}") from error
+    if not inspect.isroutine(function):
+        raise DeclarationError(f"{where} is {function!r}, which is no function", remedy="wrap it in a def or async def")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise DeclarationError(f"{where} yields its events", remedy="return them as a list, and write -> list[...]")
+    signature = inspect.signature(function)
     positional = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
     parameters = list(signature.parameters.values())
     required = [p for p in parameters if p.default is p.empty]
@@ -53,7 +49,22 @@ def read_signature(function: Callable[..., Any], where: str) -> inspect.Signatur
         p.kind not in positional for p in parameters
     ):
         raise DeclarationError(f"{where} takes {signature}", remedy="a handler takes (event) or (event, ctx)")
-    return signature
+    hints = _hints(function, where)
+    return signature.replace(
+        parameters=[p.replace(annotation=hints.get(p.name, p.annotation)) for p in parameters],
+        return_annotation=hints.get("return", signature.return_annotation),
+    )
+
+
+def _hints(function: Callable[..., Any], where: str) -> dict[str, Any]:
+    """Its annotations, evaluated also where they are text (`from __future__ import annotations`, forward references)."""
+    try:
+        return get_type_hints(function, include_extras=True)
+    except (NameError, AttributeError, SyntaxError, TypeError) as error:
+        raise DeclarationError(
+            f"{where} has an annotation that cannot be read: {error}",
+            remedy="define event classes at module level, above the handler, and import them outside TYPE_CHECKING",
+        ) from error
 
 
 def events_of_parameter(signature: inspect.Signature, declared: tuple[type[Event], ...], where: str) -> None:
@@ -65,9 +76,10 @@ def events_of_parameter(signature: inspect.Signature, declared: tuple[type[Event
     parameter = next(iter(signature.parameters.values()))
     if parameter.annotation is parameter.empty:
         return
-    accepted = tuple(cls for cls in _alternatives(parameter.annotation) if isinstance(cls, type))
+    alternatives = _alternatives(parameter.annotation)
+    accepted = tuple(cls for cls in alternatives if isinstance(cls, type))
     for event in declared:
-        if not issubclass(event, accepted or (object,)):
+        if Any not in alternatives and not issubclass(event, accepted):
             raise DeclarationError(
                 f"{where} is declared on {event.__name__}, but its parameter {parameter.name!r} takes {_name(parameter.annotation)}",
                 remedy="let the decorator and the annotation name the same events",
@@ -104,11 +116,11 @@ def emits_of(signature: inspect.Signature, where: str) -> Emits:
 
 
 def _alternatives(annotation: Any) -> tuple[Any, ...]:
-    """The members of a union, or the annotation alone."""
+    """The members of a union, however nested and annotated, or the annotation alone."""
     if get_origin(annotation) is Annotated:
-        annotation = get_args(annotation)[0]
+        return _alternatives(get_args(annotation)[0])
     if get_origin(annotation) in {Union, types.UnionType}:
-        return get_args(annotation)
+        return tuple(member for part in get_args(annotation) for member in _alternatives(part))
     return (annotation,)
 
 
