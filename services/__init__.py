@@ -1,0 +1,1 @@
+"""Example services, one package per scenario; each is a thing to copy and start from."""

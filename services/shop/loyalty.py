@@ -1,0 +1,38 @@
+"""Loyalty: points for confirmed orders. Added to the shop last, and nothing else was touched for it.
+
+It reads what `orders` publishes anyway, and its own event lives here, because no other service needs to know it.
+"""
+
+from __future__ import annotations
+
+from choreo import Context, Event, Service
+from services.shop.events import OrderConfirmed
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS points (order_id TEXT NOT NULL, customer_id TEXT NOT NULL, points INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS balances (customer_id TEXT PRIMARY KEY, points INTEGER NOT NULL);
+"""
+
+EUROS_PER_POINT = 10
+
+loyalty = Service("loyalty", tables=TABLES)
+
+
+class PointsEarned(Event, topic="loyalty", key="customer_id"):
+    """A confirmed order earned its customer points."""
+
+    customer_id: str
+    order_id: str
+    points: int
+
+
+@loyalty.on(OrderConfirmed)
+async def award(order: OrderConfirmed, ctx: Context) -> PointsEarned:
+    """One point for each full ten euros."""
+    points = int(order.total // EUROS_PER_POINT)
+    await ctx.db.execute("INSERT INTO points VALUES (?, ?, ?)", (order.order_id, order.customer_id, points))
+    await ctx.db.execute(
+        "INSERT INTO balances VALUES (?, ?) ON CONFLICT (customer_id) DO UPDATE SET points = points + excluded.points",
+        (order.customer_id, points),
+    )
+    return PointsEarned(customer_id=order.customer_id, order_id=order.order_id, points=points)
