@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import types
 from enum import Enum
-from typing import Annotated, Any, ClassVar, ForwardRef, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, ForwardRef, Literal, NamedTuple, Union, Unpack, get_args, get_origin
 from uuid import UUID
 
 import pydantic
@@ -132,10 +132,20 @@ class Event(pydantic.BaseModel):
     contract: ClassVar[Contract]
 
     def __init_subclass__(
-        cls, *, topic: str | None = None, key: str | None = None, name: str | None = None, **kwargs: Any
+        cls,
+        *,
+        topic: str | None = None,
+        key: str | None = None,
+        name: str | None = None,
+        **kwargs: Unpack[pydantic.ConfigDict],
     ) -> None:
         """Take the class arguments; they are read below, once pydantic knows the fields."""
-        super().__init_subclass__(**kwargs)
+        if kwargs:  # pydantic has taken out its own by now
+            raise DeclarationError(
+                f"event {cls.__qualname__} has an unknown class argument: {', '.join(kwargs)}",
+                remedy="an event names topic=, key= and, where the class's name will not do, name=",
+            )
+        super().__init_subclass__()
 
     @classmethod
     def __pydantic_init_subclass__(

@@ -1,0 +1,93 @@
+"""What users write, as the type checker sees it: this file must pass `mypy --strict`.
+
+A `type: ignore` here is an assertion: strict mode reports it when the mistake on its line is no longer found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, assert_type
+
+import choreo
+from choreo import Bus, Choreography, Context, Event, Failure, Retry, Service, Settings, SyncContext
+
+
+class OrderPlaced(Event, topic="orders", key="order_id"):
+    order_id: str
+    total: Decimal = Decimal(0)
+
+
+class PaymentCharged(Event, topic="payments", key="order_id", name="shop.PaymentCharged"):
+    order_id: str
+    receipt: str
+
+
+class PaymentDeclined(Failure, topic="payments", key="order_id"):
+    order_id: str
+    reason: str
+
+
+@dataclass
+class Clients:
+    gateway: Callable[[str, Decimal], Coroutine[Any, Any, str]]
+
+
+@asynccontextmanager
+async def lifespan() -> AsyncIterator[Clients]:
+    async def charge(order_id: str, total: Decimal) -> str:
+        return f"{order_id} {total}"
+
+    yield Clients(charge)
+
+
+payments = Service("payments", store="sqlite:///payments.db", lifespan=lifespan, concurrency=10)
+
+
+@payments.on(OrderPlaced, retry=Retry(attempts=3, delay="1s", transient=(TimeoutError,)))
+async def charge(order: OrderPlaced, ctx: Context) -> PaymentCharged | PaymentDeclined:
+    if order.total > Decimal(1000):
+        return PaymentDeclined(order_id=order.order_id, reason="too much")
+    receipt = await ctx.state.gateway(order.order_id, order.total)
+    await ctx.db.execute("INSERT INTO receipts VALUES (?, ?)", (order.order_id, receipt))
+    ctx.log.info("charged", total=str(order.total))
+    return PaymentCharged(order_id=order.order_id, receipt=receipt)
+
+
+@payments.on(PaymentCharged, PaymentDeclined, name="tell")
+def tell_blocking(event: PaymentCharged | PaymentDeclined, ctx: SyncContext) -> None:
+    ctx.db.execute("INSERT INTO told VALUES (?)", (event.order_id,))
+
+
+@payments.on(PaymentDeclined)
+async def fan_out(event: PaymentDeclined) -> list[OrderPlaced]:
+    event.order_id = "o2"  # type: ignore[misc]
+    return [OrderPlaced(order_id=event.order_id)]
+
+
+payments.on(int)  # type: ignore[arg-type]
+
+
+async def a_decorated_handler_keeps_its_type(order: OrderPlaced, ctx: Context) -> None:
+    assert_type(order.total, Decimal)
+    assert_type(await charge(order, ctx), PaymentCharged | PaymentDeclined)
+    assert_type(await fan_out(PaymentDeclined(order_id="o1", reason="")), list[OrderPlaced])
+    await charge(order)  # type: ignore[call-arg]
+
+
+async def publish() -> None:
+    async with choreo.connect() as bus:
+        assert_type(bus, Bus)
+        assert_type(await bus.publish(OrderPlaced(order_id="o1"), correlation_id="c1"), str)
+        assert_type(await bus.publish_many([OrderPlaced(order_id="o1")]), list[str])
+
+
+def publish_blocking() -> None:
+    with choreo.connect_sync(Settings(log="memory://")) as bus:
+        assert_type(bus.publish(OrderPlaced(order_id="o1")), str)
+
+
+def look() -> str:
+    return Choreography.of([payments]).to_mermaid()

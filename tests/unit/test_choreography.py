@@ -1,0 +1,231 @@
+import itertools
+import json
+import re
+
+import pytest
+
+from choreo import Choreography, DeclarationError, Event, Failure, Service
+from choreo.choreography import Edge, dead_letter_topic
+
+
+class OrderPlaced(Event, topic="orders", key="order_id"):
+    order_id: str
+
+
+class OrderRetried(Event, topic="orders", key="order_id"):
+    order_id: str
+
+
+class PaymentCharged(Event, topic="payments", key="order_id"):
+    order_id: str
+
+
+class PaymentDeclined(Failure, topic="payments", key="order_id"):
+    order_id: str
+
+
+class ParcelSent(Event, topic="parcels", key="parcel_id", name="shipping.ParcelSent"):
+    parcel_id: str
+
+
+payments = Service("payments")
+shipping = Service("ship-ping")
+mail = Service("mail")
+
+
+@payments.on(OrderPlaced, OrderRetried)
+async def charge(order: OrderPlaced | OrderRetried) -> PaymentCharged | PaymentDeclined | None: ...
+
+
+@shipping.on(PaymentCharged)
+def send_parcels(paid: PaymentCharged) -> list[ParcelSent]: ...
+
+
+@mail.on(PaymentCharged)
+async def thank(paid: PaymentCharged) -> None: ...
+
+
+@mail.on(OrderPlaced)
+async def retry(order: OrderPlaced) -> OrderRetried: ...
+
+
+SERVICES = (payments, shipping, mail)
+
+
+@pytest.fixture
+def graph():
+    return Choreography.of(SERVICES)
+
+
+def view(name="OrderPlaced", topic="orders", key="order_id", base=Event):
+    """Another service's own class of an event."""
+    body = {"__annotations__": {"order_id": str, "parcel_id": str}, "__module__": __name__, "__qualname__": "View"}
+    return type(Event)("View", (base,), body, topic=topic, key=key, name=name)
+
+
+def consumer(name, event):
+    service = Service(name)
+
+    @service.on(event)
+    def handle(event) -> None: ...
+
+    return service
+
+
+def test_events_know_both_their_ends(graph):
+    events = {event.name: event for event in graph.events}
+    assert list(events) == ["OrderPlaced", "OrderRetried", "PaymentCharged", "PaymentDeclined", "shipping.ParcelSent"]
+    charged = events["PaymentCharged"]
+    assert charged.emitted_by == ("payments.charge",)
+    assert charged.consumed_by == ("mail.thank", "ship-ping.send_parcels")
+    assert (charged.topic, charged.key, charged.failure) == ("payments", "order_id", False)
+    assert events["PaymentDeclined"].failure
+
+
+def test_handlers_know_causes_and_effects(graph):
+    handlers = {handler.id: handler for handler in graph.handlers}
+    assert list(handlers) == ["mail.thank", "mail.retry", "payments.charge", "ship-ping.send_parcels"]
+    assert handlers["payments.charge"].consumes == ("OrderPlaced", "OrderRetried")
+    assert handlers["payments.charge"].emits == ("PaymentCharged", "PaymentDeclined")
+    assert handlers["payments.charge"].may_emit_nothing
+    assert not handlers["mail.retry"].may_emit_nothing
+    assert handlers["ship-ping.send_parcels"].fan_out
+    assert not handlers["payments.charge"].fan_out
+
+
+def test_edges_lead_from_event_to_handler_to_event(graph):
+    assert set(graph.edges) == {
+        Edge("consumes", "OrderPlaced", "payments.charge"),
+        Edge("consumes", "OrderRetried", "payments.charge"),
+        Edge("consumes", "PaymentCharged", "ship-ping.send_parcels"),
+        Edge("consumes", "PaymentCharged", "mail.thank"),
+        Edge("consumes", "OrderPlaced", "mail.retry"),
+        Edge("emits", "payments.charge", "PaymentCharged"),
+        Edge("emits", "payments.charge", "PaymentDeclined"),
+        Edge("emits", "ship-ping.send_parcels", "shipping.ParcelSent"),
+        Edge("emits", "mail.retry", "OrderRetried"),
+    }
+    assert len(graph.edges) == 9
+
+
+def test_entries_come_from_outside_and_outcomes_have_no_handler(graph):
+    assert [event.name for event in graph.entries] == ["OrderPlaced"]
+    assert [event.name for event in graph.outcomes] == ["PaymentDeclined", "shipping.ParcelSent"]
+
+
+def test_topics_are_those_of_events_and_of_dead_letters(graph):
+    assert graph.topics == ["dlq.mail", "dlq.payments", "dlq.ship-ping", "orders", "parcels", "payments"]
+    assert dead_letter_topic("mail") == "dlq.mail"
+
+
+def test_the_order_of_services_does_not_matter(graph):
+    texts = {
+        (other.to_json(), other.to_mermaid(), other.to_text())
+        for other in map(Choreography.of, itertools.permutations(SERVICES))
+    }
+    assert texts == {(graph.to_json(), graph.to_mermaid(), graph.to_text())}
+
+
+def test_json_holds_the_whole_graph(graph):
+    data = json.loads(graph.to_json())
+    assert list(data) == ["version", "services", "handlers", "events", "edges", "topics", "entries", "outcomes"]
+    assert data["version"] == 1
+    assert data["services"] == [{"name": "mail"}, {"name": "payments"}, {"name": "ship-ping"}]
+    assert data["handlers"][2] == {
+        "id": "payments.charge",
+        "service": "payments",
+        "name": "charge",
+        "consumes": ["OrderPlaced", "OrderRetried"],
+        "emits": ["PaymentCharged", "PaymentDeclined"],
+        "may_emit_nothing": True,
+        "fan_out": False,
+    }
+    assert data["events"][0] == {
+        "name": "OrderPlaced",
+        "topic": "orders",
+        "key": "order_id",
+        "failure": False,
+        "emitted_by": [],
+        "consumed_by": ["mail.retry", "payments.charge"],
+    }
+    assert {(edge["kind"], edge["source"], edge["target"]) for edge in data["edges"]} == set(graph.edges)
+    assert data["outcomes"] == ["PaymentDeclined", "shipping.ParcelSent"]
+
+
+def test_mermaid_draws_every_node_and_edge(graph):
+    lines = graph.to_mermaid().splitlines()
+    assert lines[0] == "flowchart LR"
+    assert '  subgraph s_ship_2d_ping["ship-ping"]' in lines
+    assert '    h_ship_2d_ping_2e_send__parcels["send_parcels"]' in lines
+    assert '  e_PaymentDeclined(["PaymentDeclined"]):::failure' in lines
+    assert "  h_payments_2e_charge --> e_PaymentDeclined" in lines
+    declared = {match[1] for line in lines if (match := re.match(r"\s+(?:subgraph )?(\w+)[\[(]", line))}
+    used = {end for line in lines if "-->" in line for end in line.split(" --> ")}
+    assert {end.strip() for end in used} <= declared
+    assert sum("-->" in line for line in lines) == len(graph.edges)
+
+
+def test_mermaid_ids_differ_where_names_differ():
+    names = ["a.b", "a_b", "a-b", "a_2e_b", "end"]
+    text = Choreography.of(consumer(name, OrderPlaced) for name in names).to_mermaid()
+    boxes = re.findall(r"subgraph (\w+)\[", text)
+    assert len(set(boxes)) == len(names)
+    assert "end" not in boxes
+
+
+def test_text_shows_causes_before_effects(graph):
+    text = graph.to_text()
+    assert text.startswith(
+        "3 services, 4 handlers, 5 events\n\nOrderPlaced (topic orders, key order_id, from outside)\n"
+    )
+    assert "  payments.charge -> PaymentCharged | PaymentDeclined | nothing\n" in text
+    assert "  ship-ping.send_parcels -> several of shipping.ParcelSent | nothing\n" in text
+    assert "PaymentDeclined (topic payments, key order_id, failure)\n  nobody reacts" in text
+    order = [
+        text.index(f"\n{name} (") for name in ("OrderPlaced", "OrderRetried", "PaymentCharged", "shipping.ParcelSent")
+    ]
+    assert order == sorted(order)
+
+
+def test_a_circle_without_entry_is_shown_too():
+    service = Service("circle")
+
+    @service.on(OrderPlaced)
+    def again(order: OrderPlaced) -> OrderRetried: ...
+
+    @service.on(OrderRetried)
+    def back(order: OrderRetried) -> OrderPlaced: ...
+
+    graph = Choreography.of([service])
+    assert graph.entries == graph.outcomes == ()
+    assert "\nOrderPlaced (topic orders, key order_id)\n  circle.again -> OrderRetried" in graph.to_text()
+
+
+def test_no_services_make_an_empty_graph():
+    graph = Choreography.of([])
+    assert (graph.events, graph.handlers, graph.edges, graph.topics) == ((), (), (), [])
+    assert graph.to_mermaid().startswith("flowchart LR")
+
+
+def test_services_may_have_their_own_view_of_an_event():
+    graph = Choreography.of([payments, consumer("audit", view(base=Failure))])
+    assert len([cls for cls in graph.event_classes if cls.contract.type_name == "OrderPlaced"]) == 2
+    placed = next(event for event in graph.events if event.name == "OrderPlaced")
+    assert placed.consumed_by == ("audit.handle", "payments.charge")
+    assert placed.failure, "one view calls it a failure"
+
+
+@pytest.mark.parametrize("different", [{"topic": "other"}, {"key": "parcel_id"}])
+def test_views_must_share_topic_and_key(different):
+    with pytest.raises(DeclarationError) as refused:
+        Choreography.of([payments, consumer("audit", view(**different))])
+    message = str(refused.value)
+    assert "event 'OrderPlaced' has two topics or keys" in message
+    assert f"{__name__}.OrderPlaced (orders, order_id)" in message
+    assert f"{__name__}.View (" in message
+    assert "let both classes name one topic= and key=" in message
+
+
+def test_two_services_of_one_name_are_refused():
+    with pytest.raises(DeclarationError, match=r"two services have the name 'mail': .*consumer group.*\(rename one"):
+        Choreography.of([mail, payments, Service("mail")])
