@@ -1,0 +1,334 @@
+"""Events to records and back: Confluent framing, Avro, the CloudEvents envelope.
+
+Encoding and decoding are synchronous; what needs the registry (`prepare`, `load`) is not, and is done once per schema.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from io import BytesIO
+from typing import Any, NamedTuple, TypeVar
+from uuid import UUID
+
+import fastavro
+import pydantic
+from pydantic_core import PydanticUndefined
+
+from choreo.errors import DecodeError, EncodeError, SchemaNotCachedError
+from choreo.events import Event, Metadata, key_of
+from choreo.log.port import Headers, NewRecord, Record
+from choreo.wire import envelope
+from choreo.wire.avro import identity, is_recursive, name_of
+from choreo.wire.registry import Registry
+from choreo.wire.schema import MODEL, Convert, default_of, plan_of
+
+E = TypeVar("E", bound=Event)
+
+GUID_HEADER = "__value_schema_id"
+_DEEPEST = 1000
+"""Bytes that a value of a recursive schema may have: each level takes one, and fastavro's C stack ends below 10,000."""
+_BROKEN = (
+    ValueError,
+    TypeError,
+    LookupError,
+    EOFError,
+    ArithmeticError,
+    AttributeError,
+    RecursionError,
+    fastavro.read.SchemaResolutionError,
+)
+"""What fastavro, and validators of event classes, raise for bytes and values that do not suit."""
+
+
+class _Schema(NamedTuple):
+    """A writer's schema, as registered and as fastavro takes it, and the bytes that a value of it may have."""
+
+    raw: Any
+    parsed: Any
+    limit: float
+
+
+class _Writer(NamedTuple):
+    """How one event class is written."""
+
+    topic: str
+    prefix: bytes
+    schema: Any
+    datum: Convert
+    type_name: str
+    address: str
+
+
+class _Reader(NamedTuple):
+    """How records of one writer's schema become events of one class; no reader's schema: the two are the same."""
+
+    writer: _Schema
+    reader: Any
+    convert: Convert | None
+
+
+class Codec:
+    """Turns events into records and records into events.
+
+    Args:
+        registry: where schemas are registered and found.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._writers: dict[type[Event], _Writer] = {}
+        self._constant: dict[tuple[type[Event], str], Headers] = {}
+        self._schemas: dict[int | str, _Schema] = {}
+        self._readers: dict[tuple[int | str, type[Event]], _Reader] = {}
+
+    async def prepare(self, *, writes: Iterable[type[Event]], reads: Iterable[type[Event]]) -> None:
+        """Register the schemas of classes to be written, and check those to be read. May be repeated.
+
+        Raises:
+            DeclarationError: a class has a field that Avro cannot hold.
+            IncompatibleSchemaError, ConfigurationError: the registry refuses a schema.
+            RegistryUnavailableError: it gave no answer; may be repeated.
+        """
+        for event_class in reads:
+            plan_of(event_class)
+        for event_class in writes:
+            if event_class not in self._writers:
+                plan, contract = plan_of(event_class), event_class.contract
+                schema_id = await self._registry.register(f"{contract.topic}-{contract.type_name}", plan.schema)
+                schema = self._schemas.setdefault(schema_id, _parsed(schema_id, plan.schema))
+                self._writers[event_class] = _Writer(
+                    contract.topic,
+                    struct.pack(">bI", 0, schema_id),
+                    schema.parsed,
+                    plan.write,
+                    contract.type_name,
+                    self._registry.address(schema_id),
+                )
+
+    async def load(self, schema_id: int | str) -> None:
+        """Bring a writer's schema into memory.
+
+        Raises:
+            SchemaNotFoundError: the registry does not know it. Permanent.
+            DecodeError: what it has under this id is no usable Avro schema. Permanent.
+            RegistryUnavailableError: the registry gave no answer; may be repeated.
+        """
+        if schema_id not in self._schemas:
+            self._schemas[schema_id] = _parsed(schema_id, await self._registry.schema(schema_id))
+
+    def encode(self, event: Event, meta: Metadata, *, timestamp: int | None = None) -> NewRecord:
+        """The record of an event, with `meta` as its headers; `timestamp` is in milliseconds.
+
+        Raises:
+            EncodeError: a value does not fit the schema, named by its field; or the class was not prepared.
+        """
+        writer = self._writers.get(type(event))
+        if writer is None:
+            name = type(event).__qualname__
+            raise EncodeError(f"event {name} is not prepared", remedy=f"await Codec.prepare(writes=[{name}], reads=[])")
+        datum = writer.datum(event)
+        stream = BytesIO()
+        stream.write(writer.prefix)
+        try:
+            fastavro.schemaless_writer(stream, writer.schema, datum)
+        except _BROKEN as error:
+            raise _unwritable(event, datum, error) from None
+        shared = self._constant.get((type(event), meta.source))
+        if shared is None:
+            shared = envelope.constant_headers(writer.type_name, meta.source, writer.address)
+            self._constant[type(event), meta.source] = shared
+        key = key_of(event)
+        return NewRecord(writer.topic, key, stream.getvalue(), envelope.write(meta, shared, key), timestamp)
+
+    def metadata(self, record: Record) -> Metadata:
+        """What the record's headers say; see `envelope.read`."""
+        return envelope.read(record)
+
+    def type_of(self, record: Record, meta: Metadata) -> str:
+        """The event's type: as its producer wrote it, or the name of the writer's schema.
+
+        Raises:
+            SchemaNotCachedError: `load` that schema first.
+            DecodeError: the record has neither.
+        """
+        if meta.type_name:
+            return meta.type_name
+        schema_id, _, _ = _opened(record)
+        return name_of(self._schema(schema_id).raw) if schema_id is not None else ""
+
+    def decode(self, record: Record, event_class: type[E]) -> E:
+        """The event in a record.
+
+        Raises:
+            SchemaNotCachedError: `load` the writer's schema first.
+            DecodeError: this record will never be an event of this class.
+        """
+        schema_id, stream, data = _opened(record)
+        if schema_id is None:
+            return _validated(record, event_class, _known_fields(event_class, data))
+        plan = self._readers.get((schema_id, event_class)) or self._reader(record, schema_id, event_class)
+        datum = _read(record, stream, plan.writer, plan.reader)
+        if plan.convert is None:
+            return _validated(record, event_class, datum)
+        try:
+            datum = plan.convert(datum)
+        except pydantic.ValidationError as error:
+            raise _invalid(record, event_class, error) from None
+        return _validated(record, event_class, datum)
+
+    def decode_any(self, record: Record) -> tuple[str, dict[str, Any]]:
+        """The type name and the plain data of a record of any type, by its writer's schema alone.
+
+        Raises:
+            SchemaNotCachedError: `load` the writer's schema first.
+            DecodeError: this record holds no event.
+        """
+        schema_id, stream, data = _opened(record)
+        if schema_id is not None:
+            schema = self._schema(schema_id)
+            data = _read(record, stream, schema, None)
+            name = name_of(schema.raw)
+        else:
+            name = envelope.read(record).type_name
+        return name, data if isinstance(data, dict) else {"data": data}
+
+    def _schema(self, schema_id: int | str) -> _Schema:
+        try:
+            return self._schemas[schema_id]
+        except KeyError:
+            raise SchemaNotCachedError(schema_id) from None
+
+    def _reader(self, record: Record, schema_id: int | str, event_class: type[Event]) -> _Reader:
+        writer, plan = self._schema(schema_id), plan_of(event_class)
+        written, wanted = name_of(writer.raw), event_class.contract.type_name
+        if written.rpartition(".")[2] != wanted.rpartition(".")[2]:  # Avro matches records by their short names
+            raise _undecodable(record, event_class, f"schema {schema_id} is of {written or 'no record'}")
+        same = not plan.ambiguous and identity(writer.raw) == identity(plan.schema)
+        reader = _Reader(writer, None if same else _reading_schema(event_class), plan.read)
+        self._readers[schema_id, event_class] = reader
+        return reader
+
+
+def _parsed(schema_id: int | str, schema: Any) -> _Schema:
+    try:
+        return _Schema(schema, fastavro.parse_schema(schema), _DEEPEST if is_recursive(schema) else float("inf"))
+    except (fastavro.schema.SchemaParseException, *_BROKEN) as error:
+        raise DecodeError(f"schema {schema_id} is no Avro schema that can be read", why=str(error)) from None
+
+
+def _reading_schema(event_class: type[Event]) -> Any:
+    """The class's schema for resolving: fastavro hands out defaults as they stand there, so they are Python's own."""
+    plan = plan_of(event_class)
+    parsed: Any = fastavro.parse_schema(plan.schema)
+    for name, schema in parsed["__named_schemas"].items():
+        model = plan.models.get(name)
+        if model is None:
+            continue
+        for field in schema["fields"]:
+            default = default_of(model.model_fields[field["name"]])
+            if default is not PydanticUndefined:
+                field["default"] = default
+        if plan.ambiguous:
+            schema["fields"].append({"name": MODEL, "type": "null", "default": model})
+    return parsed
+
+
+def _opened(record: Record) -> tuple[int | str | None, BytesIO, Any]:
+    """The writer's schema id and the Avro data; or no id, and data that came as JSON."""
+    value = record.value
+    if value is None:
+        raise DecodeError(f"record {envelope.place(record)} holds no event", why="its value is null, a tombstone")
+    for name, header in record.headers:
+        if name == GUID_HEADER:
+            schema_id, _ = _schema_id(header)
+            if schema_id is None:
+                raise DecodeError(f"record {envelope.place(record)} has an invalid header {GUID_HEADER}")
+            return schema_id, BytesIO(value), None
+    schema_id, size = _schema_id(value)
+    if schema_id is None:
+        data = envelope.foreign_data(record)
+        return _opened(record._replace(value=data, headers=[])) if isinstance(data, bytes) else (None, BytesIO(), data)
+    stream = BytesIO(value)
+    stream.seek(size)
+    return schema_id, stream, None
+
+
+def _schema_id(framing: bytes) -> tuple[int | str | None, int]:
+    """Confluent framing: 0 and a 4-byte id, or 1 and a 16-byte GUID. Returns the id and the bytes it took."""
+    magic = framing[:1]
+    if magic == b"\0" and len(framing) >= 5:
+        return int.from_bytes(framing[1:5], "big"), 5
+    if magic == b"\1" and len(framing) >= 17:
+        return str(UUID(bytes=framing[1:17])), 17
+    return None, 0
+
+
+def _read(record: Record, stream: BytesIO, writer: _Schema, reader: Any) -> Any:
+    if writer.limit < len(record.value or b""):
+        why = f"its schema is recursive, and values of such schemas are read up to {_DEEPEST} bytes"
+        raise DecodeError(f"record {envelope.place(record)} cannot be read", why=why)
+    try:
+        datum = fastavro.schemaless_reader(stream, writer.parsed, reader)
+    except _BROKEN as error:
+        why = f"its value does not suit schema {name_of(writer.raw)}, {type(error).__name__}: {error}"
+        raise DecodeError(f"record {envelope.place(record)} cannot be read", why=why) from None
+    if stream.read(1):
+        why = f"bytes are left after its {name_of(writer.raw)}"
+        raise DecodeError(f"record {envelope.place(record)} cannot be read", why=why)
+    return datum
+
+
+def _validated(record: Record, event_class: type[E], datum: Any) -> E:
+    try:
+        return event_class.model_validate(datum)
+    except pydantic.ValidationError as error:
+        raise _invalid(record, event_class, error) from None
+    except _BROKEN as error:  # a validator of the class may raise what it likes
+        raise _undecodable(record, event_class, f"{type(error).__name__}: {error}") from None
+
+
+def _known_fields(event_class: type[Event], data: Any) -> Any:
+    """JSON data without fields that the class does not know, as Avro's resolution would leave them out."""
+    if not isinstance(data, dict):
+        return data
+    return {name: value for name, value in data.items() if name in event_class.model_fields}
+
+
+def _invalid(record: Record, event_class: type[Event], error: pydantic.ValidationError) -> DecodeError:
+    faults = error.errors(include_url=False, include_input=False, include_context=False)
+    why = "; ".join(f"field {'.'.join(map(str, fault['loc'])) or '(all)'}: {fault['msg']}" for fault in faults[:3])
+    return _undecodable(record, event_class, why)
+
+
+def _undecodable(record: Record, event_class: type[Event], why: str) -> DecodeError:
+    return DecodeError(f"record {envelope.place(record)} is no {event_class.contract.type_name}", why=why)
+
+
+def _unwritable(event: Event, datum: Any, error: Exception) -> EncodeError:
+    where = _misfit(datum, "")
+    return EncodeError(
+        f"event {type(event).__qualname__} cannot be written{where and f': field {where}'}",
+        why=f"{type(error).__name__}: {error}",
+        remedy="an int has 64 bits, a string is valid Unicode",
+    )
+
+
+def _misfit(datum: Any, path: str) -> str:
+    """The path of a value that its class allows and Avro does not: a long beyond 64 bits, half a surrogate pair."""
+    if isinstance(datum, dict):
+        found = (_misfit(value, f"{path}.{name}" if path else name) for name, value in datum.items())
+        return next(filter(None, found), "")
+    if isinstance(datum, (list, tuple)):
+        return next(filter(None, (_misfit(value, path) for value in datum)), "")
+    if isinstance(datum, str):
+        return path if not _is_unicode(datum) else ""
+    return path if isinstance(datum, int) and not -(2**63) <= datum < 2**63 else ""
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,71 @@
+"""Event ids and inbox keys. Pure: the same arguments give the same id in every process.
+
+New ids are UUIDv7 and derived ones UUIDv8 (RFC 9562): both begin with 48 bits of milliseconds. A derived id inherits
+those of its cause, so all ids of a saga lie near its start and B-trees of them grow at one end.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+import uuid_utils
+
+_VARIANT = frozenset("89abAB")
+
+
+def new_event_id() -> str:
+    """A new, time-ordered id (UUIDv7)."""
+    return str(uuid_utils.uuid7())
+
+
+def derive_event_id(cause_id: str, service: str, handler: str, ordinal: int, *, time_ms: int) -> str:
+    """The id of the event that a handler emits as its `ordinal`th for a cause (UUIDv8).
+
+    Args:
+        cause_id: the id of the handled event.
+        service: the handling service.
+        handler: the handler's name.
+        ordinal: 0 for the first event it emits for this cause, then counted up.
+        time_ms: milliseconds since the epoch that begin the id if the cause's id does not begin with a time;
+            must be the same on a re-run, such as the cause's record timestamp.
+    """
+    text = f"{cause_id}\0{service}\0{handler}\0{ordinal}"
+    return _uuid8(_time_of(cause_id) or f"{time_ms & 0xFFFFFFFFFFFF:012x}", text)
+
+
+def record_event_id(topic: str, partition: int, offset: int, *, time_ms: int) -> str:
+    """The id of a record whose producer gave it none (UUIDv8); `time_ms` is the record's timestamp."""
+    return _uuid8(f"{max(time_ms, 0) & 0xFFFFFFFFFFFF:012x}", f"{topic}\0{partition}\0{offset}")
+
+
+def inbox_key(source: str, event_id: str, handler: str) -> bytes:
+    """The 16 bytes under which a service's inbox keeps that a handler has handled an event.
+
+    The first 6 are the id's own time, so that the inbox grows at one end; without one they are part of the hash.
+    """
+    digest = blake2b(f"{source}\0{event_id}\0{handler}".encode(), digest_size=16).digest()
+    time = _time_of(event_id)
+    return bytes.fromhex(time) + digest[6:] if time else digest
+
+
+def _time_of(event_id: str) -> str:
+    """The 12 hexadecimal digits of milliseconds of a UUIDv7 or v8 in its usual spelling; empty for other ids."""
+    if len(event_id) == 36 and event_id[14] in "78" and event_id[19] in _VARIANT:
+        time = event_id[:8] + event_id[9:13]
+        if _is_hex(time):
+            return time
+    return ""
+
+
+def _is_hex(text: str) -> bool:
+    try:
+        int(text, 16)
+    except ValueError:
+        return False
+    return True
+
+
+def _uuid8(time: str, text: str) -> str:
+    rest = blake2b(text.encode(), digest_size=10).hexdigest()
+    # RFC 9562: version 8 in digit 13, variant 10 in the two high bits of digit 17.
+    return f"{time[:8]}-{time[8:]}-8{rest[:3]}-{'89ab'[int(rest[3], 16) & 3]}{rest[4:7]}-{rest[7:19]}"
