@@ -5,6 +5,8 @@ Each message is one line that names the thing, the reason and the remedy: it is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class ChoreoError(Exception):
     """Base of every error choreo raises.
@@ -109,4 +111,13 @@ class StoreOwnedError(StoreError):
 
 
 class FencedError(StoreError):
-    """Another instance owns these partitions now; this transaction changed nothing."""
+    """Another instance owns these partitions now; this transaction changed nothing.
+
+    Attributes:
+        partitions: the (topic, partition) pairs that are no longer this instance's.
+    """
+
+    def __init__(self, partitions: Sequence[tuple[str, int]]) -> None:
+        self.partitions = tuple(partitions)
+        names = ", ".join(f"{topic}/{partition}" for topic, partition in self.partitions)
+        super().__init__(f"another instance has taken over {names}")

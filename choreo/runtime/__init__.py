@@ -1,0 +1,1 @@
+"""The runtime: one service instance at work."""

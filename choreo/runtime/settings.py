@@ -16,6 +16,7 @@ class Settings(BaseSettings):
         create_topics: whether missing topics are created at start; unless given, on embedded logs only.
         stop_grace: seconds that running handlers get to finish when the service is told to stop.
         max_in_flight: how many records one service instance holds at most, read and not yet done.
+        max_record_bytes: the largest value a record may have; topics must allow it (`max.message.bytes`).
     """
 
     model_config = SettingsConfigDict(env_prefix="CHOREO_", frozen=True, extra="ignore")
@@ -27,7 +28,13 @@ class Settings(BaseSettings):
     create_topics: bool | None = None
     stop_grace: float = 20.0
     max_in_flight: int = 2000
+    max_record_bytes: int = 1_000_000
 
     def store_of(self, service: str, declared: str | None) -> str:
         """The address of a service's store: what it declares, else the general setting."""
         return (declared or self.store).replace("{service}", service)
+
+    @property
+    def creates_topics(self) -> bool:
+        """Whether missing topics are created at start."""
+        return not self.log.startswith("kafka://") if self.create_topics is None else self.create_topics

@@ -1,0 +1,200 @@
+"""Publishing from outside a handler: scripts, web requests, people."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from collections.abc import Coroutine, Sequence
+from contextlib import AsyncExitStack
+from pathlib import PurePath
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from choreo.errors import ConfigurationError
+from choreo.events import Event, Metadata
+from choreo.log import Log, open_log
+from choreo.log.port import NewRecord, Producer
+from choreo.runtime.clock import SystemClock, rfc3339
+from choreo.runtime.invoke import check_size
+from choreo.runtime.run import ensure_topics
+from choreo.runtime.settings import Settings
+from choreo.wire import Codec, open_registry
+from choreo.wire.ids import new_event_id
+
+T = TypeVar("T")
+
+
+class Bus:
+    """Publishes events; made by `connect`, used as an async context manager."""
+
+    def __init__(self, settings: Settings, source: str, log: Log | None = None) -> None:
+        self._settings = settings
+        self._source = source
+        self._log = log
+        self._clock = SystemClock()
+        self._exit = AsyncExitStack()
+        self._known: set[type[Event]] = set()
+        self._codec: Codec | None = None
+        self._producer: Producer
+
+    async def __aenter__(self) -> Self:
+        """Connect.
+
+        Raises:
+            LogUnavailableError: no answer within about 10 seconds.
+        """
+        try:
+            if self._log is None:
+                self._log = await self._exit.enter_async_context(open_log(self._settings.log, self._settings.kafka))
+            registry = open_registry(self._settings.registry)
+            self._exit.push_async_callback(registry.aclose)
+            self._producer = self._log.producer()
+            self._exit.push_async_callback(self._producer.close)
+            self._codec = Codec(registry)
+        except BaseException:
+            await self._exit.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Wait for what is under way, and disconnect."""
+        self._codec = None
+        await self._exit.aclose()
+
+    async def publish(self, event: Event, *, correlation_id: str | None = None, event_id: str | None = None) -> str:
+        """Publish an event; it is in the log when this returns.
+
+        Args:
+            correlation_id: the saga it goes on with; a new saga unless given.
+            event_id: an id of your own (a request's idempotency key, a row's id), so that publishing the same
+                thing twice has one effect; a new one unless given.
+
+        Returns:
+            The saga's correlation id.
+
+        Raises:
+            EncodeError, RecordTooLargeError: this event cannot be published.
+            RegistryUnavailableError, LogUnavailableError: not known to be published. Repeating it is safe with
+                an `event_id`; without one it may start a second saga.
+        """
+        await self._prepare({type(event)})
+        metadata, record = self._record(event, correlation_id, event_id)
+        await self._producer.append([record])
+        return metadata.correlation_id
+
+    async def publish_many(self, events: Sequence[Event]) -> list[str]:
+        """Publish many events, each the start of a saga of its own; all are in the log when this returns.
+
+        Returns:
+            Their correlation ids, in order.
+
+        Raises:
+            EncodeError, RecordTooLargeError: one cannot be published; none is.
+            RegistryUnavailableError, LogUnavailableError: some may be published and some not.
+        """
+        await self._prepare({type(event) for event in events})
+        made = [self._record(event, None, None) for event in events]
+        await self._producer.append([record for _, record in made])
+        return [metadata.correlation_id for metadata, _ in made]
+
+    async def _prepare(self, classes: set[type[Event]]) -> None:
+        if self._codec is None or self._log is None:
+            raise ConfigurationError(
+                "this bus is not connected", remedy="use it inside `async with choreo.connect() as bus`"
+            )
+        fresh = classes - self._known
+        if fresh:
+            await ensure_topics(
+                self._log, [event.contract.topic for event in fresh], create=self._settings.creates_topics
+            )
+            await self._codec.prepare(writes=fresh, reads=())
+            self._known |= fresh
+
+    def _record(self, event: Event, correlation_id: str | None, event_id: str | None) -> tuple[Metadata, NewRecord]:
+        assert self._codec is not None  # noqa: S101 - `_prepare` has checked it
+        now_ms = self._clock.now_ms()
+        identity = event_id or new_event_id()
+        traceparent, tracestate = _current_trace()
+        metadata = Metadata(
+            identity,
+            event.contract.type_name,
+            self._source,
+            rfc3339(now_ms),
+            correlation_id or identity,
+            None,
+            traceparent,
+            tracestate,
+        )
+        record = self._codec.encode(event, metadata, timestamp=now_ms)
+        check_size(record, self._settings.max_record_bytes)
+        return metadata, record
+
+
+def connect(settings: Settings | None = None, *, source: str | None = None, log: Log | None = None) -> Bus:
+    """A bus to publish with: `async with choreo.connect() as bus: saga = await bus.publish(event)`.
+
+    Args:
+        settings: where the log and the schemas are; from the environment unless given.
+        source: who publishes (`ce_source`); the program's name unless given.
+        log: a connected log to use instead of opening `settings.log`.
+    """
+    return Bus(settings or Settings(), source or PurePath(sys.argv[0] or "python").stem, log)
+
+
+class SyncBus:
+    """A `Bus` for code without an event loop: the same calls, blocking. Safe to use from several threads."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="choreo-bus", daemon=True)
+
+    def _wait(self, call: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(call, self._loop).result()
+
+    def __enter__(self) -> Self:
+        """See `Bus.__aenter__`."""
+        self._thread.start()
+        try:
+            self._wait(self._bus.__aenter__())
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """See `Bus.__aexit__`."""
+        try:
+            self._wait(self._bus.__aexit__(kind, error, trace))
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def publish(self, event: Event, *, correlation_id: str | None = None, event_id: str | None = None) -> str:
+        """See `Bus.publish`."""
+        return self._wait(self._bus.publish(event, correlation_id=correlation_id, event_id=event_id))
+
+    def publish_many(self, events: Sequence[Event]) -> list[str]:
+        """See `Bus.publish_many`."""
+        return self._wait(self._bus.publish_many(events))
+
+
+def connect_sync(settings: Settings | None = None, *, source: str | None = None) -> SyncBus:
+    """A blocking bus: `with choreo.connect_sync() as bus: saga = bus.publish(event)`."""
+    return SyncBus(connect(settings, source=source))
+
+
+def _current_trace() -> tuple[str | None, str | None]:
+    """W3C trace context of the span that is active here, if there is one."""
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    carrier: dict[str, str] = {}
+    TraceContextTextMapPropagator().inject(carrier)
+    return carrier.get("traceparent"), carrier.get("tracestate")

@@ -1,0 +1,84 @@
+"""Committing: when a transaction is closed, and what follows it (publishing, the group's offsets)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+import structlog
+
+from choreo.errors import LogError, NotOwnerError
+from choreo.log.port import Consumer, TopicPartition
+from choreo.runtime.publisher import Publisher
+from choreo.runtime.unit import Committed, UnitOfWork
+
+_log = structlog.get_logger("choreo.runtime")
+_OFFSET_INTERVAL = 0.2
+"""Seconds between commits of the group's offsets: they are a cache of the store's progress, so nothing waits for them."""
+
+
+class Committer:
+    """Commits whatever is done as soon as the store is free; while it commits, the next batch gathers.
+
+    Args:
+        on_committed: told what became durable.
+        on_failure: told at once when a commit failed: everything under way must be given up.
+    """
+
+    def __init__(
+        self,
+        unit: UnitOfWork,
+        publisher: Publisher,
+        *,
+        on_committed: Callable[[Committed], None],
+        on_failure: Callable[[Exception], None],
+    ) -> None:
+        self._unit = unit
+        self._publisher = publisher
+        self._on_committed = on_committed
+        self._on_failure = on_failure
+        self._offsets: dict[TopicPartition, int] = {}
+        self._offsets_changed = asyncio.Event()
+        self.consumer: Consumer
+
+    async def run(self) -> None:
+        """Commit until cancelled."""
+        while True:
+            await self._unit.changed.wait()
+            await self.commit()
+
+    async def commit(self) -> None:
+        """Commit what is pending now, if anything."""
+        committed = await self._unit.commit(self._on_failure)
+        if committed is None:
+            return
+        if committed.outbox_row is not None:
+            self._publisher.put(committed.outbox_row, committed.records)
+        self._on_committed(committed)
+        if committed.watermarks:
+            self._offsets.update(committed.watermarks)
+            self._offsets_changed.set()
+
+    async def flush(self, leaving: Iterable[TopicPartition]) -> None:
+        """Commit what is pending, and the group's offsets of partitions that are about to go."""
+        await self.commit()
+        await self._commit_offsets({at: self._offsets.pop(at) for at in leaving if at in self._offsets})
+
+    async def run_offsets(self) -> None:
+        """Let the group's committed offsets follow the store's progress, until cancelled."""
+        while True:
+            await self._offsets_changed.wait()
+            self._offsets_changed.clear()
+            offsets, self._offsets = self._offsets, {}
+            await self._commit_offsets(offsets)
+            await asyncio.sleep(_OFFSET_INTERVAL)
+
+    async def _commit_offsets(self, offsets: dict[TopicPartition, int]) -> None:
+        if not offsets:
+            return
+        try:
+            await self.consumer.commit(offsets)
+        except NotOwnerError as error:
+            _log.info("offsets not committed, the partition has gone", error=str(error))
+        except LogError as error:
+            _log.warning("offsets not committed, the next commit covers them", error=str(error))

@@ -1,0 +1,178 @@
+"""What a handler gets beside its event."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+
+import structlog
+
+from choreo.errors import ChoreoError
+from choreo.runtime.partitions import Job
+from choreo.runtime.unit import Session
+from choreo.service import Handler
+from choreo.store.port import Database, Row
+from choreo.wire.ids import derive_event_id
+
+T = TypeVar("T")
+
+_IDEMPOTENCY_ORDINAL = -1
+"""Stands where an emitted event's ordinal would, so that the key differs from every event id."""
+
+
+class HandlerDatabase:
+    """The service's store inside this batch's transaction, under a savepoint of this handler run.
+
+    The first call takes the store's connection until the handler ends, so make slow outside calls before it.
+    SQL and placeholders are the store's own (SQLite: `?`). Statements that end or nest transactions are refused.
+    """
+
+    __slots__ = ("_database", "_session")
+
+    def __init__(self, session: Session, database: Database) -> None:
+        self._session = session
+        self._database = database
+
+    async def _ready(self) -> Database:
+        if self._session.closed:
+            raise ChoreoError(
+                "ctx.db was used after its handler had ended",
+                remedy="await everything that uses ctx.db inside the handler",
+            )
+        if not self._session.entered:
+            await self._session.enter()
+        return self._database
+
+    async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        """Run one statement; returns the number of rows it changed."""
+        return await (await self._ready()).execute(sql, parameters)
+
+    async def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Run one statement once per row."""
+        await (await self._ready()).execute_many(sql, rows)
+
+    async def fetch_one(self, sql: str, parameters: Sequence[Any] = ()) -> Row | None:
+        """The first row, or None."""
+        return await (await self._ready()).fetch_one(sql, parameters)
+
+    async def fetch_all(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
+        """All rows."""
+        return await (await self._ready()).fetch_all(sql, parameters)
+
+
+class _About:
+    """What both kinds of context tell about the event."""
+
+    __slots__ = ("_handler", "_job", "_log", "attempt", "state")
+
+    def __init__(self, job: Job, handler: Handler, attempt: int, state: Any) -> None:
+        self._job = job
+        self._handler = handler
+        self._log: Any = None
+        self.attempt = attempt
+        self.state = state
+
+    @property
+    def event_id(self) -> str:
+        """The event's id; the same in every redelivery."""
+        return self._job.metadata.event_id
+
+    @property
+    def correlation_id(self) -> str:
+        """The saga it belongs to."""
+        return self._job.metadata.correlation_id
+
+    @property
+    def causation_id(self) -> str | None:
+        """The event that caused it; None for the first of a saga."""
+        return self._job.metadata.causation_id
+
+    @property
+    def time(self) -> datetime:
+        """When the event was emitted, by its producer's clock."""
+        return datetime.fromisoformat(self._job.metadata.time)
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same in every attempt and after every crash: hand it to outside services that know idempotency keys."""
+        job, handler = self._job, self._handler
+        return derive_event_id(
+            job.metadata.event_id, handler.service, handler.name, _IDEMPOTENCY_ORDINAL, time_ms=job.record.timestamp
+        )
+
+    @property
+    def log(self) -> Any:
+        """A structlog logger bound to service, handler, event and saga."""
+        if self._log is None:
+            self._log = structlog.get_logger("choreo.handler").bind(**identity(self._job, self._handler))
+        return self._log
+
+
+class Context(_About):
+    """What an `async def` handler gets beside its event.
+
+    Attributes:
+        attempt: which call this is for this event, from 1; counted anew after a restart.
+        db: the service's store, in the same transaction as inbox and outbox.
+        state: what the service's `lifespan` yielded; None without one.
+    """
+
+    __slots__ = ("db",)
+
+    def __init__(self, job: Job, handler: Handler, attempt: int, state: Any, db: HandlerDatabase) -> None:
+        super().__init__(job, handler, attempt, state)
+        self.db = db
+
+
+class SyncDatabase:
+    """`HandlerDatabase` for a handler in a worker thread: the same calls, without `await`."""
+
+    __slots__ = ("_database", "_loop")
+
+    def __init__(self, database: HandlerDatabase, loop: asyncio.AbstractEventLoop) -> None:
+        self._database = database
+        self._loop = loop
+
+    def _wait(self, call: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(call, self._loop).result()
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        """Run one statement; returns the number of rows it changed."""
+        return self._wait(self._database.execute(sql, parameters))
+
+    def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Run one statement once per row."""
+        self._wait(self._database.execute_many(sql, rows))
+
+    def fetch_one(self, sql: str, parameters: Sequence[Any] = ()) -> Row | None:
+        """The first row, or None."""
+        return self._wait(self._database.fetch_one(sql, parameters))
+
+    def fetch_all(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
+        """All rows."""
+        return self._wait(self._database.fetch_all(sql, parameters))
+
+
+class SyncContext(_About):
+    """What a `def` handler gets beside its event; as `Context`, with a `db` that blocks."""
+
+    __slots__ = ("db",)
+
+    def __init__(self, job: Job, handler: Handler, attempt: int, state: Any, db: SyncDatabase) -> None:
+        super().__init__(job, handler, attempt, state)
+        self.db = db
+
+
+def identity(job: Job, handler: Handler) -> dict[str, Any]:
+    """The ids that every log line about a handler run carries."""
+    record, metadata = job.record, job.metadata
+    return {
+        "service": handler.service,
+        "handler": handler.name,
+        "event_type": job.event.contract.type_name,
+        "event_id": metadata.event_id,
+        "correlation_id": metadata.correlation_id,
+        "record": f"{record.topic}/{record.partition}@{record.offset}",
+    }

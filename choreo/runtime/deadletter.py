@@ -1,0 +1,86 @@
+"""Making a dead letter: the record as it was, and in its headers why it is there. Pure.
+
+Header names: `__dlq.errors.*` of Kafka's KIP-1191, and `choreo.dlq.*` for what that does not name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import traceback
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Literal
+
+from choreo.choreography import dead_letter_topic
+from choreo.log.port import Headers, NewRecord, Record
+
+Stage = Literal["decode", "handle", "emit"]
+_OMITTED = "choreo.dlq.value-omitted"
+_FRAMES = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed:
+    """Why a record goes to the dead letters.
+
+    Attributes:
+        stage: `decode` (no event could be made of it), `handle` (the handler raised), `emit` (what it returned
+            cannot be published).
+        handler: the handler's name; empty at stage `decode`.
+        attempts: how often it was called.
+        now_ms: when it failed for good, milliseconds since the epoch.
+    """
+
+    service: str
+    handler: str
+    stage: Stage
+    error: BaseException
+    attempts: int
+    now_ms: int
+
+
+def dead_letter(record: Record, failed: Failed, max_bytes: int) -> NewRecord:
+    """The record for `dlq.<service>`: key, value, headers and timestamp untouched, the reason in further headers.
+
+    A value too large for the log is left out and the headers say where the original lies.
+    """
+    headers = [*_without_earlier(record.headers), *_reason(record, failed)]
+    value = record.value
+    if value is not None and len(value) > max_bytes:
+        headers.append((_OMITTED, f"{len(value)} bytes; the original is at {_place(record)}".encode()))
+        value = None
+    return NewRecord(dead_letter_topic(failed.service), record.key, value, headers, record.timestamp)
+
+
+def _reason(record: Record, failed: Failed) -> Headers:
+    error = failed.error
+    texts = {
+        "__dlq.errors.topic": record.topic,
+        "__dlq.errors.partition": str(record.partition),
+        "__dlq.errors.offset": str(record.offset),
+        "__dlq.errors.group": failed.service,
+        "__dlq.errors.delivery.count": str(failed.attempts),
+        "__dlq.errors.message": str(error)[:4000],
+        "choreo.dlq.exception": f"{type(error).__module__}.{type(error).__qualname__}",
+        "choreo.dlq.fingerprint": fingerprint(failed.handler, error),
+        "choreo.dlq.stage": failed.stage,
+        "choreo.dlq.handler": failed.handler,
+        "choreo.dlq.failed-at": str(failed.now_ms),
+    }
+    return [(name, text.encode("utf-8", "backslashreplace")) for name, text in texts.items()]
+
+
+def _without_earlier(headers: Headers) -> Headers:
+    """The headers without the reasons of an earlier dead letter (the record may have been redriven)."""
+    return [header for header in headers if not header[0].startswith(("__dlq.errors.", "choreo.dlq."))]
+
+
+def _place(record: Record) -> str:
+    return f"{record.topic}/{record.partition}@{record.offset}"
+
+
+def fingerprint(handler: str, error: BaseException) -> str:
+    """Equal for failures that share handler, exception type and the last frames; free of line numbers and values."""
+    frames = traceback.extract_tb(error.__traceback__)[-_FRAMES:]
+    parts = [handler, type(error).__qualname__, *(f"{PurePath(frame.filename).name}:{frame.name}" for frame in frames)]
+    return hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()

@@ -1,0 +1,68 @@
+"""Reading: polls as long as there is room, and hands over to intake and workers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from choreo.log.port import Consumer
+from choreo.runtime.intake import Intake
+from choreo.runtime.workers import Workers
+
+
+class Reader:
+    """The loop from the log to the lanes.
+
+    When there is no room it does not poll; the log's adapter then keeps the membership by itself.
+
+    Args:
+        load: how many records are under way now.
+        limit: how many may be.
+        spawn: starts a task that the instance watches.
+    """
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        intake: Intake,
+        workers: Workers,
+        *,
+        load: Callable[[], int],
+        limit: int,
+        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+    ) -> None:
+        self._consumer = consumer
+        self._intake = intake
+        self._workers = workers
+        self._load = load
+        self._limit = limit
+        self._spawn = spawn
+        self._room = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._task = self._spawn(self._read())
+
+    async def stop(self) -> None:
+        """Stop reading; what was being taken in is given up."""
+        if self._task is not None:
+            task, self._task = self._task, None
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def room_made(self) -> None:
+        """Something under way has ended."""
+        self._room.set()
+
+    async def _read(self) -> None:
+        while True:
+            room = self._limit - self._load()
+            if room <= 0:
+                self._room.clear()
+                await self._room.wait()
+                continue
+            records = await self._consumer.poll(room)
+            await self._intake.accept(records)
+            self._workers.wake()

@@ -1,0 +1,84 @@
+"""Starting over from what the store knows, after a transaction failed or was fenced."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from choreo.errors import FencedError, StoreError
+from choreo.log.port import Consumer, TopicPartition
+from choreo.runtime.clock import Clock
+from choreo.runtime.ownership import Ownership
+from choreo.runtime.partitions import Partition
+from choreo.runtime.reader import Reader
+from choreo.runtime.unit import UnitOfWork
+
+_log = structlog.get_logger("choreo.runtime")
+_FIRST_DELAY, _MAX_DELAY = 0.05, 10.0
+_CALM = 30.0
+"""Seconds without a failure after which the delay starts small again."""
+
+
+class Recovery:
+    """Gives up everything under way and reads on from the store's progress."""
+
+    def __init__(self, service: str, unit: UnitOfWork, clock: Clock) -> None:
+        self._service = service
+        self._unit = unit
+        self._clock = clock
+        self._needed = asyncio.Event()
+        self._given_up: list[Partition] = []
+        self._delay = _FIRST_DELAY
+        self._last_ms = 0
+        self._consumer: Consumer
+        self._reader: Reader
+        self._ownership: Ownership
+
+    def connect(self, consumer: Consumer, reader: Reader, ownership: Ownership) -> None:
+        """Name the parts it works on; they in turn report to it, so they are made after it."""
+        self._consumer, self._reader, self._ownership = consumer, reader, ownership
+
+    def fail(self, error: Exception) -> None:
+        """Something failed outside the handlers' own code. Nothing under way counts from this moment on."""
+        if isinstance(error, FencedError):
+            self._ownership.fenced.update(TopicPartition(*pair) for pair in error.partitions)
+            _log.warning("fenced", service=self._service, error=str(error))
+        elif isinstance(error, StoreError):
+            _log.error("the store failed, records under way are handled again", service=self._service, error=str(error))
+        else:
+            _log.error("transaction failed, records under way are handled again", service=self._service, exc_info=error)
+        self._given_up += self._ownership.abandon_all()
+        self._unit.forget()
+        self._needed.set()
+
+    async def run(self) -> None:
+        """Recover whenever needed, until cancelled."""
+        while True:
+            await self._needed.wait()
+            await self._clock.sleep(self._next_delay())
+            self._needed.clear()
+            async with self._ownership.lock:
+                await self._recover()
+
+    async def _recover(self) -> None:
+        await self._reader.stop()
+        await self._unit.discard()
+        given_up, self._given_up = self._given_up, []
+        await asyncio.gather(*(partition.idle() for partition in given_up))
+        assigned = self._consumer.assignment
+        fenced = self._ownership.fenced & assigned
+        # The group will take these away soon; taking them over again would only fence their rightful owner.
+        await self._consumer.pause(fenced)
+        starts = await self._ownership.take_over(sorted(assigned - fenced))
+        for at, offset in starts.items():
+            await self._consumer.seek(at, offset)
+        self._reader.start()
+        _log.info("recovered", service=self._service, partitions=len(starts))
+
+    def _next_delay(self) -> float:
+        now_ms = self._clock.now_ms()
+        calm = now_ms - self._last_ms > _CALM * 1000
+        self._last_ms = now_ms
+        self._delay = _FIRST_DELAY if calm else min(_MAX_DELAY, self._delay * 2)
+        return self._delay

@@ -1,0 +1,192 @@
+"""The unit of work: what the handlers of a batch did, committed as one transaction of the store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from choreo.log.port import NewRecord, TopicPartition
+from choreo.runtime import outbox
+from choreo.runtime.partitions import AbandonedError, Job, Partition, Task
+from choreo.store.port import Effects, Store
+
+
+@dataclass(slots=True)
+class Pending:
+    """What is done and not yet committed."""
+
+    inbox: dict[bytes, None] = field(default_factory=dict)
+    records: list[NewRecord] = field(default_factory=list)
+    keys: list[bytes] = field(default_factory=list)
+    ticked: list[int] = field(default_factory=list)
+    partitions: dict[TopicPartition, Partition] = field(default_factory=dict)
+    jobs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What one transaction made durable.
+
+    Attributes:
+        keys: the inbox keys of the records it finished, of dead letters too.
+        watermarks: the offsets that the group may commit now.
+    """
+
+    keys: list[bytes]
+    records: list[NewRecord]
+    outbox_row: int | None
+    watermarks: dict[TopicPartition, int]
+
+
+class UnitOfWork:
+    """Collects effects and commits them.
+
+    `lock` is held by whoever uses the store's connection: one handler from its first `ctx.db` until it ends, or
+    the commit. Effects are added in the same step in which a handler's savepoint is released, so whoever
+    holds the lock finds writes and effects in agreement.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.lock = asyncio.Lock()
+        self.changed = asyncio.Event()
+        self._pending = Pending()
+
+    def add(self, inbox_key: bytes, records: Sequence[NewRecord]) -> None:
+        """A handler took effect."""
+        self._pending.inbox[inbox_key] = None
+        self._pending.records.extend(records)
+
+    def add_records(self, records: Sequence[NewRecord]) -> None:
+        """Records to publish without an effect of a handler: dead letters."""
+        self._pending.records.extend(records)
+
+    def finish(self, partition: Partition, offset: int, tasks: Sequence[Task] = ()) -> None:
+        """A record is done, whatever came of it."""
+        if not partition.gone:
+            pending = self._pending
+            partition.tracker.finish(offset)
+            pending.partitions[partition.at] = partition
+            pending.keys.extend([task.inbox_key for task in tasks])
+            pending.jobs += 1
+            self.changed.set()
+
+    async def seen(self, tasks: Sequence[Task]) -> set[bytes]:
+        """Which of these inbox keys are done, committed or pending."""
+        keys = [task.inbox_key for task in tasks]
+        async with self.lock:
+            return await self.store.seen(keys) | {key for key in keys if key in self._pending.inbox}
+
+    def tick(self, rows: Sequence[int]) -> None:
+        """These outbox rows are in the log; the next commit removes them."""
+        self._pending.ticked.extend(rows)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to commit."""
+        pending = self._pending
+        return not (pending.partitions or pending.records or pending.ticked or self.store.in_transaction)
+
+    @property
+    def jobs(self) -> int:
+        """How many finished records wait for their commit."""
+        return self._pending.jobs
+
+    async def commit(self, on_failure: Callable[[Exception], None]) -> Committed | None:
+        """Commit what is pending; None if there was nothing, or if it failed.
+
+        Args:
+            on_failure: told why nothing of it took effect, before anybody else can use the store, so that
+                nothing builds on what was undone. The records must be read again.
+        """
+        async with self.lock:
+            self.changed.clear()
+            if self.is_empty:
+                return None
+            pending, self._pending = self._pending, Pending()
+            progress = {at: partition.progress() for at, partition in pending.partitions.items()}
+            effects = Effects(
+                progress=progress,
+                inbox=list(pending.inbox),
+                outbox=outbox.pack(pending.records) if pending.records else None,
+                ticked=pending.ticked,
+            )
+            try:
+                row = await self.store.commit(effects)
+            except Exception as error:  # noqa: BLE001 - whatever it was, the transaction is gone
+                self._pending.ticked.extend(pending.ticked)
+                on_failure(error)
+                return None
+        watermarks = {at: moved.watermark for at, moved in progress.items()}
+        return Committed(pending.keys, pending.records, row, watermarks)
+
+    def forget(self) -> None:
+        """Nothing that is pending counts, but for the ticks: those records are in the log whatever happens here."""
+        self._pending = Pending(ticked=self._pending.ticked)
+
+    async def discard(self) -> None:
+        """Undo what is pending."""
+        async with self.lock:
+            self.forget()
+            await self.store.rollback()
+
+
+class Session:
+    """One handler run's use of the store's connection: under a savepoint, from the first use to the end."""
+
+    __slots__ = ("_entering", "_job", "_unit", "closed", "entered")
+
+    def __init__(self, unit: UnitOfWork, job: Job) -> None:
+        self._unit = unit
+        self._job = job
+        self._entering: asyncio.Future[None] | None = None
+        self.entered = False
+        self.closed = False
+
+    async def enter(self) -> None:
+        """Take the connection; the handler's own sub-tasks that come meanwhile wait for it."""
+        while self._entering is not None:
+            await asyncio.shield(self._entering)
+        if self.entered:
+            return
+        self._entering = asyncio.get_running_loop().create_future()
+        try:
+            await self._acquire()
+        finally:
+            entering, self._entering = self._entering, None
+            entering.set_result(None)
+
+    async def _acquire(self) -> None:
+        unit = self._unit
+        await unit.lock.acquire()
+        try:
+            if self._job.partition.gone:
+                raise AbandonedError
+            if not unit.store.in_transaction:
+                await unit.store.begin()
+            await unit.store.savepoint()
+        except BaseException:
+            unit.lock.release()
+            raise
+        self.entered = True
+
+    async def keep(self) -> None:
+        """The handler's writes stay. The connection is given back by `leave`, once its effects are added."""
+        self.closed = True
+        if self.entered:
+            await self._unit.store.release_savepoint()
+
+    async def undo(self) -> None:
+        """The handler's writes go."""
+        self.closed = True
+        if self.entered:
+            await self._unit.store.rollback_to_savepoint()
+
+    def leave(self) -> None:
+        """Give the connection back."""
+        self.closed = True
+        if self.entered:
+            self.entered = False
+            self._unit.changed.set()
+            self._unit.lock.release()

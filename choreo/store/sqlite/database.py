@@ -1,0 +1,66 @@
+"""`ctx.db` on SQLite, and how SQLite's errors become choreo's."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from choreo.errors import StoreUnavailableError
+from choreo.store.port import Row
+
+_PASSING = {
+    sqlite3.SQLITE_BUSY: "another process holds its lock for too long",
+    sqlite3.SQLITE_FULL: "the disk is full; make room",
+    sqlite3.SQLITE_IOERR: "the disk failed to read or write",
+    sqlite3.SQLITE_CANTOPEN: "the file cannot be opened; check the path and its rights",
+    sqlite3.SQLITE_READONLY: "the file is read-only; check its rights",
+    sqlite3.SQLITE_PERM: "the file may not be accessed; check its rights",
+    sqlite3.SQLITE_CORRUPT: "the file is damaged; restore it, or move it away to rebuild from the log",
+    sqlite3.SQLITE_NOTADB: "the file is no SQLite database; name another one",
+}
+
+
+@contextmanager
+def passing(path: Path) -> Iterator[None]:
+    """Turn errors of the store itself (not of somebody's SQL) into `StoreUnavailableError`."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreUnavailableError(f"the store {path} is not usable", why=str(error)) from error
+    except sqlite3.DatabaseError as error:
+        reason = _PASSING.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
+        if reason is None:
+            raise
+        raise StoreUnavailableError(f"the store {path} is not usable", why=str(error), remedy=reason) from error
+
+
+class SqliteDatabase:
+    """The writer connection as handlers see it. Statements run on the calling thread: they are local and short."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._connection = connection
+        self._path = path
+
+    async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        """See `Database.execute`."""
+        with passing(self._path):
+            return self._connection.execute(sql, parameters).rowcount
+
+    async def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        """See `Database.execute_many`."""
+        with passing(self._path):
+            self._connection.executemany(sql, rows)
+
+    async def fetch_one(self, sql: str, parameters: Sequence[Any] = ()) -> Row | None:
+        """See `Database.fetch_one`."""
+        with passing(self._path):
+            row: Row | None = self._connection.execute(sql, parameters).fetchone()
+            return row
+
+    async def fetch_all(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
+        """See `Database.fetch_all`."""
+        with passing(self._path):
+            return self._connection.execute(sql, parameters).fetchall()

@@ -1,0 +1,268 @@
+"""The SQLite store: short statements run on the event loop's thread, waits (locks, commits) on the store's own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import parse_qs, unquote
+from uuid import uuid4
+
+import structlog
+
+from choreo.errors import ConfigurationError, FencedError, StoreOwnedError, StoreUnavailableError
+from choreo.log.port import TopicPartition
+from choreo.store import ranges
+from choreo.store.port import Effects, OutboxRow, Progress
+from choreo.store.sql import load_migrations, load_queries
+from choreo.store.sqlite.database import SqliteDatabase, passing
+
+_PACKAGE = "choreo.store.sqlite"
+_Q = load_queries(_PACKAGE)
+_LOCK_WAIT_MS = 2_000
+_log = structlog.get_logger("choreo.store")
+
+T = TypeVar("T")
+
+
+class SqliteStore:
+    """Progress, inbox, outbox and the user's tables in one SQLite file (WAL; a commit is on disk when it returns).
+
+    Args:
+        path: the file; its folder is made.
+        synchronous: SQLite's own setting; `normal` may lose the last commits of a power cut, never of a crash,
+            and is then behind the log, which is read again.
+    """
+
+    def __init__(self, path: Path, *, synchronous: str = "full") -> None:
+        self._path = path
+        self._synchronous = synchronous
+        self._instance = uuid4().hex
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="choreo-store")
+        self._writer: sqlite3.Connection
+        self._reader: sqlite3.Connection
+        self._is_open = False
+
+    @classmethod
+    def at(cls, url: str) -> SqliteStore:
+        """The store at `sqlite:///path[?synchronous=normal]`.
+
+        Raises:
+            ConfigurationError: no path, or an option that does not exist.
+        """
+        path, _, query = url.removeprefix("sqlite://").partition("?")
+        options = {name: values[-1] for name, values in parse_qs(query).items()}
+        synchronous = options.pop("synchronous", "full")
+        if not path.startswith("/") or path == "/" or options or synchronous not in {"full", "normal"}:
+            raise ConfigurationError(
+                f"the store address {url!r} is not valid",
+                remedy="write sqlite:///relative.db or sqlite:////absolute.db, optionally with ?synchronous=normal",
+            )
+        return cls(Path(unquote(path[1:])), synchronous=synchronous)
+
+    # --- opening --------------------------------------------------------------------------------------------------
+
+    async def open(self, service: str, tables: str = "") -> None:
+        """See `Store.open`."""
+        try:
+            await self._run(lambda: self._open(service, tables))
+        except sqlite3.Error as error:
+            raise ConfigurationError(f"the tables of service {service!r} cannot be made", why=str(error)) from error
+        self.db = SqliteDatabase(self._writer, self._path)
+        self._is_open = True
+
+    def _open(self, service: str, tables: str) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._writer = self._connect()
+        self._reader = self._connect()
+        self._writer.execute(f"PRAGMA busy_timeout = {10 * _LOCK_WAIT_MS}")
+        self._migrate(service)
+        if tables:
+            self._writer.executescript(f"BEGIN IMMEDIATE;\n{tables}\n;COMMIT")
+        self._writer.execute("PRAGMA busy_timeout = 0")
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=10)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+        return connection
+
+    def _migrate(self, service: str) -> None:
+        writer = self._writer
+        writer.execute("BEGIN IMMEDIATE")
+        version = writer.execute("PRAGMA user_version").fetchone()[0]
+        for migration in load_migrations(_PACKAGE):
+            if migration.number > version:
+                for statement in _statements(migration.sql):
+                    writer.execute(statement)
+                writer.execute(f"PRAGMA user_version = {migration.number}")
+        owner = writer.execute(_Q["service"]).fetchone()
+        if owner is not None and owner[0] != service:
+            writer.execute("ROLLBACK")
+            raise StoreOwnedError(
+                f"the store {self._path} belongs to service {owner[0]!r}, so service {service!r} cannot use it",
+                remedy=f"give {service!r} its own: Service({service!r}, store=...) or CHOREO_STORE with {{service}} in it",
+            )
+        if owner is None:
+            writer.execute(_Q["claim"], (service,))
+        writer.execute("COMMIT")
+
+    async def close(self) -> None:
+        """See `Store.close`."""
+        if self._is_open:
+            self._is_open = False
+            await self._run(self._close)
+        self._thread.shutdown(wait=False)
+
+    def _close(self) -> None:
+        if self._writer.in_transaction:
+            self._writer.execute("ROLLBACK")
+        self._reader.close()
+        self._writer.close()
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    async def take_over(
+        self, partitions: Sequence[TopicPartition]
+    ) -> tuple[dict[TopicPartition, Progress], list[OutboxRow]]:
+        """See `Store.take_over`."""
+        await self.begin()
+        try:
+            return await self._run(lambda: self._take_over(partitions))
+        except BaseException:
+            await self.rollback()
+            raise
+
+    def _take_over(
+        self, partitions: Sequence[TopicPartition]
+    ) -> tuple[dict[TopicPartition, Progress], list[OutboxRow]]:
+        progress = {}
+        for partition in partitions:
+            watermark, done, epoch = self._writer.execute(_Q["take_over"], partition).fetchone()
+            progress[partition] = Progress(watermark, ranges.unpack(done), epoch)
+        mine = set(partitions)
+        left = [
+            OutboxRow(row_id, records)
+            for row_id, read_from, records in self._writer.execute(_Q["others_outbox"], (self._instance,))
+            if any(TopicPartition(*pair) in mine for pair in json.loads(read_from))
+        ]
+        self._writer.execute("COMMIT")
+        return progress, left
+
+    async def seen(self, keys: Sequence[bytes]) -> set[bytes]:
+        """See `Store.seen`. Reads beside the transaction, so it never waits for a writer."""
+        if not keys:
+            return set()
+        # Padded to a power of two, so that SQLite's statement cache sees a handful of texts.
+        padded = [*keys, *[keys[-1]] * ((1 << (len(keys) - 1).bit_length()) - len(keys))]
+        marks = ",".join("?" * len(padded))
+        with passing(self._path):
+            return {
+                row[0] for row in self._reader.execute(f"SELECT key FROM choreo_inbox WHERE key IN ({marks})", padded)
+            }
+
+    # --- the transaction ------------------------------------------------------------------------------------------
+
+    @property
+    def in_transaction(self) -> bool:
+        """See `Store.in_transaction`."""
+        return self._writer.in_transaction
+
+    async def begin(self) -> None:
+        """See `Store.begin`."""
+        try:
+            self._writer.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise StoreUnavailableError(f"the store {self._path} cannot write: {error}") from error
+            await self._run(self._begin_patiently)
+
+    def _begin_patiently(self) -> None:
+        """Wait for another process's transaction, off the event loop."""
+        deadline = time.monotonic() + 30
+        self._writer.execute(f"PRAGMA busy_timeout = {_LOCK_WAIT_MS}")
+        try:
+            while True:
+                try:
+                    self._writer.execute("BEGIN IMMEDIATE")
+                    return
+                except sqlite3.OperationalError as error:
+                    if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                        raise
+                    _log.warning("another process holds the store's write lock", store=str(self._path))
+        finally:
+            self._writer.execute("PRAGMA busy_timeout = 0")
+
+    async def savepoint(self) -> None:
+        """See `Store.savepoint`."""
+        self._writer.execute("SAVEPOINT choreo_handler")
+
+    async def release_savepoint(self) -> None:
+        """See `Store.release_savepoint`."""
+        self._writer.execute("RELEASE choreo_handler")
+
+    async def rollback_to_savepoint(self) -> None:
+        """See `Store.rollback_to_savepoint`."""
+        self._writer.execute("ROLLBACK TO choreo_handler")
+        self._writer.execute("RELEASE choreo_handler")
+
+    async def commit(self, effects: Effects) -> int | None:
+        """See `Store.commit`."""
+        if not self._writer.in_transaction:
+            await self.begin()
+        try:
+            return await self._run(lambda: self._commit(effects))
+        except BaseException:
+            await self.rollback()
+            raise
+
+    def _commit(self, effects: Effects) -> int | None:
+        writer = self._writer
+        fenced = [
+            partition
+            for partition, (watermark, done, epoch) in effects.progress.items()
+            if not writer.execute(_Q["advance"], (watermark, ranges.pack(done), *partition, epoch)).rowcount
+        ]
+        if fenced:
+            raise FencedError(fenced)
+        if effects.inbox:
+            now = int(time.time() * 1000)
+            writer.executemany(_Q["remember"], [(key, now) for key in effects.inbox])
+        if effects.ticked:
+            writer.executemany(_Q["tick_outbox"], [(row_id,) for row_id in effects.ticked])
+        row_id = None
+        if effects.outbox is not None:
+            values = (self._instance, json.dumps(list(effects.progress)), effects.outbox)
+            row_id = writer.execute(_Q["put_outbox"], values).lastrowid
+        writer.execute("COMMIT")
+        return row_id
+
+    async def rollback(self) -> None:
+        """See `Store.rollback`."""
+        if self._is_open and self._writer.in_transaction:
+            self._writer.execute("ROLLBACK")
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        """Do blocking work on the store's own thread; its errors become choreo's."""
+
+        def guarded() -> T:
+            with passing(self._path):
+                return work()
+
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, guarded))
+
+
+def _statements(script: str) -> list[str]:
+    """A migration's statements one by one: `executescript` would commit the transaction they belong to."""
+    statements, current = [], ""
+    for line in script.splitlines():
+        current += f"{line}\n"
+        if sqlite3.complete_statement(current):
+            statements.append(current)
+            current = ""
+    return statements
