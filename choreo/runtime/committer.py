@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 
@@ -58,6 +58,12 @@ class Committer:
         if committed.watermarks:
             self._offsets.update(committed.watermarks)
             self._offsets_changed.set()
+
+    def catch_up(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """The store knows of this progress; an earlier owner may have died before the group's offsets followed."""
+        self._offsets.update(offsets)
+        # Not at once: the consumer is just about to own these partitions.
+        asyncio.get_running_loop().call_later(_OFFSET_INTERVAL, self._offsets_changed.set)
 
     async def flush(self, leaving: Iterable[TopicPartition]) -> None:
         """Commit what is pending, and the group's offsets of partitions that are about to go."""

@@ -133,6 +133,7 @@ class Ownership:
         starts = await self._starts(progress)
         for at, known in progress.items():
             self._owned[at] = Partition(at, known)
+        self._committer.catch_up({at: known.watermark for at, known in progress.items() if known.watermark > 0})
         return starts
 
     async def _progress(
