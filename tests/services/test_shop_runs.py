@@ -1,0 +1,105 @@
+"""The whole shop, in one process, on every log."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.shop import notifications
+from services.shop.events import OrderPlaced
+from services.shop.model import Books, Outcome, books_of
+from services.shop.orders_generator import orders
+from tests.services.conftest import Try
+
+
+async def test_the_same_seed_gives_the_same_outcomes_on_every_log(
+    trial: Try, log_url: str, placed: list[OrderPlaced], books: Books
+) -> None:
+    async with trial(log_url) as shop:
+        await shop.place(placed)
+        assert (await shop.settle(books)).findings == []
+        assert shop.outcomes() == books.outcomes
+        assert sum((await shop.grown()).values()) == books.events()
+    assert shop.findings(books) == []
+    assert sum(instance.stats.dead_letters for instance in shop.instances.values()) == 0
+
+
+async def test_an_order_published_twice_has_one_effect(
+    trial: Try, log_url: str, placed: list[OrderPlaced], books: Books
+) -> None:
+    async with trial(log_url) as shop:
+        twice = await shop.place(placed, duplicates=0.3)
+        assert twice > 10
+        assert (await shop.settle(books)).findings == []
+        assert sum((await shop.grown()).values()) == books.events() + twice
+    assert shop.findings(books) == []
+    readers = [shop.instances[name].stats for name in ("orders", "payments", "inventory", "notifications")]
+    assert [stats.duplicates for stats in readers] == [twice] * 4
+
+
+async def test_a_second_trial_on_the_same_log_does_not_see_the_first(trial: Try, log_url: str) -> None:
+    first, second = orders(1, 20), orders(2, 20)
+    async with trial(log_url) as shop:
+        await shop.place(first)
+        assert (await shop.settle(books_of(first))).findings == []
+    async with trial(log_url) as shop:
+        await shop.place(second)
+        assert (await shop.settle(books_of(second))).findings == []
+        assert set(shop.outcomes()) == {order.order_id for order in second}
+
+
+async def test_failing_notifications_hurt_no_order(
+    trial: Try, monkeypatch: pytest.MonkeyPatch, placed: list[OrderPlaced], books: Books
+) -> None:
+    """Every third customer's mail server is down for good."""
+    unreachable = {order.order_id for order in placed[::3]}
+    write = notifications.message_for
+
+    def failing(event: notifications.Told) -> str:
+        if event.order_id in unreachable:
+            raise ConnectionRefusedError(f"no mail server answers for {event.order_id}")
+        return write(event)
+
+    monkeypatch.setattr(notifications, "message_for", failing)
+    reached = {order.order_id: outcome for order, outcome in zip(placed, books.outcomes.values(), strict=True)}
+    assert reached == books.outcomes
+    books_without_mail = Books(
+        **{
+            **vars(books),
+            "notifications": type(books.notifications)(
+                {key: n for key, n in books.notifications.items() if key[0] not in unreachable}
+            ),
+        }
+    )
+    async with trial("memory://") as shop:
+        await shop.place(placed)
+        assert (await shop.settle(books_without_mail)).findings == []
+        assert shop.outcomes() == books.outcomes
+        lost = books.notifications.total() - books_without_mail.notifications.total()
+        assert (await shop.grown())["dlq.notifications"] == lost
+    stats = shop.instances["notifications"].stats
+    assert (stats.dead_letters, stats.retries) == (lost, 2 * lost)
+
+
+async def test_mail_servers_that_come_back_lose_nothing(
+    trial: Try, monkeypatch: pytest.MonkeyPatch, placed: list[OrderPlaced], books: Books
+) -> None:
+    attempts: dict[str, int] = {}
+    write = notifications.message_for
+
+    def hesitating(event: notifications.Told) -> str:
+        known = f"{event.contract.type_name} {event.order_id}"
+        attempts[known] = attempts.get(known, 0) + 1
+        if attempts[known] == 1 and isinstance(event, OrderPlaced):
+            raise TimeoutError("the mail server is busy")
+        return write(event)
+
+    monkeypatch.setattr(notifications, "message_for", hesitating)
+    async with trial("memory://") as shop:
+        await shop.place(placed)
+        assert (await shop.settle(books)).findings == []
+    assert shop.instances["notifications"].stats.retries == len(placed)
+
+
+def test_the_sample_has_every_outcome(books: Books) -> None:
+    """Else the tests above would say less than they seem to."""
+    assert set(books.counts()) == set(Outcome)
