@@ -1,0 +1,65 @@
+"""The records between a consumer's thread and the event loop: bounded, and purged when partitions move."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Collection, Iterable
+
+from choreo.log.port import Record, TopicPartition
+
+MAX_RECORDS = 2_000
+MAX_BYTES = 16 * 1024 * 1024
+
+
+class Buffer:
+    """Records in the order they came. The thread puts, holds and drops; the loop takes."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._records: deque[Record] = deque()
+        self._held: list[Record] = []
+        self._bytes = 0
+
+    def filled(self, share: float) -> bool:
+        """Whether it holds at least this share of what it may hold."""
+        return len(self._records) >= MAX_RECORDS * share or self._bytes >= MAX_BYTES * share
+
+    def put(self, records: Collection[Record]) -> None:
+        """Append records."""
+        with self._lock:
+            self._records.extend(records)
+            self._bytes += _size(records)
+
+    def take(self, limit: int) -> list[Record]:
+        """The first `limit` records, or as many as there are."""
+        with self._lock:
+            taken = [self._records.popleft() for _ in range(min(limit, len(self._records)))]
+            self._bytes -= _size(taken)
+        return taken
+
+    def hold(self, partitions: Collection[TopicPartition]) -> None:
+        """Keep the records of paused partitions back."""
+        self._held += self._remove(partitions)
+
+    def release(self, partitions: Collection[TopicPartition]) -> None:
+        """Give back what `hold` kept: older than all that will be fetched of these partitions."""
+        self.put([record for record in self._held if record[:2] in partitions])
+        self._held = [record for record in self._held if record[:2] not in partitions]
+
+    def drop(self, partitions: Collection[TopicPartition]) -> None:
+        """Forget the records of these partitions."""
+        self._remove(partitions)
+        self._held = [record for record in self._held if record[:2] not in partitions]
+
+    def _remove(self, partitions: Collection[TopicPartition]) -> list[Record]:
+        with self._lock:
+            removed = [record for record in self._records if record[:2] in partitions]
+            if removed:
+                self._records = deque(record for record in self._records if record[:2] not in partitions)
+                self._bytes -= _size(removed)
+        return removed
+
+
+def _size(records: Iterable[Record]) -> int:
+    return sum(len(record.value or b"") for record in records)

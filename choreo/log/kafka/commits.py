@@ -1,0 +1,64 @@
+"""Commits on their way: librdkafka answers by a callback that names the offsets, not the call."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
+
+import confluent_kafka as ck
+
+from choreo.log.kafka.errors import explained
+from choreo.log.port import TopicPartition
+
+_Offsets = frozenset[tuple[str, int, int]]
+
+
+class Commits:
+    """Which future waits for which commit. Used by the consumer's thread only."""
+
+    def __init__(self, what: str, who: str) -> None:
+        self._what, self._who = what, who
+        self._waiting: dict[_Offsets, deque[Future[None]]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def begin(
+        self, consumer: ck.Consumer, offsets: Mapping[TopicPartition, int], future: Future[None], *, at_once: bool
+    ) -> None:
+        """Commit; with `at_once` the thread waits, as it must inside a rebalance, where no answer comes by polling."""
+        wanted = [ck.TopicPartition(*partition, offset) for partition, offset in offsets.items()]
+        self._waiting.setdefault(_key(wanted), deque()).append(future)
+        try:
+            done = consumer.commit(offsets=wanted, asynchronous=not at_once)
+        except ck.KafkaException as error:
+            self.answered(error.args[0], wanted)
+        else:
+            if at_once:
+                self.answered(None, done)
+
+    def answered(self, error: ck.KafkaError | None, partitions: list[ck.TopicPartition]) -> None:
+        """The broker's answer."""
+        key = _key(partitions)
+        waiting = self._waiting.get(key)
+        if not waiting:
+            return
+        future = waiting.popleft()
+        if not waiting:
+            del self._waiting[key]
+        error = error or next((partition.error for partition in partitions if partition.error), None)
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(explained(error, self._what, self._who))
+
+    def refuse(self, reason: Exception) -> None:
+        """No more answers will come."""
+        for future in (future for waiting in self._waiting.values() for future in waiting):
+            future.set_exception(reason)
+        self._waiting.clear()
+
+
+def _key(partitions: Iterable[ck.TopicPartition]) -> _Offsets:
+    return frozenset((partition.topic, partition.partition, partition.offset) for partition in partitions)

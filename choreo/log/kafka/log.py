@@ -1,0 +1,238 @@
+"""Kafka as a log: consumers, producers, topics and offsets."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Self, TypeVar
+
+import confluent_kafka as ck
+from confluent_kafka import IsolationLevel
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec
+
+from choreo.errors import ConfigurationError, LogUnavailableError
+from choreo.log.kafka import settings as with_settings
+from choreo.log.kafka import telemetry
+from choreo.log.kafka.consumer import KafkaConsumer
+from choreo.log.kafka.errors import as_choreo, explained
+from choreo.log.kafka.owner import Owner
+from choreo.log.kafka.partitions import ours, theirs
+from choreo.log.kafka.producer import KafkaProducer
+from choreo.log.port import Capabilities, Listener, Start, Topic, TopicPartition
+
+T = TypeVar("T")
+
+CONNECT_WAIT = 10.0
+REQUEST_WAIT = 15.0
+_INTERNAL = {"__consumer_offsets", "__transaction_state", "__share_group_state", "__cluster_metadata"}
+
+
+class KafkaLog:
+    """See `choreo.log.port.Log`."""
+
+    capabilities = Capabilities(
+        durable=True,
+        several_processes=True,
+        transactions=True,
+        topic_creation=True,
+        retention=True,
+        group_protocols=("classic", "consumer"),
+    )
+
+    def __init__(self, hosts: str, settings: Mapping[str, str]) -> None:
+        self._hosts, self._settings = hosts, settings
+        self._who = with_settings.principal(settings)
+        self._trouble: ck.KafkaError | None = None
+        self._opened: list[KafkaConsumer | KafkaProducer] = []
+        self._executor = ThreadPoolExecutor(2, "choreo kafka")
+
+    @classmethod
+    def at(cls, url: str, client_settings: Mapping[str, str]) -> KafkaLog:
+        """The log at `kafka://host:9092,host:9092?setting=value`, not connected yet.
+
+        Raises:
+            ConfigurationError: the address or a setting cannot work.
+        """
+        return cls(*with_settings.parse(url, client_settings))
+
+    @property
+    def url(self) -> str:
+        """The brokers' addresses; no settings, which may be secret."""
+        return f"kafka://{self._hosts}"
+
+    async def __aenter__(self) -> Self:
+        """Connect, or say within about 10 seconds why not."""
+        conf = with_settings.for_admin(self._hosts, self._settings)
+        self._admin = _made(AdminClient, telemetry.callbacks(conf, self._on_error))
+        await self._blocking(self._connect)
+        return self
+
+    def _connect(self) -> None:
+        deadline = time.monotonic() + CONNECT_WAIT
+        while True:
+            try:
+                self._admin.list_topics(timeout=0.5)
+                return
+            except ck.KafkaException as error:
+                self._admin.poll(0)
+                trouble = self._trouble or error.args[0]
+                what = f"no Kafka broker answers at {self._hosts}"
+                reason = explained(trouble, what, self._who)
+                if not isinstance(reason, LogUnavailableError):
+                    raise reason from error
+                if time.monotonic() > deadline:
+                    remedy = "start it, or correct CHOREO_LOG and the client settings"
+                    raise LogUnavailableError(what, why=trouble.str(), remedy=remedy) from error
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Close every consumer and producer made here."""
+        await asyncio.gather(*(opened.close() for opened in self._opened))
+        self._executor.shutdown(wait=False)
+
+    def _on_error(self, error: ck.KafkaError) -> None:
+        if error.code() != ck.KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - librdkafka's code, which names no reason
+            self._trouble = error
+
+    # --- topics ---------------------------------------------------------------------------------------------------
+
+    async def topics(self) -> dict[str, Topic]:
+        """The topics that exist, their settings left out."""
+        known = (await self._blocking(lambda: self._admin.list_topics(timeout=REQUEST_WAIT))).topics
+        return {name: _topic(name, found) for name, found in known.items() if name not in _INTERNAL}
+
+    async def create_topics(self, topics: Sequence[Topic]) -> list[str]:
+        """Create those that do not exist."""
+        wanted = {
+            topic.name: NewTopic(topic.name, topic.partitions, topic.replication, config=dict(topic.settings))
+            for topic in topics
+        }
+        existing = await self.topics()
+        missing = [topic for name, topic in wanted.items() if name not in existing]
+        if not missing:
+            return []
+        created = []
+        for name, future in self._admin.create_topics(missing, request_timeout=REQUEST_WAIT).items():
+            try:
+                await asyncio.wrap_future(future)
+                created.append(name)
+            except ck.KafkaException as error:
+                if error.args[0].code() != ck.KafkaError.TOPIC_ALREADY_EXISTS:
+                    raise explained(error.args[0], f"topic {name} cannot be created", self._who) from error
+        await self._visible(set(created))
+        return created
+
+    async def _visible(self, created: set[str]) -> None:
+        """Wait until brokers know the new topics, so that they can be used at once."""
+        deadline = time.monotonic() + REQUEST_WAIT
+        while created - (await self.topics()).keys() and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+
+    def _limit_of(self, topic: str) -> int | None:
+        """A topic's `max.message.bytes`, asked for when a record is refused for its size."""
+        resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+        try:
+            answer = self._admin.describe_configs([resource], request_timeout=REQUEST_WAIT)[resource]
+            return int(answer.result()["max.message.bytes"].value)
+        except (ck.KafkaException, KeyError):
+            return None
+
+    # --- offsets --------------------------------------------------------------------------------------------------
+
+    async def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """The first offset still kept."""
+        return await self._blocking(lambda: self._offsets(partitions, OffsetSpec.earliest()))
+
+    async def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """The last stable offset."""
+        return await self._blocking(lambda: self._offsets(partitions, OffsetSpec.latest()))
+
+    async def offsets_at(self, timestamp: int, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """The first offset at or after `timestamp` (ms), else the end."""
+        asked = list(partitions)
+        found = await self._blocking(lambda: self._offsets(asked, OffsetSpec.for_timestamp(timestamp)))
+        later = [partition for partition, offset in found.items() if offset < 0]
+        return found | (await self.end_offsets(later))
+
+    def _offsets(self, partitions: Iterable[TopicPartition], spec: OffsetSpec) -> dict[TopicPartition, int]:
+        """One request per broker, whatever the number of partitions. Blocking."""
+        asked = dict.fromkeys(theirs(partitions), spec)
+        if not asked:
+            return {}
+        committed_only = IsolationLevel.READ_COMMITTED
+        answers = self._admin.list_offsets(asked, isolation_level=committed_only, request_timeout=REQUEST_WAIT)
+        return {
+            ours([partition])[0]: self._answer(future, f"offsets of {partition.topic}-{partition.partition}").offset
+            for partition, future in answers.items()
+        }
+
+    async def committed(self, group: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """What the group has committed, transactions included that are ending just now."""
+        asked = theirs(partitions)
+        if not asked:
+            return {}
+
+        def ask() -> dict[TopicPartition, int]:
+            request = ck.ConsumerGroupTopicPartitions(group, asked)
+            answers = self._admin.list_consumer_group_offsets(
+                [request], require_stable=True, request_timeout=REQUEST_WAIT
+            )
+            known = self._answer(answers[group], f"committed offsets of {group}").topic_partitions
+            return {ours([one])[0]: one.offset for one in known if one.offset >= 0}
+
+        return await self._blocking(ask)
+
+    def _answer(self, future: Future[Any], what: str) -> Any:
+        try:
+            return future.result()
+        except ck.KafkaException as error:
+            raise explained(error.args[0], what, self._who) from error
+
+    async def _blocking(self, work: Callable[[], T]) -> T:
+        """Run a call that blocks in one of this log's own threads."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        except ck.KafkaException as error:
+            raise as_choreo(error, f"Kafka at {self._hosts}", self._who) from error
+
+    # --- consumers and producers ----------------------------------------------------------------------------------
+
+    def producer(self, *, transactional_id: str | None = None) -> KafkaProducer:
+        """An idempotent producer, or a transactional one."""
+        conf = with_settings.for_producer(self._hosts, self._settings, transactional_id)
+        producer: KafkaProducer = _made(lambda: KafkaProducer(conf, self._who, self._limit_of))
+        self._opened.append(producer)
+        return producer
+
+    def consumer(
+        self,
+        topics: Sequence[str],
+        *,
+        group: str | None = None,
+        listener: Listener | None = None,
+        start: Start = "earliest",
+    ) -> KafkaConsumer:
+        """A member of `group`, or a reader of all partitions."""
+        conf = with_settings.for_consumer(self._hosts, self._settings, group or f"choreo-reader-{uuid.uuid4()}", start)
+        ends = (lambda asked: self._offsets(asked, OffsetSpec.latest())) if start == "latest" else None
+        owner = _made(lambda: Owner(conf, list(topics), listener, self._who, ends, member=group is not None))
+        consumer = KafkaConsumer(owner, group)
+        self._opened.append(consumer)
+        return consumer
+
+
+def _made(make: Callable[..., T], *arguments: Any) -> T:
+    """A client, or the setting that it does not take."""
+    try:
+        return make(*arguments)
+    except ck.KafkaException as error:
+        raise ConfigurationError(
+            "a Kafka client setting cannot work", why=error.args[0].str(), remedy="see librdkafka's CONFIGURATION.md"
+        ) from error
+
+
+def _topic(name: str, found: Any) -> Topic:
+    replicas = [len(partition.replicas) for partition in found.partitions.values()]
+    return Topic(name=name, partitions=len(found.partitions), replication=min(replicas, default=-1))

@@ -1,0 +1,279 @@
+"""The one thread that touches a librdkafka consumer.
+
+It polls, hands batches over, and between polls does what it is told by queue. It never waits for a handler: when
+nobody takes its records it pauses the partitions and goes on polling, so that the member never leaves its group.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import Future
+from operator import itemgetter
+from typing import Any, TypeVar
+
+import confluent_kafka as ck
+
+from choreo.errors import LogError, LogUnavailableError, NotOwnerError, UnknownTopicError
+from choreo.log.kafka import telemetry
+from choreo.log.kafka.buffer import Buffer
+from choreo.log.kafka.commits import Commits
+from choreo.log.kafka.errors import UNKNOWN_TOPIC, as_choreo, explained
+from choreo.log.kafka.partitions import Partitions, theirs
+from choreo.log.port import Listener, Record, TopicPartition
+
+T = TypeVar("T")
+
+BATCH = 500
+POLL = 0.01  # seconds; while nothing comes a command waits this long at most
+STALL = 0.5  # nobody takes records for so long: pause, which throws away what librdkafka has prefetched
+GRACE = 2.0  # a topic may be unknown for so long after its creation
+REFRESH = 30.0  # how often a reader without a group looks for new partitions
+
+_value_of = itemgetter(1)
+
+
+class Owner:
+    """A consumer and its thread, which starts at once.
+
+    Args:
+        settings: of the librdkafka consumer.
+        topics: to subscribe to, or when `member` is false to read without a group.
+        who: the principal, for error messages.
+        end_offsets: asks the log, blocking; None unless reading starts at the end.
+    """
+
+    def __init__(
+        self,
+        settings: dict[str, Any],
+        topics: list[str],
+        listener: Listener | None,
+        who: str,
+        end_offsets: Callable[[Iterable[TopicPartition]], dict[TopicPartition, int]] | None,
+        *,
+        member: bool,
+    ) -> None:
+        self.buffer = Buffer()
+        self.arrived = asyncio.Event()  # set on the loop: there are records, or a failure
+        self.failure: Exception | None = None
+        self.ended: Future[None] = Future()
+        self._topics, self._member, self._who, self._end_offsets = topics, member, who, end_offsets
+        self._name = f"consumer {settings['group.id']!r}" if member else f"reader of {', '.join(topics)}"
+        self._loop = asyncio.get_running_loop()
+        self._commands: deque[tuple[Callable[[], None], Future[Any]]] = deque()
+        self._signal = threading.Event()  # wakes the thread: a command, room in the buffer, a listener's answer
+        self.partitions = Partitions(
+            self.buffer,
+            listener,
+            self._loop,
+            limit=0.8 * float(settings.get("max.poll.interval.ms", 300_000)) / 1_000,
+            end_offsets=end_offsets if member else None,
+            signal=self._signal,
+            serve=self._run_commands,
+            fail=self._fail,
+        )
+        self._closing = False
+        self._full_since: float | None = None
+        self._missing: set[str] = set()
+        self._next_check = 0.0
+        self._outage = telemetry.Outage(self._name)
+        self._commits = Commits(f"commit of {self._name}", who)
+        reporting = telemetry.callbacks(settings, lambda error: self._on_error(error, None))
+        self._consumer = ck.Consumer({**reporting, "on_commit": self._commits.answered})
+        threading.Thread(target=self._run, name=f"choreo {self._name}", daemon=True).start()
+
+    # --- called on the event loop ---------------------------------------------------------------------------------
+
+    def call(self, work: Callable[[ck.Consumer], T]) -> asyncio.Future[T]:
+        """Let the thread do `work` between two polls."""
+        future: Future[T] = Future()
+        return self._submit(lambda: future.set_result(work(self._consumer)), future)
+
+    def commit(self, offsets: Mapping[TopicPartition, int]) -> asyncio.Future[None]:
+        """Commit; polling goes on until the broker answers."""
+        future: Future[None] = Future()
+        return self._submit(lambda: self._commit(offsets, future), future)
+
+    def close(self) -> None:
+        """Begin to end; `ended` tells when. May be called by any thread."""
+        self._closing = True
+        self._signal.set()
+
+    def taken(self) -> None:
+        """Records were taken out of the buffer."""
+        if self._full_since is not None:
+            self._signal.set()
+
+    def _submit(self, command: Callable[[], None], future: Future[T]) -> asyncio.Future[T]:
+        self._commands.append((command, future))
+        self._signal.set()
+        if self.ended.done():
+            self._refuse_commands()
+        return asyncio.wrap_future(future)
+
+    # --- the thread -----------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            if self._member:
+                on = self.partitions
+                self._consumer.subscribe(
+                    self._topics, on_assign=on.on_assign, on_revoke=on.on_revoke, on_lost=on.on_lost
+                )
+            while not self._closing:
+                self._turn()
+        except Exception as error:  # noqa: BLE001 - whatever ends the thread has to reach whoever polls
+            self._fail(as_choreo(error, self._name, self._who))
+        finally:
+            self._end()
+
+    def _turn(self) -> None:
+        self._run_commands()
+        if time.monotonic() >= self._next_check:
+            self._check_topics()
+        if self.partitions.stalled:
+            if not self.buffer.filled(0.5):
+                self._stall(False)
+            self._fetch(POLL)
+        elif self.buffer.filled(1):
+            self._wait_for_room()
+        else:
+            self._full_since = None
+            self._fetch(POLL)
+
+    def _wait_for_room(self) -> None:
+        """While the stall is short only wait, then pause everything and go on polling."""
+        now = time.monotonic()
+        self._full_since = self._full_since or now
+        if now - self._full_since >= STALL:
+            self._stall(True)
+            return
+        self._signal.wait(POLL if self._commits else STALL / 10)
+        self._signal.clear()
+        if self._commits:
+            self._fetch(0)  # the answers to commits come by polling
+
+    def _stall(self, stalled: bool) -> None:  # noqa: FBT001 - it is the state's only argument
+        self.partitions.stalled = stalled
+        change = self._consumer.pause if stalled else self._consumer.resume
+        change(theirs(self.partitions.owned - self.partitions.paused))
+
+    def _fetch(self, timeout: float) -> None:
+        self.partitions.moved.clear()
+        first = self._consumer.poll(timeout)
+        if first is None:
+            return
+        messages = [first, *self._consumer.consume(BATCH - 1, 0)] if timeout else [first]
+        records = []
+        for message in messages:
+            if (error := message.error()) is not None:
+                self._on_error(error, message.topic())
+                continue
+            headers = message.headers() or []
+            if None in map(_value_of, headers):
+                headers = [(name, value or b"") for name, value in headers]
+            place = message.topic(), message.partition(), message.offset(), message.timestamp()[1]
+            records.append(Record(*place, message.key(), message.value(), headers))
+        if moved := self.partitions.moved:
+            records = [record for record in records if record[:2] not in moved]
+        if records:
+            self._outage.over()
+            self.buffer.put(records)
+            self.wake()
+
+    def wake(self) -> None:
+        """Let a poll that waits look again."""
+        if not self.arrived.is_set():
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody polls any more
+                self._loop.call_soon_threadsafe(self.arrived.set)
+
+    def _run_commands(self) -> None:
+        while self._commands:
+            command, future = self._commands.popleft()
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                command()
+            except Exception as error:  # noqa: BLE001 - it belongs to whoever gave the command
+                future.set_exception(as_choreo(error, self._name, self._who))
+
+    def _commit(self, offsets: Mapping[TopicPartition, int], future: Future[None]) -> None:
+        if foreign := offsets.keys() - self.partitions.owned:
+            raise NotOwnerError(f"{self._name} does not own {_named(foreign)}", remedy="forget what it did there")
+        self._commits.begin(self._consumer, offsets, future, at_once=self.partitions.asking)
+
+    def _check_topics(self) -> None:
+        """Whether the topics exist (twice missing: they do not). A reader takes the partitions it has not got yet."""
+        self._next_check = time.monotonic() + GRACE
+        try:
+            known = self._consumer.list_topics(timeout=1).topics
+            missing = {topic for topic in self._topics if topic not in known or known[topic].error}
+            if gone := missing & self._missing:
+                what = f"topic {', '.join(sorted(gone))} does not exist"
+                raise UnknownTopicError(what, why=f"{self._name} asks for it", remedy="create it, or correct its name")
+            self._missing = missing
+            if not missing:
+                self._next_check = float("inf") if self._member else time.monotonic() + REFRESH
+                if not self._member:
+                    self._read({TopicPartition(topic, n) for topic in self._topics for n in known[topic].partitions})
+        except (ck.KafkaException, LogUnavailableError) as error:
+            telemetry.log.debug("kafka_topics_unknown", client=self._name, reason=str(error))
+
+    def _read(self, partitions: Collection[TopicPartition]) -> None:
+        """Without a group: read what is not read yet; all of a later partition, whatever the start."""
+        added = sorted(set(partitions) - self.partitions.owned)
+        from_end = self._end_offsets is not None and not self.partitions.owned
+        starts = self._end_offsets(added) if self._end_offsets is not None and from_end else {}
+        if added:
+            wanted = [ck.TopicPartition(*key, starts.get(key, ck.OFFSET_BEGINNING)) for key in added]
+            self.partitions.on_assign(self._consumer, wanted)
+
+    def _end(self) -> None:
+        """Leave the group, which revokes what is owned; then tell everybody who waits."""
+        try:
+            if not self._member and self.partitions.owned:
+                self.partitions.on_revoke(self._consumer, theirs(self.partitions.owned))
+            self._consumer.close()
+        except Exception as error:  # noqa: BLE001 - closing has to end whatever happens
+            telemetry.log.warning("kafka_close_failed", client=self._name, reason=str(error))
+        self.partitions.owned = frozenset()
+        self._fail(LogError(f"{self._name} is closed", remedy="make a new one"))
+        self.ended.set_result(None)
+        self._refuse_commands()
+
+    def _refuse_commands(self) -> None:
+        closed = NotOwnerError(f"{self._name} is closed", remedy="forget what it did")
+        self._commits.refuse(closed)
+        while self._commands:
+            _, future = self._commands.popleft()
+            if future.set_running_or_notify_cancel():
+                future.set_exception(closed)
+
+    # --- trouble --------------------------------------------------------------------------------------------------
+
+    def _on_error(self, error: ck.KafkaError, topic: str | None) -> None:
+        """An error of the client or of one topic."""
+        reason = explained(error, f"{self._name}, topic {topic}" if topic else self._name, self._who)
+        if error.code() in UNKNOWN_TOPIC:
+            self._next_check = 0.0
+        elif error.code() == ck.KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's own code
+            pass
+        elif not self._member and error.code() == ck.KafkaError.GROUP_AUTHORIZATION_FAILED:
+            pass  # the client asks for a coordinator even when it reads without a group
+        elif isinstance(reason, LogUnavailableError) or (isinstance(reason, NotOwnerError) and not error.fatal()):
+            self._outage.seen(error)
+        else:
+            self._fail(reason)
+
+    def _fail(self, failure: Exception) -> None:
+        """From now on polling raises."""
+        self.failure = self.failure or failure
+        self.wake()
+
+
+def _named(partitions: Iterable[TopicPartition]) -> str:
+    return ", ".join(f"{topic}-{partition}" for topic, partition in sorted(partitions))

@@ -1,0 +1,93 @@
+"""librdkafka settings: what choreo sets, what the user may change, and the address without its secrets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+from choreo.errors import ConfigurationError
+
+_COMMON = {"client.id": "choreo", "socket.keepalive.enable": "true", "reconnect.backoff.max.ms": "2000"}
+
+_CONSUMER = {
+    # A profile for many small events: the client's own defaults hold 64 MB back per consumer.
+    "queued.min.messages": "10000",
+    "queued.max.messages.kbytes": "16384",
+    "fetch.queue.backoff.ms": "50",
+    "fetch.error.backoff.ms": "100",
+}
+
+_PRODUCER = {
+    "linger.ms": "0",  # no hop waits for a timer; under load batches form by themselves behind the requests in flight
+    "partitioner": "murmur2_random",  # the partition that Java's default partitioner chooses
+    "delivery.timeout.ms": "30000",
+    "message.max.bytes": "100000000",  # the topic's max.message.bytes decides, not a second limit in the client
+    "topic.metadata.propagation.max.ms": "3000",  # how long a topic may be unknown before appending to it fails
+    "allow.auto.create.topics": "false",
+}
+
+_KEPT = {  # the promises of choreo.log.port rest on these
+    "enable.auto.commit": "false",
+    "enable.auto.offset.store": "false",
+    "isolation.level": "read_committed",
+    "enable.idempotence": "true",
+    "acks": "all",
+}
+
+_GIVEN = {  # settings that choreo fills in from elsewhere, and where from
+    "bootstrap.servers": "the address in CHOREO_LOG",
+    "group.id": "the service's name",
+    "transactional.id": "the service's name and instance",
+    "auto.offset.reset": "the consumer's start",
+    "partition.assignment.strategy": "cooperative-sticky",
+}
+
+
+def parse(url: str, client_settings: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    """Split `kafka://host:9092,host:9092?setting=value` into its hosts and all client settings.
+
+    Raises:
+        ConfigurationError: no host, a password in the address, or a setting that is not the user's to change.
+    """
+    address, _, query = url.partition("://")[2].partition("?")
+    hosts = address.rstrip("/")
+    if "@" in hosts:
+        raise ConfigurationError(
+            "a kafka:// address holds no user and password",
+            remedy="set sasl.username and sasl.password as client settings",
+        )
+    if not hosts or "/" in hosts:
+        raise ConfigurationError(f"kafka://{hosts} names no broker", remedy="write kafka://host:9092,host:9092")
+    settings = dict(parse_qsl(query, keep_blank_values=True)) | dict(client_settings)
+    for name, value in settings.items():
+        if name in _GIVEN or _KEPT.get(name, value) != value:
+            raise ConfigurationError(
+                f"client setting {name} cannot be changed", remedy=f"it is {_GIVEN.get(name, _KEPT.get(name))}"
+            )
+    return hosts, settings
+
+
+def for_admin(hosts: str, settings: Mapping[str, str]) -> dict[str, Any]:
+    """The settings of the client that asks about topics and offsets."""
+    return {**_COMMON, **settings, "bootstrap.servers": hosts}
+
+
+def for_consumer(hosts: str, settings: Mapping[str, str], group: str, start: str) -> dict[str, Any]:
+    """The settings of a member of `group`, or of a reader that only borrows the name."""
+    named = {"client.id": group, "group.id": group, "auto.offset.reset": start}
+    if settings.get("group.protocol", "classic") == "classic":
+        named["partition.assignment.strategy"] = "cooperative-sticky"
+    kept = {name: value for name, value in _KEPT.items() if name not in {"enable.idempotence", "acks"}}
+    return {**for_admin(hosts, {}), **_CONSUMER, **named, **settings, **kept}
+
+
+def for_producer(hosts: str, settings: Mapping[str, str], transactional_id: str | None) -> dict[str, Any]:
+    """The settings of a producer: idempotent, acknowledged by all in-sync replicas."""
+    named = {"transactional.id": transactional_id} if transactional_id else {}
+    return {**for_admin(hosts, {}), **_PRODUCER, **settings, **named, "enable.idempotence": "true", "acks": "all"}
+
+
+def principal(settings: Mapping[str, str]) -> str:
+    """Who these settings log in as, for error messages."""
+    return f"user {settings['sasl.username']!r}" if "sasl.username" in settings else "the anonymous user"

@@ -1,0 +1,80 @@
+"""What a librdkafka client says about itself: log lines to structlog, outages once, statistics to metrics."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from confluent_kafka import KafkaError
+
+log = structlog.get_logger("choreo.kafka")
+
+_QUIET = 30.0
+"""An outage has ended after so many seconds without a new error."""
+
+_ALREADY_TOLD = ("FAIL", "ERROR", "FATAL")
+"""Facilities whose lines also arrive as errors."""
+
+
+class ClientLogger:
+    """Takes librdkafka's log lines as if it were a `logging.Logger`."""
+
+    def filter(self, _record: object) -> bool:
+        """Let all through; the client asks for this method to know a logger."""
+        return True
+
+    def log(self, level: int, _form: str, facility: str, client: str, line: str) -> None:
+        """One line; those that are told otherwise, or are about another kind of client, are kept for debugging."""
+        foreign = facility == "CONFWARN" and "and will be ignored by this" in line
+        level = 10 if foreign or facility in _ALREADY_TOLD else level
+        log.log(level, line, facility=facility, client=client)
+
+
+class Outage:
+    """Tells of passing trouble once per outage instead of once per attempt."""
+
+    def __init__(self, client: str) -> None:
+        self._client = client
+        self._last: float | None = None
+
+    def seen(self, error: KafkaError) -> None:
+        """An error that will pass."""
+        now = time.monotonic()
+        if self._last is None or now - self._last > _QUIET:
+            log.warning("kafka_unreachable", client=self._client, reason=error.str())
+        self._last = now
+
+    def over(self) -> None:
+        """Something worked."""
+        if self._last is not None:
+            log.info("kafka_reachable_again", client=self._client)
+            self._last = None
+
+
+def callbacks(settings: dict[str, Any], on_error: Callable[[KafkaError], None]) -> dict[str, Any]:
+    """`settings` with the callbacks by which a client reports."""
+    reporting = {**settings, "logger": ClientLogger(), "error_cb": on_error}
+    if settings.get("statistics.interval.ms", "0") != "0":
+        reporting["stats_cb"] = _measure
+    return reporting
+
+
+def _measure(statistics: str) -> None:
+    """Set the gauges from one of librdkafka's statistics documents (STATISTICS.md of librdkafka)."""
+    from choreo.observe import metrics  # prometheus is loaded only where statistics are asked for
+
+    document = json.loads(statistics)
+    client = document["client_id"]
+    metrics.kafka_queue.labels(client, document["type"]).set(document["replyq"] + document["msg_cnt"])
+    for broker in document["brokers"].values():
+        if broker["nodeid"] >= 0:
+            metrics.kafka_broker_up.labels(client, broker["nodename"]).set(broker["state"] == "UP")
+            metrics.kafka_round_trip.labels(client, broker["nodename"]).set(broker["rtt"]["avg"] / 1e6)
+    for topic in document["topics"].values():
+        for partition in topic["partitions"].values():
+            if partition["partition"] >= 0 and partition["consumer_lag"] >= 0:
+                lag = metrics.kafka_lag.labels(client, topic["topic"], str(partition["partition"]))
+                lag.set(partition["consumer_lag"])
