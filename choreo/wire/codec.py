@@ -26,6 +26,7 @@ from choreo.wire.schema import MODEL, Convert, default_of, plan_of
 E = TypeVar("E", bound=Event)
 
 GUID_HEADER = "__value_schema_id"
+_ID, _GUID = struct.Struct(">bI"), struct.Struct(">b16s")
 _DEEPEST = 1000
 """Bytes that a value of a recursive schema may have: each level takes one, and fastavro's C stack ends below 10,000."""
 _BROKEN = (
@@ -99,7 +100,7 @@ class Codec:
                 schema = self._schemas.setdefault(schema_id, _parsed(schema_id, plan.schema))
                 self._writers[event_class] = _Writer(
                     contract.topic,
-                    struct.pack(">bI", 0, schema_id),
+                    _ID.pack(0, schema_id),
                     schema.parsed,
                     plan.write,
                     contract.type_name,
@@ -257,10 +258,10 @@ def _opened(record: Record) -> tuple[int | str | None, BytesIO, Any]:
 def _schema_id(framing: bytes) -> tuple[int | str | None, int]:
     """Confluent framing: 0 and a 4-byte id, or 1 and a 16-byte GUID. Returns the id and the bytes it took."""
     magic = framing[:1]
-    if magic == b"\0" and len(framing) >= 5:
-        return int.from_bytes(framing[1:5], "big"), 5
-    if magic == b"\1" and len(framing) >= 17:
-        return str(UUID(bytes=framing[1:17])), 17
+    if magic == b"\0" and len(framing) >= _ID.size:
+        return _ID.unpack_from(framing)[1], _ID.size
+    if magic == b"\1" and len(framing) >= _GUID.size:
+        return str(UUID(bytes=_GUID.unpack_from(framing)[1])), _GUID.size
     return None, 0
 
 

@@ -13,6 +13,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +37,15 @@ class FolderRegistry:
     async def register(self, subject: str, schema: Schema) -> int:
         """The id of the schema; adds a version, and the contract if it is the first one."""
         topic, _, type_name = subject.rpartition("-")
-        wanted = identity(schema)
         try:
-            while wanted not in map(identity, self.history(topic, type_name)):
-                self._append(topic, type_name, schema)
+            if not self._history(topic, type_name):
+                _link(self._contract_path(topic, type_name), schema)
+            history = self._history(topic, type_name)
+            if not _has(history, schema):
+                for version in (*history, schema):
+                    self._add(topic, type_name, version)
         except OSError as error:
-            raise self._read_only(topic, type_name, error) from None
+            raise self._unwritable(topic, type_name, error) from None
         return self._remember(schema)
 
     async def schema(self, schema_id: int | str) -> Any:
@@ -59,7 +64,7 @@ class FolderRegistry:
     async def versions(self, subject: str) -> list[Schema]:
         """All versions, oldest first."""
         topic, _, type_name = subject.rpartition("-")
-        return self.history(topic, type_name)
+        return self._history(topic, type_name)
 
     async def aclose(self) -> None:
         """Nothing is open."""
@@ -69,61 +74,52 @@ class FolderRegistry:
         path = self._contract_path(topic, type_name)
         return _load(path) if path.exists() else None
 
-    def history(self, topic: str, type_name: str) -> list[Schema]:
-        """The numbered versions, then the contract if it is none of them."""
-        versions = [_load(path) for path in self._numbered(topic, type_name)]
-        contract = self.contract(topic, type_name)
-        if contract is not None and identity(contract) not in map(identity, versions):
-            versions.append(contract)
-        return versions
+    def contracts(self) -> Iterator[tuple[str, str, Schema]]:
+        """Every contract with its topic and type name."""
+        for path in sorted(self._root.glob("*/*.avsc")):
+            yield path.parent.name, path.stem, _load(path)
 
-    def write_contract(self, topic: str, type_name: str, schema: Schema) -> Path:
-        """Make this the contract, and keep the one before as a version.
+    def write_contract(self, topic: str, type_name: str, schema: Schema) -> tuple[Path, bool]:
+        """Make this the contract and keep the one before as a version; returns the file, and whether it changed.
 
         Raises:
             ConfigurationError: the folder cannot be written.
         """
-        path = self._contract_path(topic, type_name)
+        path, old = self._contract_path(topic, type_name), self.contract(topic, type_name)
+        if old is not None and text(old) == text(schema):
+            return path, False
         try:
-            self._keep_contract(topic, type_name)
+            if old is not None and identity(old) != identity(schema):
+                self._add(topic, type_name, old)
             path.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(_aside(path.parent, schema), path)
+            _aside(path.parent, schema).replace(path)
         except OSError as error:
-            raise self._read_only(topic, type_name, error) from None
-        return path
+            raise self._unwritable(topic, type_name, error) from None
+        return path, True
 
-    def _append(self, topic: str, type_name: str, schema: Schema) -> None:
-        """Add the next version once; somebody else may be faster, so the caller looks again."""
-        contract = self._contract_path(topic, type_name)
-        if not contract.exists() and not self._numbered(topic, type_name):
-            _link(contract, schema)
-            return
-        self._keep_contract(topic, type_name)
-        if identity(schema) not in map(identity, self.history(topic, type_name)):
-            _link(self._next_path(topic, type_name), schema)
-
-    def _keep_contract(self, topic: str, type_name: str) -> None:
+    def _history(self, topic: str, type_name: str) -> list[Schema]:
+        """The numbered versions, then the contract if it is none of them."""
+        versions = [_load(path) for path in self._numbered(topic, type_name).values()]
         contract = self.contract(topic, type_name)
-        while contract is not None:
-            if identity(contract) in map(identity, map(_load, self._numbered(topic, type_name))):
-                return
-            _link(self._next_path(topic, type_name), contract)
+        return versions if contract is None or _has(versions, contract) else [*versions, contract]
+
+    def _add(self, topic: str, type_name: str, schema: Schema) -> None:
+        """Make the schema a numbered version unless it is one; who finds a number taken looks again."""
+        while not _has(map(_load, (numbered := self._numbered(topic, type_name)).values()), schema):
+            number = max(numbered, default=0) + 1
+            _link(self._root / topic / "versions" / f"{type_name}.{number}.avsc", schema)
 
     def _contract_path(self, topic: str, type_name: str) -> Path:
         return self._root / topic / f"{type_name}.avsc"
 
-    def _numbered(self, topic: str, type_name: str) -> list[Path]:
+    def _numbered(self, topic: str, type_name: str) -> dict[int, Path]:
+        """The files of the numbered versions, oldest first."""
         found = {}
         for path in (self._root / topic / "versions").glob(f"{type_name}.*.avsc"):
             name, _, number = path.stem.rpartition(".")
-            if name == type_name and number.isdigit():
+            if name == type_name and number.isdecimal():
                 found[int(number)] = path
-        return [found[number] for number in sorted(found)]
-
-    def _next_path(self, topic: str, type_name: str) -> Path:
-        numbered = self._numbered(topic, type_name)
-        last = int(numbered[-1].stem.rpartition(".")[2]) if numbered else 0
-        return self._root / topic / "versions" / f"{type_name}.{last + 1}.avsc"
+        return dict(sorted(found.items()))
 
     def _remember(self, schema: Any) -> int:
         number = schema_id(schema)
@@ -136,7 +132,7 @@ class FolderRegistry:
             )
         return number
 
-    def _read_only(self, topic: str, type_name: str, error: OSError) -> ConfigurationError:
+    def _unwritable(self, topic: str, type_name: str, error: OSError) -> ConfigurationError:
         return ConfigurationError(
             f"schema {type_name} of topic {topic} is not in {self._root}, which cannot be written",
             why=error.strerror or str(error),
@@ -155,23 +151,26 @@ def _load(path: Path) -> Any:
         ) from None
 
 
-def _aside(folder: Path, schema: Schema) -> str:
+def _has(versions: Iterable[Schema], schema: Schema) -> bool:
+    return identity(schema) in map(identity, versions)
+
+
+def _aside(folder: Path, schema: Schema) -> Path:
     handle, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=folder)
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.write(text(schema))
         file.flush()
         os.fsync(handle)
-    os.chmod(name, 0o644)  # mkstemp gives 0600, but a contract is for everybody
-    return name
+        os.fchmod(handle, 0o644)  # mkstemp gives 0600, but a contract is for everybody
+    return Path(name)
 
 
 def _link(path: Path, schema: Schema) -> None:
     """Create the file whole, unless it is there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    name = _aside(path.parent, schema)
+    aside = _aside(path.parent, schema)
     try:
-        os.link(name, path)
-    except FileExistsError:
-        pass
+        with suppress(FileExistsError):
+            path.hardlink_to(aside)
     finally:
-        os.unlink(name)
+        aside.unlink()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
@@ -98,9 +99,9 @@ class HttpRegistry:
             raise self._unavailable(what, f"{type(error).__name__} {error}".strip()) from None
         status, answer = response.status_code, _json_of(response)
         message = answer.get("message", "") if isinstance(answer, dict) else ""
-        if status == 200 and answer is not None:
+        if status == HTTPStatus.OK and answer is not None:
             return answer
-        if status == 404 and isinstance(answer, dict) and answer.get("error_code") in _NOT_FOUND:
+        if status == HTTPStatus.NOT_FOUND and isinstance(answer, dict) and answer.get("error_code") in _NOT_FOUND:
             return None
         if status in {409, 422}:
             raise IncompatibleSchemaError(f"the registry {self._url} refuses {what}", why=message or f"HTTP {status}")

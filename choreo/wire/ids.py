@@ -6,11 +6,13 @@ those of its cause, so all ids of a saga lie near its start and B-trees of them 
 
 from __future__ import annotations
 
+import re
 from hashlib import blake2b
 
 import uuid_utils
 
-_VARIANT = frozenset("89abAB")
+_timed = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[78][0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}\Z").match
+_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
 def new_event_id() -> str:
@@ -50,22 +52,10 @@ def inbox_key(source: str, event_id: str, handler: str) -> bytes:
 
 def _time_of(event_id: str) -> str:
     """The 12 hexadecimal digits of milliseconds of a UUIDv7 or v8 in its usual spelling; empty for other ids."""
-    if len(event_id) == 36 and event_id[14] in "78" and event_id[19] in _VARIANT:
-        time = event_id[:8] + event_id[9:13]
-        if _is_hex(time):
-            return time
-    return ""
-
-
-def _is_hex(text: str) -> bool:
-    try:
-        int(text, 16)
-    except ValueError:
-        return False
-    return True
+    return event_id[:8] + event_id[9:13] if _timed(event_id) else ""
 
 
 def _uuid8(time: str, text: str) -> str:
     rest = blake2b(text.encode(), digest_size=10).hexdigest()
     # RFC 9562: version 8 in digit 13, variant 10 in the two high bits of digit 17.
-    return f"{time[:8]}-{time[8:]}-8{rest[:3]}-{'89ab'[int(rest[3], 16) & 3]}{rest[4:7]}-{rest[7:19]}"
+    return f"{time[:8]}-{time[8:]}-8{rest[:3]}-{_VARIANT[rest[3]]}{rest[4:7]}-{rest[7:19]}"

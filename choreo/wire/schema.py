@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Context, Decimal, Inexact, InvalidOperation
-from functools import lru_cache
+from functools import cache
 from typing import Annotated, Any, Literal, NewType, NoReturn, Union, get_args, get_origin
 from uuid import UUID
 
@@ -113,7 +113,7 @@ _PLAIN: dict[Any, WireType] = {
 }
 
 
-@lru_cache(maxsize=None)
+@cache
 def plan_of(event_class: type[Event]) -> Plan:
     """The plan of an event class.
 
@@ -181,7 +181,9 @@ class _Walk:
         if isinstance(annotation, type) and issubclass(annotation, enum.Enum) and not issubclass(annotation, enum.Flag):
             return self._enum(annotation, path)
         shown = annotation.__qualname__ if isinstance(annotation, type) else annotation
-        self._fail(path, f"has the type {shown}, which no Avro type holds", "docs/schemas.md lists the types that do")
+        return self._fail(
+            path, f"has the type {shown}, which no Avro type holds", "docs/schemas.md lists those that do"
+        )
 
     def _record(self, model: type[pydantic.BaseModel], path: str) -> WireType:
         if model in self._open:
@@ -192,7 +194,7 @@ class _Walk:
             field: self._field(info, field, f"{path}.{field}" if path else field)
             for field, info in model.model_fields.items()
         }
-        avro = {"type": "record", "name": name, **_doc(model.__doc__)}
+        avro: dict[str, Any] = {"type": "record", "name": name, **_doc(model.__doc__)}
         avro["fields"] = [
             self._declared(info, field, fields[field], f"{path}.{field}" if path else field)
             for field, info in model.model_fields.items()
@@ -275,10 +277,10 @@ class _Walk:
         ordered = not {set, frozenset} & set(kinds)
 
         def write(value: Any) -> Any:
-            if not isinstance(value, kinds):
+            if type(value) not in kinds and not isinstance(value, kinds):
                 self._refuse(path, value, kinds)
             # Sets have no stable order, but a re-run must publish the same bytes.
-            return [convert(one) for one in (value if ordered else sorted(value, key=repr))]
+            return [*map(convert, value if ordered else sorted(value, key=repr))]
 
         read = (lambda datum: [each(one) for one in datum]) if each else None
         return WireType({"type": "array", "items": item.avro}, kinds, write, read)
@@ -325,7 +327,7 @@ class _Walk:
 
         return write
 
-    def _clock(self, kind: type[dt.datetime] | type[dt.time], path: str) -> WireType:
+    def _clock(self, kind: type[dt.datetime | dt.time], path: str) -> WireType:
         """An instant needs its zone; a time of day has none, for a record could not keep it."""
         aware = kind is dt.datetime
         avro = {"type": "long", "logicalType": "timestamp-micros" if aware else "time-micros"}
@@ -362,7 +364,7 @@ class _Walk:
     def _enum(self, kind: type[enum.Enum], path: str) -> WireType:
         by_value = all(isinstance(member.value, str) and _SYMBOL.match(member.value) for member in kind)
         symbols = {member: member.value if by_value else member.name for member in kind}
-        avro = {"type": "enum", "name": self._define(kind.__name__, kind, path), **_doc(kind.__doc__)}
+        avro: dict[str, Any] = {"type": "enum", "name": self._define(kind.__name__, kind, path), **_doc(kind.__doc__)}
         avro["symbols"] = list(symbols.values())
         with suppress(ValueError):  # an Enum says with `_missing_` which member stands for unknown values
             avro["default"] = symbols[kind("choreo.unknown")]
@@ -475,12 +477,12 @@ def _record_reader(reads: list[tuple[str, Convert]]) -> Convert:
 
 
 def _union_reader(branches: list[WireType], looks: list[str]) -> Convert:
-    models = {wire.accepts[0]: wire.read for wire, look in zip(branches, looks, strict=True) if look == "record"}
-    plain = {_SEEN_AS[look]: wire.read for wire, look in zip(branches, looks, strict=True) if wire.read}
+    models: dict[Any, Any] = {wire.accepts[0]: wire.read for wire in branches}
+    plain: dict[Any, Any] = {_SEEN_AS[look]: w.read for w, look in zip(branches, looks, strict=True) if w.read}
 
     def read(datum: Any) -> Any:
-        model = datum.get(MODEL) if type(datum) is dict else None
-        if model is not None:
+        if type(datum) is dict and MODEL in datum:
+            model = datum[MODEL]
             return model.model_validate(models[model](datum))
         convert = plain.get(type(datum))
         return convert(datum) if convert else datum
