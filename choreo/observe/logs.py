@@ -1,0 +1,64 @@
+"""Structured logs on standard error: JSON for machines, coloured lines for people."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+import structlog
+from structlog.typing import Processor
+
+from choreo.errors import ConfigurationError
+
+
+def configure_logging(json: bool | None = None, level: str = "info") -> None:  # noqa: FBT001 - read as json=True
+    """Set up structlog, and send what other libraries log through the same format.
+
+    Args:
+        json: one JSON object a line; None asks CHOREO_LOG_FORMAT (`json` or `console`), and without it gives JSON
+            when standard error is no terminal.
+        level: the least level that is written: debug, info, warning, error or critical.
+
+    Raises:
+        ConfigurationError: an unknown level or format.
+    """
+    number = logging.getLevelNamesMapping().get(level.upper())
+    if number is None:
+        raise ConfigurationError(
+            f"log level {level!r} is unknown", remedy="use debug, info, warning, error or critical"
+        )
+    as_json = _wants_json() if json is None else json
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if as_json:
+        shared.append(structlog.processors.format_exc_info)
+    handler = logging.StreamHandler(sys.stderr)
+    renderer: Processor = (
+        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(number)
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+    )
+
+
+def _wants_json() -> bool:
+    wanted = os.environ.get("CHOREO_LOG_FORMAT", "")
+    if wanted not in {"", "json", "console"}:
+        raise ConfigurationError(f"CHOREO_LOG_FORMAT is {wanted!r}", remedy="use json or console")
+    return wanted == "json" if wanted else not sys.stderr.isatty()
