@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import structlog
 
-from choreo.errors import StoreError
+from choreo.errors import LogUnavailableError, StoreError
 from choreo.log.port import Log, TopicPartition
 from choreo.runtime import outbox
 from choreo.runtime.clock import Clock
@@ -152,7 +152,7 @@ class Ownership:
 
     async def _starts(self, progress: Mapping[TopicPartition, Progress]) -> dict[TopicPartition, int]:
         """Where to read on: the store's progress, or the oldest record the log still has."""
-        first = await self._source.beginning_offsets(progress)
+        first = await self._first_kept(progress)
         for at, known in progress.items():
             if 0 <= known.watermark < first[at]:
                 _log.error(
@@ -160,6 +160,14 @@ class Ownership:
                     service=self._service, partition=_names([at]), first_missing=known.watermark, first_kept=first[at],
                 )  # fmt: skip
         return {at: max(known.watermark, first[at]) for at, known in progress.items()}
+
+    async def _first_kept(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        while True:
+            try:
+                return await self._source.beginning_offsets(partitions)
+            except LogUnavailableError as error:
+                _log.warning("the log gives no answer, waiting", service=self._service, error=str(error))
+            await self._clock.sleep(_RETRY_DELAY)
 
 
 def _names(partitions: Sequence[TopicPartition]) -> str:
