@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Protocol
 
 
@@ -41,6 +42,7 @@ class SystemClock:
         return random.random()  # noqa: S311 - spreads retries, guards nothing
 
 
+@lru_cache(maxsize=16)
 def rfc3339(now_ms: int) -> str:
     """A time as it stands in `ce_time`: UTC with milliseconds."""
     return datetime.fromtimestamp(now_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -120,13 +120,15 @@ class Instance:
         consumer = self._log.consumer(topics, group=service.name, listener=self._ownership)
         self._committer.consumer = self._consumer = consumer
         self._reader = Reader(
-            consumer, self._intake, self._workers, load=self._load, limit=settings.max_in_flight, spawn=self._spawn
-        )
+            consumer, self._intake, self._workers, load=self._load, limit=settings.max_in_flight, spawn=self._spawn,
+            on_failure=self._recovery.fail,
+        )  # fmt: skip
         self._recovery.connect(consumer, self._reader, self._ownership)
         for _ in range(service.concurrency):
             self._spawn(self._workers.work())
-        for part in (self._committer.run(), self._committer.run_offsets(), self._publisher.run(), self._recovery.run()):
+        for part in (self._committer.run(), self._committer.run_offsets(), self._publisher.run()):
             self._spawn(part)
+        self._recovering = self._spawn(self._recovery.run())
         self._reader.start()
         self._running = True
 
@@ -162,6 +164,7 @@ class Instance:
         if not self._running:
             return
         self._running = False
+        self._recovering.cancel()  # it may be waiting for a store that is away, holding what the next steps need
         await self._reader.stop()
         await self._consumer.close()
         try:

@@ -109,14 +109,14 @@ class Intake:
                     await self._codec.load(missing.schema_id)
                     continue
                 except SchemaNotFoundError as error:
-                    self._give_up(record, error)
+                    self._give_up(partition, record, error)
                     return None
                 except RegistryUnavailableError as error:
                     _log.warning(
                         "waiting for the registry", service=self._service, error=str(error), delay=round(delay, 1)
                     )
             except DecodeError as error:
-                self._give_up(record, error)
+                self._give_up(partition, record, error)
                 return None
             await self._clock.sleep(delay * (0.5 + self._clock.random() / 2))
             delay = min(_MAX_DELAY, delay * 2)
@@ -134,11 +134,13 @@ class Intake:
             Task(handler, inbox_key(metadata.source, metadata.event_id, handler.name)) for handler in route.handlers
         ]
 
-    def _give_up(self, record: Record, error: Exception) -> None:
+    def _give_up(self, partition: Partition, record: Record, error: Exception) -> None:
+        if partition.gone:
+            return
         failed = Failed(
             service=self._service, handler="", stage="decode", error=error, attempts=1, now_ms=self._clock.now_ms()
         )
-        self._unit.add_records([dead_letter(record, failed, self._max_bytes)])
+        self._unit.add(partition, [dead_letter(record, failed, self._max_bytes)])
         self._stats.dead_letters += 1
         _log.error(
             "record cannot be read, goes to the dead letters",

@@ -92,7 +92,7 @@ class Invoker:
             if job.partition.gone:
                 raise AbandonedError
             await session.keep()
-            self._unit.add(task.inbox_key, records)
+            self._unit.add(job.partition, records, task.inbox_key)
             self._stats.handled += 1
             self._stats.emitted += len(records)
         except StoreUnavailableError:
@@ -162,7 +162,7 @@ class Invoker:
             attempts=attempts,
             now_ms=self._clock.now_ms(),
         )
-        self._unit.add_records([dead_letter(job.record, failed, self._max_bytes)])
+        self._unit.add(job.partition, [dead_letter(job.record, failed, self._max_bytes)])
         self._stats.dead_letters += 1
         _log.error(
             "handler gave up, record goes to the dead letters",

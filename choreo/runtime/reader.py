@@ -20,6 +20,7 @@ class Reader:
         load: how many records are under way now.
         limit: how many may be.
         spawn: starts a task that the instance watches.
+        on_failure: told why records could not be taken in; reading has ended then.
     """
 
     def __init__(
@@ -31,7 +32,9 @@ class Reader:
         load: Callable[[], int],
         limit: int,
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        on_failure: Callable[[Exception], None],
     ) -> None:
+        self._on_failure = on_failure
         self._consumer = consumer
         self._intake = intake
         self._workers = workers
@@ -64,5 +67,9 @@ class Reader:
                 await self._room.wait()
                 continue
             records = await self._consumer.poll(room)
-            await self._intake.accept(records)
+            try:
+                await self._intake.accept(records)
+            except Exception as error:  # noqa: BLE001 - the records are not lost: recovery reads them again
+                self._on_failure(error)
+                return
             self._workers.wake()

@@ -53,14 +53,17 @@ class UnitOfWork:
         self.changed = asyncio.Event()
         self._pending = Pending()
 
-    def add(self, inbox_key: bytes, records: Sequence[NewRecord]) -> None:
-        """A handler took effect."""
-        self._pending.inbox[inbox_key] = None
-        self._pending.records.extend(records)
+    def add(self, partition: Partition, records: Sequence[NewRecord], inbox_key: bytes | None = None) -> None:
+        """A handler took effect, or (without a key) a dead letter stands for it.
 
-    def add_records(self, records: Sequence[NewRecord]) -> None:
-        """Records to publish without an effect of a handler: dead letters."""
-        self._pending.records.extend(records)
+        The partition is named so that the commit is fenced by its epoch even if the record is not finished yet.
+        """
+        pending = self._pending
+        if inbox_key is not None:
+            pending.inbox[inbox_key] = None
+        pending.records.extend(records)
+        pending.partitions[partition.at] = partition
+        self.changed.set()
 
     def finish(self, partition: Partition, offset: int, tasks: Sequence[Task] = ()) -> None:
         """A record is done, whatever came of it."""

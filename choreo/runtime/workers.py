@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from time import monotonic
 
 from choreo.runtime.invoke import Invoker
 from choreo.runtime.lanes import Lanes
 from choreo.runtime.partitions import AbandonedError, Job
 from choreo.runtime.stats import Stats
 from choreo.runtime.unit import UnitOfWork
+
+_SLICE = 0.01
+"""Seconds after which a worker lets others run (the commit, above all), though its handlers do not suspend."""
 
 
 class Workers:
@@ -54,10 +58,15 @@ class Workers:
     async def work(self) -> None:
         """One worker; runs until cancelled."""
         lanes = self._lanes
+        slice_end = monotonic() + _SLICE
         while True:
+            if monotonic() > slice_end:
+                await asyncio.sleep(0)
+                slice_end = monotonic() + _SLICE
             taken = lanes.take()
             if taken is None:
                 await self._rest()
+                slice_end = monotonic() + _SLICE
                 continue
             lane, job = taken
             self.wake()
