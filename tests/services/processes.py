@@ -1,0 +1,73 @@
+"""The shop's services as processes of their own, as an operator would run them: one or more for each service."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from choreo import Settings
+from tests.servers.process import Server
+
+CHECKOUT = Path(__file__).parents[2]
+KAFKA = {"session.timeout.ms": "3000", "heartbeat.interval.ms": "500"}
+"""A killed member's partitions are given to others after this time; the default of 45 s would make tests slow."""
+
+
+class ShopService(Server):
+    """One instance of one of the shop's services: `choreo run services.shop:NAME`."""
+
+    def __init__(self, service: str, settings: Settings) -> None:
+        self.name = f"shop-{service}"
+        super().__init__()
+        self.service = service
+        self._environment = {
+            "CHOREO_LOG": settings.log,
+            "CHOREO_STORE": settings.store,
+            "CHOREO_REGISTRY": settings.registry,
+            "CHOREO_KAFKA": json.dumps(settings.kafka),
+            "CHOREO_CREATE_TOPICS": "true",
+            "CHOREO_LOG_FORMAT": "json",
+            "PYTHONPATH": str(CHECKOUT),
+        }
+
+    def command(self) -> list[str]:
+        """The instance's command line."""
+        variables = [f"{name}={value}" for name, value in self._environment.items()]
+        choreo = str(Path(sys.executable).parent / "choreo")
+        return ["env", *variables, choreo, "run", f"services.shop:{self.service}"]
+
+    def ready(self) -> bool:
+        """Always: nobody waits for a service, its events do."""
+        return True
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def stop(self) -> int:
+        """End it politely; its exit code."""
+        process = self._process
+        super().stop()
+        return process.returncode if process else 0
+
+    def lines(self) -> list[dict[str, object]]:
+        """What it has logged."""
+        text = self.log_file.read_text("utf-8", errors="replace")
+        return [json.loads(line) for line in text.splitlines() if line.startswith("{") and line.endswith("}")]
+
+
+@contextmanager
+def processes(services: Sequence[str], settings: Settings) -> Iterator[list[ShopService]]:
+    """One running process for each of these names, a name that is there twice having two."""
+    started: list[ShopService] = []
+    try:
+        for service in services:
+            started.append(ShopService(service, settings))
+            started[-1].start()
+        yield started
+    finally:
+        for process in started:
+            process.__exit__()
