@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import tempfile
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -15,11 +13,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from choreo.cli.common import print_json, run_async, settings_with
+from choreo.cli.load import load_services
 from choreo.errors import ConfigurationError
 from choreo.log import open_log
+from choreo.observe.logs import configure_logging
 from choreo.runtime.bus import connect
 from choreo.runtime.run import running
 from choreo.runtime.settings import Settings
+from choreo.service import Service
 
 _NAMES = ("shop",)
 
@@ -69,42 +71,48 @@ def demo(
     """
     if name not in _NAMES:
         raise ConfigurationError(f"there is no demo {name!r}", remedy=f"choose one of: {', '.join(_NAMES)}")
-    schemas = _schemas()
+    configure_logging(level="warning")
+    shop = _services()
     folder = Path(tempfile.mkdtemp(prefix="choreo-demo-"))
-    settings = Settings(
-        log=log or f"sqlite:///{folder / 'log.db'}", store=f"sqlite:///{folder}/{{service}}.db", create_topics=True
-    )
-    if "registry" not in settings.model_fields_set:
-        settings = settings.model_copy(update={"registry": str(schemas)})
-    result = asyncio.run(_run(settings, orders=orders, seed=seed, duplicates=duplicates))
+    settings = _settings(log, folder)
+    result = run_async(_run(shop, settings, orders=orders, seed=seed, duplicates=duplicates))
     if as_json:
-        print(json.dumps(asdict(result)))
+        print_json(asdict(result))
     else:
         _show(result, Console(highlight=False), folder)
     if result.findings:
         raise typer.Exit(1)
 
 
-def _schemas() -> Path:
-    """The folder of the examples' contracts, which lies beside the examples.
+def _services() -> list[Service]:
+    """The shop's services.
 
     Raises:
-        ConfigurationError: the examples are not there; they are no part of the installed package.
+        ConfigurationError: they are not there: the examples are no part of the installed package.
     """
     try:
-        import services.shop
-    except ModuleNotFoundError as error:
-        if error.name not in {"services", "services.shop"}:
-            raise
+        return load_services(["services.shop"])
+    except ConfigurationError as error:
         raise ConfigurationError(
             "the example services cannot be imported",
+            why=error.what,
             remedy="run `choreo demo` in a checkout of choreo's repository, where services/ is",
-        ) from None
-    return Path(services.shop.__file__).parents[2] / "schemas"
+        ) from error
 
 
-async def _run(settings: Settings, *, orders: int, seed: int, duplicates: float) -> Result:
-    from services.shop import services
+def _settings(log: str, folder: Path) -> Settings:
+    """Fresh stores in this folder, and the contracts that lie beside the examples unless a registry is named."""
+    import services
+
+    settings = settings_with(
+        log=log or f"sqlite:///{folder / 'log.db'}", store=f"sqlite:///{folder}/{{service}}.db", create_topics=True
+    )
+    if "registry" in settings.model_fields_set:
+        return settings
+    return settings.model_copy(update={"registry": str(Path(str(services.__file__)).parents[1] / "schemas")})
+
+
+async def _run(services: list[Service], settings: Settings, *, orders: int, seed: int, duplicates: float) -> Result:
     from services.shop.audit import audit, ended, open_stores
     from services.shop.model import Outcome, books_of
     from services.shop.orders_generator import orders as sample
