@@ -1,0 +1,60 @@
+"""`choreo run`: services at work until a signal says stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from choreo.cli.common import INTERRUPTED, LogOption, Modules, RegistryOption, run_async, settings_with
+from choreo.cli.load import load_services
+
+if TYPE_CHECKING:
+    from choreo.runtime.settings import Settings
+    from choreo.service import Service
+
+EXAMPLES = """Examples:
+
+choreo run services.shop
+
+choreo run services.shop:payments --log kafka://localhost:9092"""
+
+
+def run(
+    modules: Modules = None,
+    log: LogOption = None,
+    store: Annotated[
+        str | None, typer.Option(metavar="URL", help="Store of services that name none; CHOREO_STORE unless given.")
+    ] = None,
+    registry: RegistryOption = None,
+    create_topics: Annotated[bool | None, typer.Option(help="Missing topics; created by embedded logs only.")] = None,
+    log_level: Annotated[str, typer.Option(envvar="CHOREO_LOG_LEVEL", help="Least level that is logged.")] = "info",
+) -> None:
+    """Run services until SIGTERM or Ctrl-C. Start it again, here or elsewhere, to share the work.
+
+    On the first signal running handlers get CHOREO_STOP_GRACE seconds to finish. A second one ends the process
+    at once (exit code 130), which loses nothing: what was not finished is done again at the next start.
+    """
+    services = load_services(modules or [])
+    settings = settings_with(log=log, store=store, registry=registry, create_topics=create_topics)
+    run_async(_run(services, settings), log_level=log_level)
+
+
+async def _run(services: list[Service], settings: Settings) -> None:
+    from choreo.runtime.run import run_services
+
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            os._exit(INTERRUPTED)
+        print("choreo: stopping; a second signal ends it at once", file=sys.stderr, flush=True)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    await run_services(services, settings, stop=stop)
