@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from choreo.errors import StoreUnavailableError
+from choreo.errors import StoreError, StoreUnavailableError
 from choreo.store.port import Row
 
 _PASSING = {
@@ -21,6 +22,12 @@ _PASSING = {
     sqlite3.SQLITE_CORRUPT: "the file is damaged; restore it, or move it away to rebuild from the log",
     sqlite3.SQLITE_NOTADB: "the file is no SQLite database; name another one",
 }
+
+_TRANSACTION_CONTROL = re.compile(
+    r"(?>[\s;]+|--[^\n]*|/\*.*?\*/)*+"  # what SQLite skips before a statement
+    r"(BEGIN|COMMIT|END|ROLLBACK|SAVEPOINT|RELEASE|(?:INSERT|UPDATE)\s+OR\s+ROLLBACK)\b",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 @contextmanager
@@ -44,23 +51,54 @@ class SqliteDatabase:
         self._connection = connection
         self._path = path
 
+    def _ready(self, sql: str) -> sqlite3.Connection:
+        """The connection, if this statement may run.
+
+        Raises:
+            StoreError: it would end or nest the transaction that other handlers' effects are in too.
+            StoreUnavailableError: SQLite has rolled the transaction back.
+        """
+        control = _TRANSACTION_CONTROL.match(sql)
+        if control:
+            raise StoreError(
+                f"ctx.db refuses {' '.join(control[1].upper().split())}",
+                why="the transaction is shared with the inbox, the outbox and other handlers",
+                remedy="leave it to choreo: what a handler wrote is undone when it raises",
+            )
+        require_transaction(self._connection, self._path)
+        return self._connection
+
     async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         """See `Database.execute`."""
         with passing(self._path):
-            return self._connection.execute(sql, parameters).rowcount
+            return self._ready(sql).execute(sql, parameters).rowcount
 
     async def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         """See `Database.execute_many`."""
         with passing(self._path):
-            self._connection.executemany(sql, rows)
+            self._ready(sql).executemany(sql, rows)
 
     async def fetch_one(self, sql: str, parameters: Sequence[Any] = ()) -> Row | None:
         """See `Database.fetch_one`."""
         with passing(self._path):
-            row: Row | None = self._connection.execute(sql, parameters).fetchone()
+            row: Row | None = self._ready(sql).execute(sql, parameters).fetchone()
             return row
 
     async def fetch_all(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
         """See `Database.fetch_all`."""
         with passing(self._path):
-            return self._connection.execute(sql, parameters).fetchall()
+            return self._ready(sql).execute(sql, parameters).fetchall()
+
+
+def require_transaction(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse to go on in autocommit after SQLite has rolled the transaction back (disk full, a failed write).
+
+    Raises:
+        StoreUnavailableError: there is no transaction.
+    """
+    if not connection.in_transaction:
+        raise StoreUnavailableError(
+            f"the store {path} has lost its transaction",
+            why="SQLite rolled it back after an error",
+            remedy="see the error before this one; the events are handled again",
+        )

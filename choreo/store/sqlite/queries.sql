@@ -1,3 +1,13 @@
+-- name: make_migrations
+-- Which migrations this file has had; SQLite's own user_version may be the user's, whose tables live here too.
+CREATE TABLE IF NOT EXISTS choreo_migrations (number INTEGER NOT NULL PRIMARY KEY);
+
+-- name: version
+SELECT coalesce(max(number), 0) FROM choreo_migrations;
+
+-- name: migrated
+INSERT INTO choreo_migrations (number) VALUES (?);
+
 -- name: service
 -- The service that owns this store; no row in a new one.
 SELECT name FROM choreo_service;

@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import parse_qs, unquote
@@ -20,11 +21,15 @@ from choreo.log.port import TopicPartition
 from choreo.store import ranges
 from choreo.store.port import Effects, OutboxRow, Progress
 from choreo.store.sql import load_migrations, load_queries
-from choreo.store.sqlite.database import SqliteDatabase, passing
+from choreo.store.sqlite.database import SqliteDatabase, passing, require_transaction
 
 _PACKAGE = "choreo.store.sqlite"
 _Q = load_queries(_PACKAGE)
 _LOCK_WAIT_MS = 2_000
+_LOG_APPLICATION_ID = 0x63686C67
+"""Marks the file of an embedded log, which shares its write lock with nobody."""
+_MOST_KEYS = 4_096
+"""Inbox keys asked for in one statement; SQLite's limit of parameters is 32,766."""
 _log = structlog.get_logger("choreo.store")
 
 T = TypeVar("T")
@@ -44,6 +49,7 @@ class SqliteStore:
         self._synchronous = synchronous
         self._instance = uuid4().hex
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="choreo-store")
+        self._connections: list[sqlite3.Connection] = []
         self._writer: sqlite3.Connection
         self._reader: sqlite3.Connection
         self._is_open = False
@@ -71,8 +77,12 @@ class SqliteStore:
         """See `Store.open`."""
         try:
             await self._run(lambda: self._open(service, tables))
-        except sqlite3.Error as error:
-            raise ConfigurationError(f"the tables of service {service!r} cannot be made", why=str(error)) from error
+        except BaseException as error:
+            await self._run(self._close)
+            self._thread.shutdown(wait=False)
+            if isinstance(error, sqlite3.Error):
+                raise ConfigurationError(f"the tables of service {service!r} cannot be made", why=str(error)) from error
+            raise
         self.db = SqliteDatabase(self._writer, self._path)
         self._is_open = True
 
@@ -88,22 +98,46 @@ class SqliteStore:
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=10)
-        connection.execute("PRAGMA journal_mode = WAL")
+        self._connections.append(connection)
+        self._use_wal(connection)
         connection.execute(f"PRAGMA synchronous = {self._synchronous}")
         return connection
 
+    def _use_wal(self, connection: sqlite3.Connection) -> None:
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+                break
+            except sqlite3.OperationalError as error:  # SQLite does not wait here when two processes make the file
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+        if mode != "wal":
+            raise ConfigurationError(
+                f"the store {self._path} cannot be shared",
+                why="its file system allows no write-ahead log",
+                remedy="put it on a local disk",
+            )
+
     def _migrate(self, service: str) -> None:
         writer = self._writer
+        if writer.execute("PRAGMA application_id").fetchone()[0] == _LOG_APPLICATION_ID:
+            raise ConfigurationError(
+                f"the store {self._path} is the file of a log", remedy="give the store a file of its own: CHOREO_STORE"
+            )
         writer.execute("BEGIN IMMEDIATE")
-        version = writer.execute("PRAGMA user_version").fetchone()[0]
-        for migration in load_migrations(_PACKAGE):
-            if migration.number > version:
-                for statement in _statements(migration.sql):
-                    writer.execute(statement)
-                writer.execute(f"PRAGMA user_version = {migration.number}")
+        writer.execute(_Q["make_migrations"])
+        version = writer.execute(_Q["version"]).fetchone()[0]
+        migrations = load_migrations(_PACKAGE)
+        if version > migrations[-1].number:
+            raise ConfigurationError(f"the store {self._path} was written by a newer choreo", remedy="upgrade this one")
+        for migration in migrations[version:]:
+            for statement in _statements(migration.sql):
+                writer.execute(statement)
+            writer.execute(_Q["migrated"], (migration.number,))
         owner = writer.execute(_Q["service"]).fetchone()
         if owner is not None and owner[0] != service:
-            writer.execute("ROLLBACK")
             raise StoreOwnedError(
                 f"the store {self._path} belongs to service {owner[0]!r}, so service {service!r} cannot use it",
                 remedy=f"give {service!r} its own: Service({service!r}, store=...) or CHOREO_STORE with {{service}} in it",
@@ -120,10 +154,8 @@ class SqliteStore:
         self._thread.shutdown(wait=False)
 
     def _close(self) -> None:
-        if self._writer.in_transaction:
-            self._writer.execute("ROLLBACK")
-        self._reader.close()
-        self._writer.close()
+        for connection in self._connections:
+            connection.close()  # rolls back what is open
 
     # --- reading --------------------------------------------------------------------------------------------------
 
@@ -156,15 +188,16 @@ class SqliteStore:
 
     async def seen(self, keys: Sequence[bytes]) -> set[bytes]:
         """See `Store.seen`. Reads beside the transaction, so it never waits for a writer."""
-        if not keys:
-            return set()
-        # Padded to a power of two, so that SQLite's statement cache sees a handful of texts.
-        padded = [*keys, *[keys[-1]] * ((1 << (len(keys) - 1).bit_length()) - len(keys))]
-        marks = ",".join("?" * len(padded))
-        with passing(self._path):
-            return {
-                row[0] for row in self._reader.execute(f"SELECT key FROM choreo_inbox WHERE key IN ({marks})", padded)
-            }
+        found: set[bytes] = set()
+        for first in range(0, len(keys), _MOST_KEYS):
+            some = keys[first : first + _MOST_KEYS]
+            # Padded to a power of two, so that SQLite's statement cache sees a handful of texts.
+            padded = [*some, *[some[-1]] * ((1 << (len(some) - 1).bit_length()) - len(some))]
+            marks = ",".join("?" * len(padded))
+            with passing(self._path):
+                rows = self._reader.execute(f"SELECT key FROM choreo_inbox WHERE key IN ({marks})", padded)
+                found.update(row[0] for row in rows)
+        return found
 
     # --- the transaction ------------------------------------------------------------------------------------------
 
@@ -176,11 +209,17 @@ class SqliteStore:
     async def begin(self) -> None:
         """See `Store.begin`."""
         try:
-            self._writer.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
-                raise StoreUnavailableError(f"the store {self._path} cannot write: {error}") from error
-            await self._run(self._begin_patiently)
+            with passing(self._path):
+                self._writer.execute("BEGIN IMMEDIATE")
+        except StoreUnavailableError as error:
+            cause = error.__cause__
+            if not isinstance(cause, sqlite3.Error) or cause.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise
+            try:
+                await self._run(self._begin_patiently)
+            except BaseException:
+                await self.rollback()  # whoever asked was cancelled: others must not find the lock taken
+                raise
 
     def _begin_patiently(self) -> None:
         """Wait for another process's transaction, off the event loop."""
@@ -200,16 +239,21 @@ class SqliteStore:
 
     async def savepoint(self) -> None:
         """See `Store.savepoint`."""
-        self._writer.execute("SAVEPOINT choreo_handler")
+        self._execute("SAVEPOINT choreo_handler")
 
     async def release_savepoint(self) -> None:
         """See `Store.release_savepoint`."""
-        self._writer.execute("RELEASE choreo_handler")
+        self._execute("RELEASE choreo_handler")
 
     async def rollback_to_savepoint(self) -> None:
         """See `Store.rollback_to_savepoint`."""
-        self._writer.execute("ROLLBACK TO choreo_handler")
-        self._writer.execute("RELEASE choreo_handler")
+        self._execute("ROLLBACK TO choreo_handler")
+        self._execute("RELEASE choreo_handler")
+
+    def _execute(self, sql: str) -> None:
+        with passing(self._path):
+            require_transaction(self._writer, self._path)
+            self._writer.execute(sql)
 
     async def commit(self, effects: Effects) -> int | None:
         """See `Store.commit`."""
@@ -254,7 +298,14 @@ class SqliteStore:
             with passing(self._path):
                 return work()
 
-        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, guarded))
+        working = asyncio.get_running_loop().run_in_executor(self._thread, guarded)
+        try:
+            return await asyncio.shield(working)
+        except asyncio.CancelledError:
+            while not working.done():  # until then the connection is the thread's
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait({working})
+            raise
 
 
 def _statements(script: str) -> list[str]:
