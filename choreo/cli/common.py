@@ -102,8 +102,9 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
             print(*row, sep="\t")
         return
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
-        table.add_row(*map(str, row))
+        table.add_row(*(cell if isinstance(cell, Text) else str(cell) for cell in row))
     console().print(table)

@@ -19,8 +19,8 @@ from choreo.cli.common import (
     LogOption,
     Modules,
     RegistryOption,
-    console,
     print_json,
+    print_table,
     run_async,
     settings_with,
 )
@@ -65,22 +65,16 @@ def doctor(
     Events and stores are left as they are. Whether the log can be written is tried on a topic of its own,
     choreo.doctor; it is made on embedded logs only.
     """
+    from rich.text import Text
+
     findings = run_async(_all(modules or [], settings_with(log=log, registry=registry)))
     if as_json:
         print_json([finding._asdict() for finding in findings])
     else:
-        _print(findings)
+        styled = [(Text(finding.status, _STYLES[finding.status]), *finding[1:]) for finding in findings]
+        print_table(("", "what", "how it is", "what to do"), styled)
     if any(finding.status == "fail" for finding in findings):
         raise typer.Exit(FAILED)
-
-
-def _print(findings: list[Finding]) -> None:
-    from rich.text import Text
-
-    out = console()
-    for status, what, detail, remedy in findings:
-        text = Text.assemble((f"{status:<5}", _STYLES[status]), (what, "bold"), f": {detail}")
-        out.print(text.append(f" -> {remedy}" if remedy else ""), soft_wrap=not out.is_terminal)
 
 
 async def _all(modules: list[str], settings: Settings) -> list[Finding]:

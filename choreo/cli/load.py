@@ -114,14 +114,9 @@ def _module(target: str) -> ModuleType:
 
 
 def _broken(name: str, error: Exception) -> ConfigurationError:
-    last = error.__traceback__
-    while last is not None and last.tb_next is not None:
-        last = last.tb_next
-    place = f", at {last.tb_frame.f_code.co_filename}:{last.tb_lineno}" if last else ""
+    why = f"{type(error).__name__}: {error}"
     return ConfigurationError(
-        f"module {name!r} cannot be imported",
-        why=f"{type(error).__name__}: {error}{place}",
-        remedy="choreo --debug shows the traceback",
+        f"module {name!r} cannot be imported", why=why, remedy="choreo --debug run ... shows where"
     )
 
 

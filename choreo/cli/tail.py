@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias
 
@@ -21,7 +22,7 @@ from choreo.cli.common import (
     settings_with,
 )
 from choreo.durations import seconds
-from choreo.errors import SchemaNotCachedError, UnknownTopicError, WireError
+from choreo.errors import DecodeError, SchemaNotCachedError, SchemaNotFoundError, UnknownTopicError
 from choreo.log import Consumer, Log, Record, TopicPartition, open_log
 
 if TYPE_CHECKING:
@@ -84,16 +85,18 @@ async def _tail(settings: Settings, names: list[str], wanted: Wanted, show: Show
         starts = await _starts(log, ends, wanted)
         reader = log.consumer(sorted({p.topic for p in partitions}), listener=StartAt(starts))
         try:
-            describe, kept = _Describer(Codec(registry)), _Kept(wanted.last)
+            codec, kept = Codec(registry), list[Row]()
             at_once = wanted.last is None and wanted.saga is None  # too many to hold: as they come, unsorted
             async for record in until(reader, {p: end for p, end in ends.items() if starts[p] < end}):
-                if _matches(row := await describe(record), wanted):
-                    (show if at_once else kept.add)(row)
-            for row in kept.in_order():
+                if _matches(row := await _row(record, codec), wanted):
+                    show(row) if at_once else kept.append(row)
+                    if wanted.last is not None and len(kept) > 2 * wanted.last + 1000:
+                        kept = _last(kept, wanted.last)
+            for row in _last(kept, wanted.last):
                 show(row)
             while follow:
                 for record in await reader.poll():
-                    if _matches(row := await describe(record), wanted):
+                    if _matches(row := await _row(record, codec), wanted):
                         show(row)
         finally:
             await reader.close()
@@ -116,15 +119,15 @@ async def _starts(log: Log, ends: Mapping[TopicPartition, int], wanted: Wanted) 
     return {partition: max(begins[partition], end - wanted.last) for partition, end in ends.items()}
 
 
+@dataclass(frozen=True)
 class StartAt:
     """The listener of a reader that begins at given offsets."""
 
-    def __init__(self, starts: Mapping[TopicPartition, int]) -> None:
-        self._starts = starts
+    starts: Mapping[TopicPartition, int]
 
     async def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
         """Where to begin."""
-        return {partition: self._starts[partition] for partition in partitions if partition in self._starts}
+        return {partition: self.starts[partition] for partition in partitions if partition in self.starts}
 
     async def revoked(self, partitions: Sequence[TopicPartition]) -> None:
         """A reader without a group keeps its partitions."""
@@ -145,28 +148,10 @@ async def until(reader: Consumer, ends: dict[TopicPartition, int]) -> AsyncItera
             yield record
 
 
-class _Kept:
-    """The last rows by time, effects after their causes where the time is the same."""
-
-    def __init__(self, last: int | None) -> None:
-        self._last, self._rows = last, list[Row]()
-
-    def add(self, row: Row) -> None:
-        self._rows.append(row)
-        if self._last is not None and len(self._rows) > 2 * self._last + 1000:
-            self._rows = self.in_order()
-
-    def in_order(self) -> list[Row]:
-        by_id = {row.get("event_id"): row for row in self._rows}
-
-        def depth(row: Row) -> int:
-            steps, cause = 0, by_id.get(row.get("causation_id"))
-            while cause is not None and steps < len(by_id):
-                steps, cause = steps + 1, by_id.get(cause.get("causation_id"))
-            return steps
-
-        rows = sorted(self._rows, key=lambda row: (row["time"], depth(row)))
-        return rows if self._last is None else rows[max(0, len(rows) - self._last) :]
+def _last(rows: list[Row], last: int | None) -> list[Row]:
+    """The last rows by time; at the same time first events of sagas come first, dead letters last."""
+    rows.sort(key=lambda row: (row["time"], "dead_letter" in row, row.get("causation_id") is not None))
+    return rows if last is None else rows[max(0, len(rows) - last) :]
 
 
 def _matches(row: Row, wanted: Wanted) -> bool:
@@ -175,46 +160,35 @@ def _matches(row: Row, wanted: Wanted) -> bool:
     return wanted.saga is None or row.get("correlation_id") == wanted.saga
 
 
-class _Describer:
-    """Makes a row of a record; never fails for what is in one."""
+async def _row(record: Record, codec: Codec) -> Row:
+    """What a record holds; what is wrong in it becomes part of the row."""
+    row: Row = {
+        "time": datetime.fromtimestamp(record.timestamp / 1000, UTC).isoformat(timespec="milliseconds"),
+        "topic": record.topic,
+        "partition": record.partition,
+        "offset": record.offset,
+        "key": None if record.key is None else record.key.decode(errors="backslashreplace"),
+    }
+    reason = dict(record.headers).get("__dlq.errors.message")
+    if reason is not None:
+        row["dead_letter"] = reason.decode(errors="backslashreplace")
+    try:
+        meta = codec.metadata(record)
+        row |= {"type": meta.type_name, "event_id": meta.event_id, "source": meta.source}
+        row |= {"causation_id": meta.causation_id, "correlation_id": meta.correlation_id}
+        type_name, row["data"] = await _decoded(record, codec)
+        row["type"] = meta.type_name or type_name
+    except (DecodeError, SchemaNotFoundError) as error:
+        row["undecodable"] = str(error)
+    return row
 
-    def __init__(self, codec: Codec) -> None:
-        self._codec = codec
-        self._lacking: dict[int | str, WireError] = {}
 
-    async def __call__(self, record: Record) -> Row:
-        row: Row = {
-            "time": datetime.fromtimestamp(record.timestamp / 1000, UTC).isoformat(timespec="milliseconds"),
-            "topic": record.topic,
-            "partition": record.partition,
-            "offset": record.offset,
-            "key": None if record.key is None else record.key.decode(errors="backslashreplace"),
-        }
-        reason = dict(record.headers).get("__dlq.errors.message")
-        if reason is not None:
-            row["dead_letter"] = reason.decode(errors="backslashreplace")
-        try:
-            meta = self._codec.metadata(record)
-            row |= {"type": meta.type_name, "event_id": meta.event_id, "source": meta.source}
-            row |= {"causation_id": meta.causation_id, "correlation_id": meta.correlation_id}
-            type_name, row["data"] = await self._decoded(record)
-            row["type"] = meta.type_name or type_name
-        except WireError as error:
-            row["undecodable"] = str(error)
-        return row
-
-    async def _decoded(self, record: Record) -> tuple[str, dict[str, Any]]:
-        try:
-            return self._codec.decode_any(record)
-        except SchemaNotCachedError as error:
-            if error.schema_id in self._lacking:  # ask the registry once, not once per record
-                raise self._lacking[error.schema_id] from None
-            try:
-                await self._codec.load(error.schema_id)
-            except WireError as lacking:
-                self._lacking[error.schema_id] = lacking
-                raise
-            return self._codec.decode_any(record)
+async def _decoded(record: Record, codec: Codec) -> tuple[str, dict[str, Any]]:
+    try:
+        return codec.decode_any(record)
+    except SchemaNotCachedError as error:
+        await codec.load(error.schema_id)
+        return codec.decode_any(record)
 
 
 def _print_row(row: Row) -> None:
@@ -226,9 +200,9 @@ def _print_row(row: Row) -> None:
     out.print(Text.assemble((row["time"], "dim"), "  ", (row.get("type") or "?", "bold"), f"  {key}  ", (place, "dim")))
     ids = [("event", row.get("event_id")), ("cause", row.get("causation_id")), ("saga", row.get("correlation_id"))]
     texts = [f"{name} {id_}" for name, id_ in ids if id_]
-    one_line = sum(map(len, texts)) + 2 * len(texts) < out.width
-    out.print(*([Text("  " + "  ".join(texts))] if one_line else [Text(f"  {text}") for text in texts]), sep="\n")
-    for name, style in (("dead_letter", "red"), ("undecodable", "red"), ("data", "")):
+    one_line = "  " + "  ".join(texts)
+    out.print(Text(one_line if len(one_line) <= out.width else "  " + "\n  ".join(texts)))
+    for name, label in (("dead_letter", "dead letter: "), ("undecodable", "undecodable: "), ("data", "")):
         if name in row:
-            text = json_text(row[name]) if name == "data" else f"{name.replace('_', ' ')}: {row[name]}"
-            out.print(Text(f"  {text}", style), soft_wrap=True)
+            text = f"  {label}{row[name]}" if label else f"  {json_text(row[name])}"
+            out.print(Text(text, "red" if label else ""), soft_wrap=True)
