@@ -7,55 +7,81 @@ from hashlib import blake2b
 from typing import Any
 
 NAMED = frozenset({"record", "error", "enum", "fixed"})
-PRIMITIVES = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
-
-
-def named_once(schema: Any, seen: set[str] | None = None) -> Any:
-    """The schema with every named type defined at its first use and only named after that."""
-    seen = set() if seen is None else seen
-    if isinstance(schema, list):
-        return [named_once(branch, seen) for branch in schema]
-    if not isinstance(schema, dict):
-        return schema
-    if schema["type"] in NAMED:
-        if schema["name"] in seen:
-            return schema["name"]
-        seen.add(schema["name"])
-    once = dict(schema)
-    if "fields" in schema:
-        once["fields"] = [{**field, "type": named_once(field["type"], seen)} for field in schema["fields"]]
-    for inner in ("items", "values"):
-        if inner in schema:
-            once[inner] = named_once(schema[inner], seen)
-    return once
+_PRIMITIVES = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
 
 
 def normal(schema: Any, namespace: str = "") -> Any:
     """The schema in one of its many spellings: full names, no wrapping, no documentation.
 
     Like Avro's Parsing Canonical Form, but what decides how data is understood stays: logical types, defaults, aliases.
+
+    Raises:
+        LookupError, TypeError: it is no schema.
     """
     if isinstance(schema, list):
         return [normal(branch, namespace) for branch in schema]
     if isinstance(schema, str):
-        return schema if schema in PRIMITIVES else _full_name(schema, namespace)
+        return schema if schema in _PRIMITIVES else _full_name(schema, namespace)
     if not isinstance(schema["type"], str):
         return normal(schema["type"], namespace)
     plain = {key: value for key, value in schema.items() if key not in {"doc", "namespace", "order"}}
-    if "name" in schema:
-        name = _full_name(schema["name"], schema.get("namespace", namespace))
-        namespace = name.rpartition(".")[0]
-        plain["name"] = name
+    if schema["type"] in NAMED:
+        plain["name"] = _full_name(schema["name"], schema.get("namespace", namespace))
+        namespace = plain["name"].rpartition(".")[0]
         if "aliases" in schema:
             plain["aliases"] = sorted(_full_name(alias, namespace) for alias in schema["aliases"])
+    if schema["type"] in {"record", "error"}:
+        plain["fields"] = [
+            {**without(field, "doc", "order"), "type": normal(field["type"], namespace)} for field in schema["fields"]
+        ]
+    for inside in {"items", "values"} & plain.keys():
+        plain[inside] = normal(schema[inside], namespace)
+    return plain if len(plain) > 1 else normal(schema["type"], namespace)
+
+
+def parts(schema: Any) -> list[Any]:
+    """The schemas directly inside one."""
+    if isinstance(schema, str):
+        return []
+    if isinstance(schema, list):
+        return schema
+    inside = [schema[key] for key in ("items", "values") if key in schema]
+    return inside + [field["type"] for field in schema.get("fields", ())]
+
+
+def without(part: Any, *keys: str) -> Any:
+    """A schema, or a part of one, without these properties at any depth."""
+    if isinstance(part, list):
+        return [without(one, *keys) for one in part]
+    if isinstance(part, dict):
+        return {key: without(value, *keys) for key, value in part.items() if key not in keys}
+    return part
+
+
+def named_once(schema: Any, seen: set[str]) -> Any:
+    """The schema with every named type defined at its first use and only named after that."""
+    if isinstance(schema, list):
+        return [named_once(branch, seen) for branch in schema]
+    if isinstance(schema, str):
+        return schema
+    if schema.get("name") in seen:
+        return schema["name"]
+    once = dict(schema)
+    if "name" in schema:
+        seen.add(schema["name"])
     if "fields" in schema:
-        plain["fields"] = [_normal_field(field, namespace) for field in schema["fields"]]
-    for inner in ("items", "values"):
-        if inner in schema:
-            plain[inner] = normal(schema[inner], namespace)
-    if len(plain) == 1:
-        return normal(schema["type"], namespace)
-    return plain
+        once["fields"] = [{**field, "type": named_once(field["type"], seen)} for field in schema["fields"]]
+    for inside in {"items", "values"} & schema.keys():
+        once[inside] = named_once(schema[inside], seen)
+    return once
+
+
+def is_recursive(schema: Any, opened: frozenset[str] = frozenset()) -> bool:
+    """Whether a named type of a schema in normal form occurs inside itself, so that data may nest without end."""
+    if isinstance(schema, str):
+        return schema in opened
+    opened |= {name_of(schema)}
+    return any(is_recursive(part, opened) for part in parts(schema))
 
 
 def identity(schema: Any) -> str:
@@ -76,30 +102,8 @@ def text(schema: Any) -> str:
 
 def name_of(schema: Any) -> str:
     """The full name of a named schema; empty for others."""
-    if not isinstance(schema, dict) or "name" not in schema:
-        return ""
-    return _full_name(schema["name"], schema.get("namespace", ""))
-
-
-def is_recursive(schema: Any) -> bool:
-    """Whether a named type occurs inside itself, so that data of it may nest without end."""
-
-    def inside(part: Any, opened: frozenset[str]) -> bool:
-        if isinstance(part, str):
-            return part in opened
-        if isinstance(part, list):
-            return any(inside(branch, opened) for branch in part)
-        opened = opened | {part["name"]} if "name" in part else opened
-        parts = [field["type"] for field in part.get("fields", ())]
-        parts += [part[inner] for inner in ("items", "values") if inner in part]
-        return any(inside(inner, opened) for inner in parts)
-
-    return inside(normal(schema), frozenset())
-
-
-def _normal_field(field: dict[str, Any], namespace: str) -> dict[str, Any]:
-    plain = {key: value for key, value in field.items() if key not in {"doc", "order"}}
-    return {**plain, "type": normal(field["type"], namespace)}
+    named = isinstance(schema, dict) and "name" in schema
+    return _full_name(schema["name"], schema.get("namespace", "")) if named else ""
 
 
 def _full_name(name: str, namespace: str) -> str:

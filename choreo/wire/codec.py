@@ -5,6 +5,7 @@ Encoding and decoding are synchronous; what needs the registry (`prepare`, `load
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterable
 from io import BytesIO
@@ -19,7 +20,7 @@ from choreo.errors import DecodeError, EncodeError, SchemaNotCachedError
 from choreo.events import Event, Metadata, key_of
 from choreo.log.port import Headers, NewRecord, Record
 from choreo.wire import envelope
-from choreo.wire.avro import identity, is_recursive, name_of
+from choreo.wire.avro import identity, is_recursive, name_of, normal, without
 from choreo.wire.registry import Registry
 from choreo.wire.schema import MODEL, Convert, default_of, plan_of
 
@@ -213,7 +214,10 @@ class Codec:
 
 def _parsed(schema_id: int | str, schema: Any) -> _Schema:
     try:
-        return _Schema(schema, fastavro.parse_schema(schema), _DEEPEST if is_recursive(schema) else float("inf"))
+        plain = normal(schema)
+        # A writer's defaults mean nothing to a reader, so a wrong one is no reason to refuse its records.
+        parsed = fastavro.parse_schema(without(plain, "default"))
+        return _Schema(plain, parsed, _DEEPEST if is_recursive(plain) else math.inf)
     except (fastavro.schema.SchemaParseException, *_BROKEN) as error:
         raise DecodeError(f"schema {schema_id} is no Avro schema that can be read", why=str(error)) from None
 

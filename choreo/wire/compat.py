@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from choreo.wire.avro import NAMED, normal
+from choreo.wire.avro import NAMED, name_of, normal, parts
 
 _PROMOTIONS = {
     "int": {"long", "float", "double"},
@@ -171,10 +171,7 @@ def _kind(schema: Any) -> str:
 
 def _named(schema: Any) -> dict[str, Any]:
     """Every named type of a schema in normal form."""
-    if isinstance(schema, str):
-        return {}
-    if isinstance(schema, list):
-        return {name: found for branch in schema for name, found in _named(branch).items()}
-    parts = [field["type"] for field in schema.get("fields", ())]
-    parts += [schema[inner] for inner in ("items", "values") if inner in schema]
-    return {**({schema["name"]: schema} if "name" in schema else {}), **_named(parts)}
+    found = {name_of(schema): schema}
+    for part in parts(schema):
+        found |= _named(part)
+    return found

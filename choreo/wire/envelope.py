@@ -140,8 +140,12 @@ def _of_document(record: Record) -> Metadata:
             raise _unreadable(record, f"the CloudEvents attribute {name} is no text")
         return value or None
 
-    event_id = attribute("id") or _id_of(record)
     headers = dict(record.headers)
+    try:
+        trace = [headers[name].decode() if name in headers else None for name in ("traceparent", "tracestate")]
+    except UnicodeDecodeError:
+        raise _unreadable(record, f"{_invalid_part(record)} is no UTF-8") from None
+    event_id = attribute("id") or _id_of(record)
     return Metadata(
         event_id,
         attribute("type") or "",
@@ -149,10 +153,7 @@ def _of_document(record: Record) -> Metadata:
         attribute("time") or _time_of(record),
         attribute("correlationid") or event_id,
         attribute("causationid"),
-        *(
-            headers[name].decode(errors="replace") if name in headers else None
-            for name in ("traceparent", "tracestate")
-        ),
+        *trace,
     )
 
 

@@ -11,7 +11,8 @@ from hashlib import blake2b
 
 import uuid_utils
 
-_timed = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[78][0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}\Z").match
+_begins_timed = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[78]").match
+_LENGTH = 36
 _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
@@ -32,7 +33,7 @@ def derive_event_id(cause_id: str, service: str, handler: str, ordinal: int, *, 
             must be the same on a re-run, such as the cause's record timestamp.
     """
     text = f"{cause_id}\0{service}\0{handler}\0{ordinal}"
-    return _uuid8(_time_of(cause_id) or f"{time_ms & 0xFFFFFFFFFFFF:012x}", text)
+    return _uuid8(_time_of(cause_id).lower() or f"{time_ms & 0xFFFFFFFFFFFF:012x}", text)
 
 
 def record_event_id(topic: str, partition: int, offset: int, *, time_ms: int) -> str:
@@ -52,7 +53,7 @@ def inbox_key(source: str, event_id: str, handler: str) -> bytes:
 
 def _time_of(event_id: str) -> str:
     """The 12 hexadecimal digits of milliseconds of a UUIDv7 or v8 in its usual spelling; empty for other ids."""
-    return event_id[:8] + event_id[9:13] if _timed(event_id) else ""
+    return event_id[:8] + event_id[9:13] if len(event_id) == _LENGTH and _begins_timed(event_id) else ""
 
 
 def _uuid8(time: str, text: str) -> str:

@@ -29,7 +29,7 @@ from pydantic_core import PydanticUndefined
 
 from choreo.errors import DeclarationError, EncodeError
 from choreo.events import Event
-from choreo.wire.avro import named_once
+from choreo.wire.avro import named_once, without
 
 DURATION = "choreo.duration-micros"
 """Logical type of a timedelta. Avro's `duration` has months and no sign; others read this one as a plain long."""
@@ -127,7 +127,7 @@ def plan_of(event_class: type[Event]) -> Plan:
         root = walk.root()
     if root.write is None:  # a record always has its writer
         raise AssertionError
-    return Plan(named_once(root.avro), root.write, root.read, walk.models, walk.ambiguous)
+    return Plan(named_once(root.avro, set()), root.write, root.read, walk.models, walk.ambiguous)
 
 
 def schema_of(event_class: type[Event]) -> dict[str, Any]:
@@ -352,6 +352,8 @@ class _Walk:
         def write(value: Any) -> Any:
             if not isinstance(value, Decimal):
                 self._refuse(path, value, (Decimal,))
+            if value.is_nan():
+                self._unwritable(path, "is no number", "leave out what is not known: Decimal | None")
             try:
                 return value.quantize(unit, context=context)
             except (Inexact, InvalidOperation):
@@ -500,11 +502,8 @@ def _default_first(union: list[Any], datum: Any) -> list[Any]:
 def _json(avro: Any, datum: Any) -> Any:
     """The datum as Avro writes defaults: by its underlying type, bytes as the characters U+0000 to U+00FF."""
     buffer = io.BytesIO()
-    once = named_once(avro)
+    once = named_once(avro, set())
     fastavro.schemaless_writer(buffer, fastavro.parse_schema(once), datum)
     buffer.seek(0)
-    bare = json.loads(
-        json.dumps(once), object_hook=lambda part: {key: part[key] for key in part if key != "logicalType"}
-    )
-    raw = fastavro.schemaless_reader(buffer, fastavro.parse_schema(bare))
+    raw = fastavro.schemaless_reader(buffer, fastavro.parse_schema(without(once, "logicalType")))
     return json.loads(json.dumps(raw, default=lambda octets: octets.decode("latin-1")))
