@@ -116,7 +116,7 @@ async def _run(services: list[Service], settings: Settings, *, orders: int, seed
     from services.shop.audit import audit, ended, open_stores
     from services.shop.model import Outcome, books_of
     from services.shop.orders_generator import orders as sample
-    from services.shop.trial import begin, ends_of, place, settle
+    from services.shop.trial import begin, ends_of, place, settle, unless_failed
 
     placed = sample(seed, orders)
     books = books_of(placed)
@@ -125,7 +125,8 @@ async def _run(services: list[Service], settings: Settings, *, orders: int, seed
         async with running(services, settings, log=log) as instances, connect(settings, source="demo", log=log) as bus:
             start = monotonic()
             twice = await place(bus, placed, duplicates=duplicates, seed=seed)
-            verdict = await settle(services, log, stores=settings.store, books=books, since=since)
+            settling = settle(services, log, stores=settings.store, books=books, since=since)
+            verdict = await unless_failed(settling, instances.values())
         events = sum((await ends_of(services, log)).values()) - sum(since.values())
     with open_stores(settings.store) as stores:
         outcomes = Counter(ended(stores).values())

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from random import Random
 from time import monotonic
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from choreo import Bus, Service, Settings
 from choreo.choreography import Choreography
+from choreo.errors import LogUnavailableError
 from choreo.log import Log, TopicPartition
+from choreo.runtime.instance import Instance
 from choreo.runtime.run import ensure_topics
 from choreo.store import Effects, make_store
 from choreo.wire.ids import new_event_id
@@ -27,7 +29,10 @@ Ends = Mapping[TopicPartition, int]
 
 _AT_ONCE = 50
 _POLL = 0.05
+_LOG_PATIENCE = 10.0
 _SHOWN = 10
+
+T = TypeVar("T")
 
 
 class Verdict(NamedTuple):
@@ -62,10 +67,40 @@ async def begin(services: Sequence[Service], settings: Settings, log: Log) -> En
 
 
 async def ends_of(services: Sequence[Service], log: Log) -> Ends:
-    """Where the partitions of the services' topics end now, those of dead letters included."""
+    """Where the partitions of the services' topics end now, those of dead letters included.
+
+    Raises:
+        LogUnavailableError: the log gave no answer for ten seconds; one that has just created topics may need some.
+    """
     existing = await log.topics()
-    wanted = [existing[name] for name in Choreography.of(services).topics]
-    return await log.end_offsets(TopicPartition(topic.name, n) for topic in wanted for n in range(topic.partitions))
+    topics = [existing[name] for name in Choreography.of(services).topics if name in existing]
+    partitions = [TopicPartition(topic.name, number) for topic in topics for number in range(topic.partitions)]
+    deadline = monotonic() + _LOG_PATIENCE
+    while True:
+        try:
+            return await log.end_offsets(partitions)
+        except LogUnavailableError:
+            if monotonic() > deadline:
+                raise
+        await asyncio.sleep(_POLL)
+
+
+async def unless_failed(work: Awaitable[T], instances: Iterable[Instance]) -> T:
+    """The result of `work`, waited for as long as all instances go on.
+
+    Raises:
+        ChoreoError: why an instance cannot go on.
+    """
+    working = asyncio.ensure_future(work)
+    failing = [asyncio.ensure_future(instance.failure()) for instance in instances]
+    try:
+        done, _ = await asyncio.wait({working, *failing}, return_when=asyncio.FIRST_COMPLETED)
+        for failed in done & set(failing):
+            failed.result()
+        return await working
+    finally:
+        for task in (working, *failing):
+            task.cancel()
 
 
 async def place(bus: Bus, orders: Sequence[OrderPlaced], *, duplicates: float = 0.0, seed: int = 0) -> int:
