@@ -4,28 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, TypeAlias
+from weakref import WeakSet
 
-from choreo.errors import (
-    ConfigurationError,
-    LogError,
-    LogUnavailableError,
-    NotOwnerError,
-    RecordTooLargeError,
-    UnknownTopicError,
-)
+from choreo.errors import ConfigurationError, LogError, LogUnavailableError, NotOwnerError, UnknownTopicError
 from choreo.log.groups import Step
-from choreo.log.partitioning import partition_for
-from choreo.log.port import Consumer, Listener, NewRecord, Record, Start, Topic, TopicPartition
+from choreo.log.port import Consumer, Listener, NewRecord, Producer, Record, Start, TopicPartition
 
 _log = logging.getLogger(__name__)
 
-_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}\Z")
-_MAX_MESSAGE_BYTES = "1048588"  # Kafka's default of max.message.bytes
-_RECORD_OVERHEAD, _HEADER_OVERHEAD = 61 + 21, 10  # a batch of one record, as Kafka estimates it before it packs
 _PAUSE_AFTER_TROUBLE = 1.0
 
 Fetched: TypeAlias = "list[tuple[TopicPartition, list[Record]]]"
@@ -46,124 +36,88 @@ class Fence(NamedTuple):
     epoch: int
 
 
-class Backend(Protocol):
-    """What a log does for its consumers and producers. LogUnavailableError from any of these means: try again later."""
+class EmbeddedLog(ABC):
+    """What both embedded logs are: a `Log` whose consumers and producers rest on a few operations.
 
-    @property
-    def check_interval(self) -> float | None:
-        """A member looks at its group at least this often (seconds); None if it is always woken."""
-        ...
+    Any of these operations may raise LogUnavailableError: then it has done nothing, and may be repeated.
 
-    async def settle(self, group: str | None, member: int | None, topics: Sequence[str]) -> tuple[int, Step]:
-        """See `Group.settle`; joins if there is no member, or not any more, and returns its id."""
-        ...
+    Attributes:
+        check_interval: a member looks at its group at least this often (seconds); None if it is always woken.
+    """
 
-    async def release(self, group: str, member: int, partitions: Sequence[TopicPartition]) -> None:
-        """See `Group.release`."""
-        ...
+    check_interval: float | None
 
-    async def leave(self, group: str, member: int) -> None:
-        """See `Group.leave`."""
-        ...
+    def __init__(self) -> None:
+        self._consumers: WeakSet[EmbeddedConsumer] = WeakSet()
+
+    def producer(self, *, transactional_id: str | None = None) -> Producer:
+        """See `Log.producer`."""
+        return EmbeddedProducer(self, transactional_id)
+
+    def consumer(
+        self,
+        topics: Sequence[str],
+        *,
+        group: str | None = None,
+        listener: Listener | None = None,
+        start: Start = "earliest",
+    ) -> Consumer:
+        """See `Log.consumer`."""
+        consumer = EmbeddedConsumer(self, topics, group, listener, start)
+        self._consumers.add(consumer)
+        return consumer
+
+    def wake(self, *, regrouped: bool = False) -> None:
+        """Let consumers look for records, and at their group too if one has changed. Called on the event loop."""
+        for consumer in list(self._consumers):
+            consumer.wake(regrouped=regrouped)
+
+    async def close_consumers(self) -> None:
+        """Close those that are still open."""
+        await asyncio.gather(*(consumer.close() for consumer in list(self._consumers)))
 
     async def starts(
         self, group: str | None, partitions: Sequence[TopicPartition], start: Start
     ) -> dict[TopicPartition, int]:
-        """Where the group has committed, else the first or the next offset."""
-        ...
+        """Where to begin: at what the group has committed, else at the first or the next offset."""
+        usual = await (self.beginning_offsets(partitions) if start == "earliest" else self.end_offsets(partitions))
+        return usual | (await self.committed(group, partitions) if group is not None else {})
 
+    @abstractmethod
+    async def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """See `Log.beginning_offsets`."""
+
+    @abstractmethod
+    async def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """See `Log.end_offsets`."""
+
+    @abstractmethod
+    async def committed(self, group: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """See `Log.committed`."""
+
+    @abstractmethod
+    async def settle(self, group: str | None, member: int | None, topics: Sequence[str]) -> tuple[int, Step]:
+        """See `Group.settle`. Joins if there is no member, or no more; returns its id, and 0 without a group."""
+
+    @abstractmethod
+    async def release(self, group: str, member: int, partitions: Sequence[TopicPartition]) -> None:
+        """See `Group.release`."""
+
+    @abstractmethod
+    async def leave(self, group: str, member: int) -> None:
+        """See `Group.leave`."""
+
+    @abstractmethod
     async def fetch(self, positions: Mapping[TopicPartition, int], limit: int, start: Start) -> Fetched:
         """The records from these positions on, at most `limit`; positions as `place_of` reads them."""
-        ...
 
+    @abstractmethod
     async def register(self, transactional_id: str) -> int:
         """The epoch of a new producer with this id; producers of older epochs are refused from now on."""
-        ...
 
+    @abstractmethod
     async def write(self, records: Sequence[NewRecord], commit: Commit | None, fence: Fence | None) -> None:
         """Append and commit all, or raise and do nothing. Returns when it is durable."""
-        ...
-
-
-class Limits(NamedTuple):
-    """What a topic's settings mean to an embedded log; `retention_ms` is None where everything is kept."""
-
-    partitions: int
-    max_message_bytes: int
-    retention_ms: int | None
-
-
-def limits_of(topic: Topic) -> Limits:
-    """Read a topic's settings.
-
-    Raises:
-        ConfigurationError: its name, partition count or a setting is not legal.
-    """
-    if not _TOPIC.match(topic.name) or topic.name in {".", ".."}:
-        raise ConfigurationError(
-            f"topic {topic.name!r} has no legal Kafka name", remedy="use 1 to 249 letters, digits, '.', '_' or '-'"
-        )
-    if topic.partitions < 1:
-        raise ConfigurationError(
-            f"topic {topic.name} asks for {topic.partitions} partitions", remedy="ask for 1 or more"
-        )
-    try:
-        max_message_bytes = int(topic.settings.get("max.message.bytes", _MAX_MESSAGE_BYTES))
-        retention_ms = int(topic.settings.get("retention.ms", "-1"))
-    except ValueError as error:
-        raise ConfigurationError(
-            f"topic {topic.name} has a setting that is no number", why=str(error), remedy="write it in digits"
-        ) from None
-    return Limits(topic.partitions, max_message_bytes, None if retention_ms < 0 else retention_ms)
-
-
-def unknown_topic(topic: str) -> UnknownTopicError:
-    """The error for a topic that does not exist."""
-    return UnknownTopicError(f"topic {topic} does not exist", remedy="create it: choreo topics create")
-
-
-def unknown_partition(partition: TopicPartition) -> UnknownTopicError:
-    """The error for a partition that does not exist."""
-    return UnknownTopicError(
-        f"topic {partition.topic} has no partition {partition.partition}",
-        remedy="see its partitions: choreo topics list",
-    )
-
-
-def partition_of(record: NewRecord, limits: Limits, turn: int) -> int:
-    """Where a record goes.
-
-    Args:
-        record: the record.
-        limits: of its topic.
-        turn: decides for records without a key; any number.
-
-    Raises:
-        RecordTooLargeError, UnknownTopicError: its topic does not take it.
-    """
-    size = _RECORD_OVERHEAD + len(record.key or b"") + len(record.value or b"")
-    for name, value in record.headers:
-        size += len(name) + len(value) + _HEADER_OVERHEAD
-    if size > limits.max_message_bytes:
-        raise RecordTooLargeError(
-            f"a record of {size:,} bytes is too large for topic {record.topic}",
-            why=f"its max.message.bytes is {limits.max_message_bytes:,}",
-            remedy="send a reference to the data instead of the data, or raise max.message.bytes on the topic",
-        )
-    if record.partition is not None:
-        if not 0 <= record.partition < limits.partitions:
-            raise unknown_partition(TopicPartition(record.topic, record.partition))
-        return record.partition
-    if record.key is not None:
-        return partition_for(record.key, limits.partitions)
-    return turn % limits.partitions
-
-
-def place_of(position: int, first: int, end: int, start: Start) -> int:
-    """Where reading goes on: `position` if the log reaches so far, else as `start` says; trimmed records are passed over."""
-    if position > end:
-        return first if start == "earliest" else end
-    return max(position, first)
 
 
 @dataclass
@@ -178,12 +132,12 @@ class _Owned:
 
 
 class EmbeddedConsumer:
-    """A consumer over a `Backend`; one task keeps its membership and calls its listener."""
+    """A consumer of an embedded log; one task keeps its membership and calls its listener."""
 
     def __init__(
-        self, backend: Backend, topics: Sequence[str], group: str | None, listener: Listener | None, start: Start
+        self, log: EmbeddedLog, topics: Sequence[str], group: str | None, listener: Listener | None, start: Start
     ) -> None:
-        self._backend = backend
+        self.log = log
         self._topics = tuple(topics)
         self._group = group
         self._listener = listener
@@ -219,7 +173,7 @@ class EmbeddedConsumer:
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """See `Consumer.commit`."""
         try:
-            await self._backend.write([], self.fence(offsets), None)
+            await self.log.write([], self.fence(offsets), None)
         except NotOwnerError:
             self._regrouped.set()
             raise
@@ -229,10 +183,10 @@ class EmbeddedConsumer:
 
         Raises:
             NotOwnerError: it owns one of them no more.
-            ConfigurationError: it is in no group.
+            LogError: it is in no group.
         """
         if self._group is None:
-            raise ConfigurationError("a consumer without a group cannot commit", remedy="name a group")
+            raise LogError("a consumer without a group cannot commit", remedy="name a group")
         for partition in offsets:
             if partition not in self._owned:
                 raise not_owner(partition, self._group)
@@ -282,7 +236,7 @@ class EmbeddedConsumer:
         if not wanted:
             return []
         try:
-            fetched = await self._backend.fetch(wanted, limit, self._start)
+            fetched = await self.log.fetch(wanted, limit, self._start)
         except LogUnavailableError as error:
             await self._wait_out(error)
             return []
@@ -306,7 +260,7 @@ class EmbeddedConsumer:
             while not self._closing:
                 self._regrouped.clear()
                 await self._look()
-                await _is_set(self._regrouped, self._backend.check_interval)
+                await _is_set(self._regrouped, self.log.check_interval)
             if self._listener and self._owned:
                 await self._listener.revoked(list(self._owned))
         except Exception as error:  # noqa: BLE001 - a failing listener must reach whoever polls
@@ -319,13 +273,13 @@ class EmbeddedConsumer:
     async def _leave(self) -> None:
         if self._group is not None and self._member is not None:
             try:
-                await self._backend.leave(self._group, self._member)
+                await self.log.leave(self._group, self._member)
             except LogUnavailableError as error:  # the others will notice that the heartbeats have ended
                 _log.warning("a member of group %s could not say that it leaves: %s", self._group, error)
 
     async def _look(self) -> None:
         try:
-            member, step = await self._backend.settle(self._group, self._member, self._topics)
+            member, step = await self.log.settle(self._group, self._member, self._topics)
             await self._lose([p for p, owned in self._owned.items() if step.owned.get(p) != owned.generation])
             self._member, self._failure = member, None
             await self._give_back(step.revoke)
@@ -351,12 +305,12 @@ class EmbeddedConsumer:
         for partition in known:
             del self._owned[partition]
         if partitions and self._group is not None and self._member is not None:
-            await self._backend.release(self._group, self._member, partitions)
+            await self.log.release(self._group, self._member, partitions)
 
     async def _take(self, claims: Mapping[TopicPartition, int]) -> None:
         if not claims:
             return
-        starts = await self._backend.starts(self._group, list(claims), self._start)
+        starts = await self.log.starts(self._group, list(claims), self._start)
         for partition, generation in claims.items():
             self._owned[partition] = _Owned(generation, starts[partition])
         chosen = await self._listener.assigned(list(claims)) if self._listener else {}
@@ -368,10 +322,10 @@ class EmbeddedConsumer:
 
 
 class EmbeddedProducer:
-    """A producer over a `Backend`."""
+    """A producer of an embedded log."""
 
-    def __init__(self, backend: Backend, transactional_id: str | None) -> None:
-        self._backend = backend
+    def __init__(self, log: EmbeddedLog, transactional_id: str | None) -> None:
+        self._log = log
         self._transactional_id = transactional_id
         self._fence: Fence | None = None
         self._registering = asyncio.Lock()
@@ -393,12 +347,12 @@ class EmbeddedProducer:
         """See `Producer.append_atomically`."""
         if self._transactional_id is None:
             raise ConfigurationError("this producer cannot append atomically", remedy="open it with a transactional_id")
-        if offsets and not isinstance(consumer, EmbeddedConsumer):
-            raise ConfigurationError(
-                "offsets are committed for a consumer's group", remedy="name this log's consumer too"
-            )
-        commit = consumer.fence(offsets) if offsets and isinstance(consumer, EmbeddedConsumer) else None
-        await self._write(records, commit)
+        if not offsets:
+            await self._write(records, None)
+        elif isinstance(consumer, EmbeddedConsumer) and consumer.log is self._log:
+            await self._write(records, consumer.fence(offsets))
+        else:
+            raise LogError("offsets are committed for a consumer's group", remedy="name a consumer of the same log")
 
     async def close(self) -> None:
         """See `Producer.close`."""
@@ -411,7 +365,7 @@ class EmbeddedProducer:
         self._under_way += 1
         self._idle.clear()
         try:
-            await self._backend.write(records, commit, await self._fenced())
+            await self._log.write(records, commit, await self._fenced())
         finally:
             self._under_way -= 1
             if not self._under_way:
@@ -420,7 +374,7 @@ class EmbeddedProducer:
     async def _fenced(self) -> Fence | None:
         async with self._registering:
             if self._transactional_id is not None and self._fence is None:
-                self._fence = Fence(self._transactional_id, await self._backend.register(self._transactional_id))
+                self._fence = Fence(self._transactional_id, await self._log.register(self._transactional_id))
             return self._fence
 
 

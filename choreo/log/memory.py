@@ -9,35 +9,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Self
-from weakref import WeakSet
 
-from choreo.log.embedded import (
-    Commit,
-    EmbeddedConsumer,
-    EmbeddedProducer,
-    Fence,
-    Fetched,
-    Limits,
-    fenced_producer,
-    limits_of,
-    not_owner,
-    partition_of,
-    place_of,
-    unknown_partition,
-    unknown_topic,
-)
+from choreo.log.embedded import Commit, EmbeddedLog, Fence, Fetched, fenced_producer, not_owner
 from choreo.log.groups import Group, Step
-from choreo.log.port import (
-    Capabilities,
-    Consumer,
-    Listener,
-    NewRecord,
-    Producer,
-    Record,
-    Start,
-    Topic,
-    TopicPartition,
-)
+from choreo.log.limits import Limits, limits_of, partition_of, place_of, unknown_partition, unknown_topic
+from choreo.log.port import Capabilities, NewRecord, Record, Start, Topic, TopicPartition
 
 
 def _system_clock() -> int:
@@ -70,7 +46,7 @@ class _Group:
     committed: dict[TopicPartition, int] = field(default_factory=dict)
 
 
-class MemoryLog:
+class MemoryLog(EmbeddedLog):
     """One log for everybody who holds this object; its records live as long as it does.
 
     Args:
@@ -84,12 +60,12 @@ class MemoryLog:
     check_interval = None
 
     def __init__(self, *, now: Callable[[], int] = _system_clock) -> None:
+        super().__init__()
         self._now = now
         self._topics: dict[str, Topic] = {}
         self._partitions: dict[TopicPartition, _Partition] = {}
         self._groups: dict[str, _Group] = {}
         self._producers: dict[str, int] = {}
-        self._consumers: WeakSet[EmbeddedConsumer] = WeakSet()
         self._ids = count(1)
         self._users = 0
 
@@ -100,7 +76,7 @@ class MemoryLog:
     async def __aexit__(self, *exc: object) -> None:
         self._users -= 1
         if not self._users:
-            await asyncio.gather(*(consumer.close() for consumer in list(self._consumers)))
+            await self.close_consumers()
 
     async def topics(self) -> dict[str, Topic]:
         """See `Log.topics`."""
@@ -116,25 +92,8 @@ class MemoryLog:
                 for partition in range(topic.partitions):
                     self._partitions[TopicPartition(topic.name, partition)] = _Partition(limits[topic.name])
                 created.append(topic.name)
-        self._wake(regrouped=bool(created))
+        self.wake(regrouped=bool(created))
         return created
-
-    def producer(self, *, transactional_id: str | None = None) -> Producer:
-        """See `Log.producer`."""
-        return EmbeddedProducer(self, transactional_id)
-
-    def consumer(
-        self,
-        topics: Sequence[str],
-        *,
-        group: str | None = None,
-        listener: Listener | None = None,
-        start: Start = "earliest",
-    ) -> Consumer:
-        """See `Log.consumer`."""
-        consumer = EmbeddedConsumer(self, topics, group, listener, start)
-        self._consumers.add(consumer)
-        return consumer
 
     async def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """See `Log.beginning_offsets`."""
@@ -161,7 +120,7 @@ class MemoryLog:
         return next(later, partition.next)
 
     async def settle(self, group: str | None, member: int | None, topics: Sequence[str]) -> tuple[int, Step]:
-        """See `Backend.settle`."""
+        """See `EmbeddedLog.settle`."""
         for topic in topics:
             if topic not in self._topics:
                 raise unknown_topic(topic)
@@ -174,47 +133,41 @@ class MemoryLog:
             members.join(member, topics, 0)
         subscribed = {topic for each in members.members.values() for topic in each.topics}
         step = members.settle(member, self._partitions_of(subscribed), 0)
-        self._wake(regrouped=members.generation != before)
+        self.wake(regrouped=members.generation != before)
         return member, step
 
     async def release(self, group: str, member: int, partitions: Sequence[TopicPartition]) -> None:
-        """See `Backend.release`."""
+        """See `EmbeddedLog.release`."""
         self._group(group).members.release(member, partitions)
-        self._wake(regrouped=True)
+        self.wake(regrouped=True)
 
     async def leave(self, group: str, member: int) -> None:
-        """See `Backend.leave`."""
+        """See `EmbeddedLog.leave`."""
         self._group(group).members.leave(member)
-        self._wake(regrouped=True)
-
-    async def starts(
-        self, group: str | None, partitions: Sequence[TopicPartition], start: Start
-    ) -> dict[TopicPartition, int]:
-        """See `Backend.starts`."""
-        usual = await (self.beginning_offsets(partitions) if start == "earliest" else self.end_offsets(partitions))
-        return usual | (await self.committed(group, partitions) if group is not None else {})
+        self.wake(regrouped=True)
 
     async def fetch(self, positions: Mapping[TopicPartition, int], limit: int, start: Start) -> Fetched:
-        """See `Backend.fetch`."""
+        """See `EmbeddedLog.fetch`."""
         await asyncio.sleep(0)  # nor somebody who only polls
         fetched: Fetched = []
         for name, position in positions.items():
             partition = self._partition(name)
             begin = place_of(position, partition.first, partition.next, start) - partition.first
             if found := partition.records[begin : begin + limit]:
-                fetched.append((name, found))
+                # Whoever changes the headers of a record changes his own copy.
+                fetched.append((name, [record._replace(headers=list(record.headers)) for record in found]))
                 limit -= len(found)
             if not limit:
                 break
         return fetched
 
     async def register(self, transactional_id: str) -> int:
-        """See `Backend.register`."""
+        """See `EmbeddedLog.register`."""
         self._producers[transactional_id] = epoch = self._producers.get(transactional_id, 0) + 1
         return epoch
 
     async def write(self, records: Sequence[NewRecord], commit: Commit | None, fence: Fence | None) -> None:
-        """See `Backend.write`."""
+        """See `EmbeddedLog.write`."""
         await asyncio.sleep(0)  # somebody who only appends must not keep the event loop for himself
         if fence and self._producers[fence.transactional_id] != fence.epoch:
             raise fenced_producer(fence.transactional_id)
@@ -228,7 +181,7 @@ class MemoryLog:
         if commit:
             self._group(commit.group).committed.update({p: offset for p, (offset, _) in commit.offsets.items()})
         if records:
-            self._wake()
+            self.wake()
 
     def _place(self, record: NewRecord) -> TopicPartition:
         if record.topic not in self._topics:
@@ -254,7 +207,3 @@ class MemoryLog:
 
     def _group(self, name: str) -> _Group:
         return self._groups.setdefault(name, _Group())
-
-    def _wake(self, *, regrouped: bool = False) -> None:
-        for consumer in list(self._consumers):
-            consumer.wake(regrouped=regrouped)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Self, TypeVar
 from urllib.parse import parse_qsl
-from weakref import WeakSet
 
 from choreo.errors import ConfigurationError
-from choreo.log.embedded import Commit, EmbeddedConsumer, EmbeddedProducer, Fence, Fetched, limits_of
+from choreo.log.embedded import Commit, EmbeddedLog, Fence, Fetched
 from choreo.log.groups import Step
-from choreo.log.port import Capabilities, Consumer, Listener, NewRecord, Producer, Start, Topic, TopicPartition
+from choreo.log.limits import limits_of
+from choreo.log.port import Capabilities, NewRecord, Start, Topic, TopicPartition
 from choreo.log.sqlite import membership, records
 from choreo.log.sqlite.watcher import Watcher
 from choreo.log.sqlite.worker import Synchronous, Worker
@@ -27,7 +26,7 @@ _TRIM_INTERVAL = 0.02  # between two bites, so that appends get their turn
 _LONGEST_STALL = 300.0  # a member whose event loop has not run for so long (seconds) counts as dead, as in Kafka
 
 
-class SqliteLog:
+class SqliteLog(EmbeddedLog):
     """The log in one file. Three worker threads: one appends and commits, one reads, one keeps groups and trims.
 
     Args:
@@ -43,13 +42,13 @@ class SqliteLog:
     check_interval = _HEARTBEAT_INTERVAL
 
     def __init__(self, path: Path, *, synchronous: Synchronous = "full", url: str = "") -> None:
+        super().__init__()
         self.url = url or f"{_SCHEME}{path}"
         self._topics = records.Topics()
-        self._writer = Worker(path, synchronous, writes=True)
-        self._keeper = Worker(path, "normal", writes=True)  # who owns what need not outlive the machine
-        self._reader = Worker(path, "normal", writes=False)
-        self._consumers: WeakSet[EmbeddedConsumer] = WeakSet()
-        self._watcher = Watcher(path, self._wake, self._tick, lambda: bool(self._consumers))
+        self._writer = Worker(path, synchronous)
+        self._keeper = Worker(path, "normal")  # who owns what need not outlive the machine
+        self._reader = Worker(path, "normal", begin="BEGIN", at_once=1)
+        self._watcher = Watcher(path, self.wake, self._tick, lambda: bool(self._consumers))
         self._looked: dict[int, float] = {}  # when each member last looked at its group
         self._trimming = False
 
@@ -83,7 +82,7 @@ class SqliteLog:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        await asyncio.gather(*(consumer.close() for consumer in list(self._consumers)))
+        await self.close_consumers()
         await self._watcher.close()
         for worker in self._workers:
             await worker.close()
@@ -101,25 +100,8 @@ class SqliteLog:
         for topic in topics:
             limits_of(topic)
         created = await self._writer.run(lambda connection: records.create_topics(connection, topics))
-        self._wake(regrouped=bool(created))
+        self.wake(regrouped=bool(created))
         return created
-
-    def producer(self, *, transactional_id: str | None = None) -> Producer:
-        """See `Log.producer`."""
-        return EmbeddedProducer(self, transactional_id)
-
-    def consumer(
-        self,
-        topics: Sequence[str],
-        *,
-        group: str | None = None,
-        listener: Listener | None = None,
-        start: Start = "earliest",
-    ) -> Consumer:
-        """See `Log.consumer`."""
-        consumer = EmbeddedConsumer(self, topics, group, listener, start)
-        self._consumers.add(consumer)
-        return consumer
 
     async def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """See `Log.beginning_offsets`."""
@@ -148,7 +130,7 @@ class SqliteLog:
         return await self._reader.run(lambda connection: {p: read(connection, p) for p in partitions})
 
     async def settle(self, group: str | None, member: int | None, topics: Sequence[str]) -> tuple[int, Step]:
-        """See `Backend.settle`."""
+        """See `EmbeddedLog.settle`."""
         if group is None:
             everything = await self._reader.run(lambda connection: self._topics.partitions(connection, topics))
             return 0, Step(dict.fromkeys(everything, 0), [])
@@ -161,41 +143,30 @@ class SqliteLog:
         return id_, step
 
     async def release(self, group: str, member: int, partitions: Sequence[TopicPartition]) -> None:
-        """See `Backend.release`."""
+        """See `EmbeddedLog.release`."""
         await self._keeper.run(lambda connection: membership.release(connection, group, member, partitions))
 
     async def leave(self, group: str, member: int) -> None:
-        """See `Backend.leave`."""
+        """See `EmbeddedLog.leave`."""
         self._looked.pop(member, None)
         await self._keeper.run(lambda connection: membership.leave(connection, group, member))
 
-    async def starts(
-        self, group: str | None, partitions: Sequence[TopicPartition], start: Start
-    ) -> dict[TopicPartition, int]:
-        """See `Backend.starts`."""
-        usual = await (self.beginning_offsets(partitions) if start == "earliest" else self.end_offsets(partitions))
-        return usual | (await self.committed(group, partitions) if group is not None else {})
-
     async def fetch(self, positions: Mapping[TopicPartition, int], limit: int, start: Start) -> Fetched:
-        """See `Backend.fetch`."""
+        """See `EmbeddedLog.fetch`."""
         return await self._reader.run(
             lambda connection: records.fetch(connection, self._topics, positions, limit, start)
         )
 
     async def register(self, transactional_id: str) -> int:
-        """See `Backend.register`."""
+        """See `EmbeddedLog.register`."""
         return await self._writer.run(lambda connection: records.register(connection, transactional_id))
 
     async def write(self, new: Sequence[NewRecord], commit: Commit | None, fence: Fence | None) -> None:
-        """See `Backend.write`."""
+        """See `EmbeddedLog.write`."""
         write = records.Write(self._topics, new, commit, fence)
-        await self._writer.run(write.run, write.prepare)
+        await self._writer.run(write.run)
         if new:
-            self._wake()
-
-    def _wake(self, *, regrouped: bool = False) -> None:
-        for consumer in list(self._consumers):
-            consumer.wake(regrouped=regrouped)
+            self.wake()
 
     def _tick(self) -> float:
         oldest = time.monotonic() - _LONGEST_STALL

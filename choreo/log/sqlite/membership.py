@@ -21,7 +21,7 @@ def monotonic_ms() -> int:
 def settle(
     connection: sqlite3.Connection, topics: Topics, group: str, member: int | None, subscription: Sequence[str]
 ) -> tuple[int, Step]:
-    """See `Backend.settle`. Whoever looks also removes the dead."""
+    """See `EmbeddedLog.settle`. Whoever looks also removes the dead."""
     topics.partitions(connection, subscription)  # refuses unknown ones before anything is written
     before = _load(connection, group)
     state = copy.deepcopy(before)
@@ -36,12 +36,12 @@ def settle(
 
 
 def release(connection: sqlite3.Connection, group: str, member: int, partitions: Sequence[TopicPartition]) -> None:
-    """See `Backend.release`."""
+    """See `EmbeddedLog.release`."""
     _change(connection, group, lambda state: state.release(member, partitions))
 
 
 def leave(connection: sqlite3.Connection, group: str, member: int) -> None:
-    """See `Backend.leave`."""
+    """See `EmbeddedLog.leave`."""
     _change(connection, group, lambda state: state.leave(member))
 
 

@@ -10,19 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from typing import NamedTuple
 
-from choreo.log.embedded import (
-    Commit,
-    Fence,
-    Fetched,
-    Limits,
-    fenced_producer,
-    limits_of,
-    not_owner,
-    partition_of,
-    place_of,
-    unknown_partition,
-    unknown_topic,
-)
+from choreo.log.embedded import Commit, Fence, Fetched, fenced_producer, not_owner
+from choreo.log.limits import Limits, limits_of, partition_of, place_of, unknown_partition, unknown_topic
 from choreo.log.port import NewRecord, Record, Start, Topic, TopicPartition
 from choreo.log.sqlite.packing import pack, unpack
 
@@ -97,66 +86,67 @@ def read_topics(connection: sqlite3.Connection) -> dict[str, Topic]:
 
 
 class Write:
-    """One call's records and offsets on their way into the file. Everything that can be refused is refused first."""
+    """One call's records and offsets on their way into the file. All that can be refused is refused before it is written.
+
+    Args:
+        topics: what is known of them.
+        records: what to append.
+        commit: offsets to commit.
+        fence: the producer, if it has a transactional id.
+    """
 
     _turn = itertools.count()
 
     def __init__(
         self, topics: Topics, records: Sequence[NewRecord], commit: Commit | None, fence: Fence | None
     ) -> None:
-        self._topics = topics
-        self._records = records
-        self._commit = commit
-        self._fence = fence
-        self._rows: dict[int, list[tuple[int, bytes | None, bytes | None, bytes | None]]] = {}
-
-    def prepare(self, connection: sqlite3.Connection) -> None:
-        """Give each record its partition."""
-        now = time.time_ns() // 1_000_000
-        turn = next(self._turn)
-        for record in self._records:
-            topic = self._topics.get(connection, record.topic)
-            id_ = topic.ids[partition_of(record, topic.limits, turn)]
-            timestamp = now if record.timestamp is None else record.timestamp
-            self._rows.setdefault(id_, []).append((timestamp, record.key, record.value, pack(record.headers)))
+        self._topics, self._records, self._commit, self._fence = topics, records, commit, fence
 
     def run(self, connection: sqlite3.Connection) -> None:
         """Write it all, inside the running transaction."""
-        self._check_rights(connection)
-        for id_, rows in self._rows.items():
-            self._append(connection, id_, rows)
+        if self._fence:
+            self._check_fence(connection, self._fence)
         if self._commit:
-            group = self._commit.group
-            connection.executemany(
-                "INSERT OR REPLACE INTO commits VALUES (?, ?, ?, ?)",
-                [(group, *partition, offset) for partition, (offset, _) in self._commit.offsets.items()],
-            )
+            self._check_claims(connection, self._commit)
+        for id_, records in self._by_partition(connection).items():
+            self._append(connection, id_, records)
+        if self._commit:
+            group, _, offsets = self._commit
+            rows = [(group, *partition, offset) for partition, (offset, _) in offsets.items()]
+            connection.executemany("INSERT OR REPLACE INTO commits VALUES (?, ?, ?, ?)", rows)
+
+    def _by_partition(self, connection: sqlite3.Connection) -> dict[int, list[NewRecord]]:
+        turn = next(self._turn)
+        batches: dict[int, list[NewRecord]] = {}
+        for record in self._records:
+            limits, ids = self._topics.get(connection, record.topic)
+            batches.setdefault(ids[partition_of(record, limits, turn)], []).append(record)
+        return batches
 
     @staticmethod
-    def _append(
-        connection: sqlite3.Connection, id_: int, rows: list[tuple[int, bytes | None, bytes | None, bytes | None]]
-    ) -> None:
+    def _append(connection: sqlite3.Connection, id_: int, records: list[NewRecord]) -> None:
+        now = time.time_ns() // 1_000_000
         end, peak = connection.execute("SELECT next, peak FROM partitions WHERE id = ?", (id_,)).fetchone()
-        placed = []
-        for place, (timestamp, key, value, headers) in enumerate(rows, (id_ << _SHIFT) + end):
+        rows = []
+        for place, (_, key, value, headers, given, _) in enumerate(records, (id_ << _SHIFT) + end):
+            timestamp = now if given is None else given
             peak = max(peak, timestamp)
-            placed.append((place, timestamp, peak - timestamp, key, value, headers))
-        connection.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)", placed)
+            rows.append((place, timestamp, peak - timestamp, key, value, pack(headers)))
+        connection.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)", rows)
         connection.execute("UPDATE partitions SET next = ?, peak = ? WHERE id = ?", (end + len(rows), peak, id_))
 
-    def _check_rights(self, connection: sqlite3.Connection) -> None:
-        if self._fence:
-            query = "SELECT epoch FROM producers WHERE transactional_id = ?"
-            (epoch,) = connection.execute(query, (self._fence.transactional_id,)).fetchone()
-            if epoch != self._fence.epoch:
-                raise fenced_producer(self._fence.transactional_id)
-        if self._commit:
-            query = """SELECT count(*) FROM claims
-                WHERE group_name = ? AND topic = ? AND partition = ? AND member = ? AND generation = ?"""
-            for partition, (_, generation) in self._commit.offsets.items():
-                claim = (self._commit.group, *partition, self._commit.member, generation)
-                if connection.execute(query, claim).fetchone() == (0,):
-                    raise not_owner(partition, self._commit.group)
+    @staticmethod
+    def _check_fence(connection: sqlite3.Connection, fence: Fence) -> None:
+        query = "SELECT epoch FROM producers WHERE transactional_id = ?"
+        if connection.execute(query, (fence.transactional_id,)).fetchone() != (fence.epoch,):
+            raise fenced_producer(fence.transactional_id)
+
+    @staticmethod
+    def _check_claims(connection: sqlite3.Connection, commit: Commit) -> None:
+        query = "SELECT member, generation FROM claims WHERE group_name = ? AND topic = ? AND partition = ?"
+        for partition, (_, generation) in commit.offsets.items():
+            if connection.execute(query, (commit.group, *partition)).fetchone() != (commit.member, generation):
+                raise not_owner(partition, commit.group)
 
 
 def register(connection: sqlite3.Connection, transactional_id: str) -> int:

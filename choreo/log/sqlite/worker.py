@@ -23,7 +23,6 @@ Synchronous: TypeAlias = Literal["full", "normal"]
 _APPLICATION_ID = 0x63686C67  # "chlg"
 _VERSION = 1
 _BUSY_TIMEOUT = 10.0
-_MOST_JOBS_AT_ONCE = 64
 _PASSING = {
     "SQLITE_FULL": ("the disk is full", "free some room; appending works again as soon as there is some"),
     "SQLITE_BUSY": ("another process has held its lock for 10 seconds", "see which one: fuser, lsof"),
@@ -128,29 +127,27 @@ def _make_tables(connection: sqlite3.Connection, path: Path) -> None:
 
 
 class _Job(NamedTuple):
-    """`prepare` runs before the transaction is opened: what costs time there keeps no other process waiting."""
-
     future: asyncio.Future[Any] | None
     run: Callable[[sqlite3.Connection], Any]
-    prepare: Callable[[sqlite3.Connection], None] | None
 
 
 _Outcome: TypeAlias = "tuple[asyncio.Future[Any] | None, Any, BaseException | None]"
 
 
 class Worker:
-    """A thread with its own connection, opened at the first job.
+    """A thread with its own connection, which runs jobs in transactions, those that wait together in one.
 
     Args:
         path: the log's file.
         synchronous: SQLite's own setting; with "full" a commit is on disk when it returns.
-        writes: run jobs in transactions, those that wait together in one.
+        begin: opens a transaction.
+        at_once: how many jobs may share one.
     """
 
-    def __init__(self, path: Path, synchronous: Synchronous, *, writes: bool) -> None:
-        self._path = path
-        self._synchronous = synchronous
-        self._writes = writes
+    def __init__(
+        self, path: Path, synchronous: Synchronous, *, begin: str = "BEGIN IMMEDIATE", at_once: int = 32
+    ) -> None:
+        self._path, self._synchronous, self._begin, self._at_once = path, synchronous, begin, at_once
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._connection: sqlite3.Connection | None = None
         self._thread: threading.Thread | None = None
@@ -162,10 +159,8 @@ class Worker:
         self._thread = threading.Thread(target=self._serve, name=f"choreo-log-{self._path.name}", daemon=True)
         self._thread.start()
 
-    async def run(
-        self, job: Callable[[sqlite3.Connection], T], prepare: Callable[[sqlite3.Connection], None] | None = None
-    ) -> T:
-        """Run a job on the thread. A LogError it raises must come before its first write.
+    async def run(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a job on the thread. A LogError that it raises must come before its first write.
 
         Raises:
             LogUnavailableError: it has changed nothing, unless the commit itself failed.
@@ -173,12 +168,12 @@ class Worker:
         if self._thread is None or self._closed:
             raise LogError(f"log {self._path} is not open", remedy="use it inside: async with open_log(url) as log")
         future: asyncio.Future[T] = self._loop.create_future()
-        self._jobs.put(_Job(future, job, prepare))
+        self._jobs.put(_Job(future, job))
         return await future
 
     def post(self, job: Callable[[sqlite3.Connection], None]) -> None:
         """Run a job that nobody waits for. May be called on any thread."""
-        self._jobs.put(_Job(None, job, None))
+        self._jobs.put(_Job(None, job))
 
     async def close(self) -> None:
         """Finish what was asked for, then end the thread."""
@@ -190,11 +185,11 @@ class Worker:
     def _serve(self) -> None:
         running = True
         while running:
-            jobs = [self._jobs.get()]
-            while len(jobs) < _MOST_JOBS_AT_ONCE and not self._jobs.empty():
-                jobs.append(self._jobs.get())
-            running = None not in jobs
-            outcomes = self._serve_all([job for job in jobs if job is not None])
+            waiting = [self._jobs.get()]
+            while len(waiting) < self._at_once and not self._jobs.empty():
+                waiting.append(self._jobs.get())
+            running = None not in waiting
+            outcomes = self._transact([job for job in waiting if job])
             try:
                 self._loop.call_soon_threadsafe(_resolve, outcomes)
             except RuntimeError:  # the event loop has ended without closing the log
@@ -202,56 +197,33 @@ class Worker:
         if self._connection:
             self._connection.close()
 
-    def _serve_all(self, jobs: list[_Job]) -> list[_Outcome]:
+    def _transact(self, jobs: list[_Job]) -> list[_Outcome]:
+        outcomes: list[_Outcome] = []
         try:
             if self._connection is None:
                 self._connection = connect(self._path, self._synchronous)
-        except Exception as error:  # noqa: BLE001 - belongs to whoever asked
-            return [(job.future, None, error) for job in jobs]
-        if not self._writes:
-            return [self._attempt(job.future, job.run, self._connection) for job in jobs]
-        outcomes, ready = [], []
-        for job in jobs:
-            outcome = (
-                self._attempt(job.future, job.prepare, self._connection) if job.prepare else (job.future, None, None)
-            )
-            if outcome[2]:
-                outcomes.append(outcome)
-            else:
-                ready.append(job)
-        return outcomes + (self._transact(ready, self._connection) if ready else [])
-
-    def _attempt(
-        self,
-        future: asyncio.Future[Any] | None,
-        run: Callable[[sqlite3.Connection], Any],
-        connection: sqlite3.Connection,
-    ) -> _Outcome:
-        try:
-            return future, run(connection), None
-        except sqlite3.Error as error:
-            return future, None, explain(error, self._path, opening=False)
-        except Exception as error:  # noqa: BLE001 - belongs to whoever asked
-            return future, None, error
-
-    def _transact(self, jobs: list[_Job], connection: sqlite3.Connection) -> list[_Outcome]:
-        outcomes: list[_Outcome] = []
-        try:
-            connection.execute("BEGIN IMMEDIATE")
+            self._connection.execute(self._begin)
             for job in jobs:
                 try:
-                    outcomes.append((job.future, job.run(connection), None))
+                    outcomes.append((job.future, job.run(self._connection), None))
                 except LogError as error:
                     outcomes.append((job.future, None, error))
-            connection.execute("COMMIT")
+            self._connection.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - belongs to whoever asked
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
+            self._roll_back()
             if len(jobs) > 1:  # one of them may be to blame: let the others have their way
-                return [outcome for job in jobs for outcome in self._transact([job], connection)]
+                return [outcome for job in jobs for outcome in self._transact([job])]
             known = explain(error, self._path, opening=False) if isinstance(error, sqlite3.Error) else error
-            return [(jobs[0].future, None, known)]
+            return [(job.future, None, known) for job in jobs]
         return outcomes
+
+    def _roll_back(self) -> None:
+        connection = self._connection
+        try:
+            if connection and connection.in_transaction:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error:  # begin afresh: what is unfinished ends with its connection
+            self._connection = None
 
 
 def _resolve(outcomes: list[_Outcome]) -> None:
@@ -259,7 +231,7 @@ def _resolve(outcomes: list[_Outcome]) -> None:
         if future is None:
             if error:
                 _logger.warning("upkeep of a log failed: %s", error)
-        elif future.done():
+        elif future.done():  # nobody waits any more
             pass
         elif error:
             future.set_exception(error)
