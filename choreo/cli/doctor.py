@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from importlib.metadata import version
 from pathlib import Path
@@ -31,6 +31,7 @@ from choreo.log import Log, NewRecord, Topic, TopicPartition, open_log
 from choreo.store import make_store
 
 if TYPE_CHECKING:
+    from choreo.cli.schema import Finding as SchemaFinding
     from choreo.runtime.settings import Settings
 
 EXAMPLES = """Examples:
@@ -105,15 +106,20 @@ async def _log(settings: Settings, choreography: Choreography) -> AsyncIterator[
                 hint = """with Kafka 4.0 or newer, CHOREO_KAFKA='{"group.protocol": "consumer"}' rebalances without a stop"""
                 yield Finding("ok", "group protocol", f"classic; {hint} (KIP-848)")
             yield await _round_trip(log, may_create=settings.creates_topics, there=PROBE_TOPIC in topics)
-            for name in choreography.topics:
-                if name in topics:
-                    yield Finding("ok", f"topic {name}", f"{topics[name].partitions} partitions")
-                elif settings.creates_topics:
-                    yield Finding("ok", f"topic {name}", "is made at the first start")
-                else:
-                    yield Finding("fail", f"topic {name}", "is not there", "choreo topics create MODULE")
+            if choreography.topics:
+                yield _topics(choreography.topics, topics, may_create=settings.creates_topics)
     except ChoreoError as error:
         yield Finding("fail", "log", str(error))
+
+
+def _topics(wanted: list[str], there: Mapping[str, Topic], *, may_create: bool) -> Finding:
+    counts = sorted({there[name].partitions for name in wanted if name in there})
+    missing = [name for name in wanted if name not in there]
+    if not missing:
+        return Finding("ok", "topics", f"{len(wanted)} are there, each with {' or '.join(map(str, counts))} partitions")
+    if may_create:
+        return Finding("ok", "topics", f"{', '.join(missing)} will be made at the first start")
+    return Finding("fail", "topics", f"there is no {', '.join(missing)}", "choreo topics create MODULE")
 
 
 async def _round_trip(log: Log, *, may_create: bool, there: bool) -> Finding:
@@ -151,11 +157,17 @@ async def _contracts(settings: Settings, choreography: Choreography) -> AsyncIte
     except ChoreoError as error:
         yield Finding("fail", "registry", str(error))
         return
+    emitted = {event.name for event in choreography.events if event.emitted_by}
+    by_event: dict[str, list[SchemaFinding]] = {}
     for fault in faults:
-        status: Literal["warn", "fail"] = "warn" if fault.kind == "missing" else "fail"
-        what = f"contract {fault.topic}/{fault.event}"
-        yield Finding(status, what, f"{fault.path} {fault.reason}".strip(), "choreo schema check MODULE")
-    if classes and not faults:
+        if fault.kind != "drift" or fault.event in emitted:  # who only reads an event may have a view of its own
+            by_event.setdefault(f"{fault.topic}/{fault.event}", []).append(fault)
+    for event, found in by_event.items():
+        status: Literal["warn", "fail"] = "warn" if all(fault.kind == "missing" for fault in found) else "fail"
+        more = f", and {len(found) - 1} more" if len(found) > 1 else ""
+        detail = f"{found[0].path} {found[0].reason}{more}".strip()
+        yield Finding(status, f"contract {event}", detail, "choreo schema check MODULE")
+    if classes and not by_event:
         yield Finding("ok", "contracts", f"those of {len(classes)} event classes agree with the classes")
 
 

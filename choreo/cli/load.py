@@ -93,7 +93,7 @@ def _as_services(value: Any) -> list[Service]:
 
 def _module(target: str) -> ModuleType:
     name = target.partition(":")[0]
-    if not all(part.isidentifier() for part in name.split(".")):
+    if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
         guess = name.removesuffix(".py").replace("/", ".").strip(".")
         raise ConfigurationError(f"{name!r} is no module name", remedy=f"write it as in an import, such as {guess}")
     if str(Path.cwd()) not in sys.path:

@@ -163,7 +163,9 @@ def _matches(row: Row, wanted: Wanted) -> bool:
 async def _row(record: Record, codec: Codec) -> Row:
     """What a record holds; what is wrong in it becomes part of the row."""
     row: Row = {
-        "time": datetime.fromtimestamp(record.timestamp / 1000, UTC).isoformat(timespec="milliseconds"),
+        "time": datetime.fromtimestamp(record.timestamp / 1000, UTC)
+        .isoformat(timespec="milliseconds")
+        .replace("+00:00", "Z"),
         "topic": record.topic,
         "partition": record.partition,
         "offset": record.offset,
@@ -196,13 +198,20 @@ def _print_row(row: Row) -> None:
 
     out = console()
     place = f"{row['topic']}/{row['partition']}@{row['offset']}"
-    key = "no key" if row["key"] is None else f"key {row['key']}"
-    out.print(Text.assemble((row["time"], "dim"), "  ", (row.get("type") or "?", "bold"), f"  {key}  ", (place, "dim")))
+    key = "no key" if row["key"] is None else f"key {_printable(row['key'])}"
+    name = _printable(row.get("type") or "?")
+    out.print(Text.assemble((row["time"], "dim"), "  ", (name, "bold"), f"  {key}  ", (place, "dim")), soft_wrap=True)
     ids = [("event", row.get("event_id")), ("cause", row.get("causation_id")), ("saga", row.get("correlation_id"))]
-    texts = [f"{name} {id_}" for name, id_ in ids if id_]
-    one_line = "  " + "  ".join(texts)
-    out.print(Text(one_line if len(one_line) <= out.width else "  " + "\n  ".join(texts)))
-    for name, label in (("dead_letter", "dead letter: "), ("undecodable", "undecodable: "), ("data", "")):
-        if name in row:
-            text = f"  {label}{row[name]}" if label else f"  {json_text(row[name])}"
-            out.print(Text(text, "red" if label else ""), soft_wrap=True)
+    texts = [f"  {label} {_printable(id_)}" for label, id_ in ids if id_]
+    if texts:
+        out.print(("" if sum(map(len, texts)) <= out.width else "\n").join(texts), soft_wrap=True)
+    for label in ("dead_letter", "undecodable"):
+        if label in row:
+            out.print(f"  {label.replace('_', ' ')}: {_printable(row[label])}", style="red", soft_wrap=True)
+    if "data" in row:
+        out.print(f"  {json_text(row['data'])}", soft_wrap=True)
+
+
+def _printable(text: str) -> str:
+    """The text without characters that would steer the terminal."""
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
