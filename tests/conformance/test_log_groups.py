@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 
@@ -52,20 +52,22 @@ class Worker:
 
 
 @contextlib.asynccontextmanager
-async def flow(world: World, topic: str, total: int) -> AsyncIterator[None]:
-    """Records are appended while the body runs; afterwards there are `total` in each of 4 partitions."""
+async def flow(world: World, topic: str) -> AsyncIterator[Callable[[], int]]:
+    """Records are appended to each of 4 partitions while the body runs; gives how many there are in each."""
     producer = world.producer()
     ended = asyncio.Event()
+    written = 0
 
     async def write() -> None:
-        for n in range(total):
-            await producer.append([record(topic, b"%d" % n, partition=p) for p in range(4)])
-            if not ended.is_set():
-                await asyncio.sleep(0.002)
+        nonlocal written
+        while not ended.is_set():
+            await producer.append([record(topic, b"%d" % written, partition=p) for p in range(4)])
+            written += 1
+            await asyncio.sleep(0.002)
 
     writing = asyncio.create_task(write())
     try:
-        yield
+        yield lambda: written
     finally:
         ended.set()
         await writing
@@ -185,8 +187,7 @@ async def test_records_of_revoked_partitions_are_not_returned(world: World) -> N
 async def test_nothing_is_lost_or_repeated_while_members_come_and_go(world: World) -> None:
     topic, group = await world.topic(), world.group()
     handled: list[tuple[int, int, Worker]] = []
-    total = 100 if world.name == "mock" else 400
-    async with flow(world, topic, total):
+    async with flow(world, topic) as written:
         workers = [Worker(world, topic, group, handled)]
         await until(lambda: len(handled) > 20, "records to flow")
         for _ in range(3):
@@ -196,6 +197,7 @@ async def test_nothing_is_lost_or_repeated_while_members_come_and_go(world: Worl
         for _ in range(3):
             await workers.pop(0).leave()
             await settled([worker.consumer for worker in workers], 4)
+    total = written()
     expected = {(p, n) for p in range(4) for n in range(total)}
     await until(lambda: len({place[:2] for place in handled}) == len(expected), "every record to be handled")
     await workers[0].leave()

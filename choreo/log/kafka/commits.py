@@ -31,12 +31,12 @@ class Commits:
         wanted = [ck.TopicPartition(*partition, offset) for partition, offset in offsets.items()]
         self._waiting.setdefault(_key(wanted), deque()).append(future)
         try:
-            done = consumer.commit(offsets=wanted, asynchronous=not at_once)
+            if at_once:
+                self.answered(None, consumer.commit(offsets=wanted, asynchronous=False))
+            else:
+                consumer.commit(offsets=wanted, asynchronous=True)
         except ck.KafkaException as error:
             self.answered(error.args[0], wanted)
-        else:
-            if at_once:
-                self.answered(None, done)
 
     def answered(self, error: ck.KafkaError | None, partitions: list[ck.TopicPartition]) -> None:
         """The broker's answer."""

@@ -9,12 +9,14 @@ from typing import Any
 
 import confluent_kafka as ck
 
-from choreo.errors import LogError, LogUnavailableError, NotOwnerError
+from choreo.errors import LogError, NotOwnerError
+from choreo.log.kafka.errors import RebalancingError
 from choreo.log.kafka.owner import Owner
 from choreo.log.kafka.partitions import theirs
 from choreo.log.port import Record, TopicPartition
 
 _SEEK_WAIT = 5.0
+_REBALANCE_WAIT = 5.0
 
 
 class KafkaConsumer:
@@ -35,10 +37,7 @@ class KafkaConsumer:
             async with asyncio.timeout(timeout):
                 while True:
                     owner.arrived.clear()
-                    if owner.failure is not None:
-                        raise owner.failure
-                    if records := owner.buffer.take(max_records):
-                        owner.taken()
+                    if records := owner.take(max_records):
                         return records
                     await owner.arrived.wait()
         except TimeoutError:
@@ -48,8 +47,14 @@ class KafkaConsumer:
         """Commit for the group."""
         if self._group is None:
             raise LogError("a reader without a group cannot commit", remedy="name a group")
-        if offsets:
-            await self._owner.commit(dict(offsets))
+        deadline = time.monotonic() + _REBALANCE_WAIT
+        while offsets:
+            try:
+                return await self._owner.commit(dict(offsets))
+            except RebalancingError:
+                if time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(0.05)
 
     async def seek(self, partition: TopicPartition, offset: int) -> None:
         """Read on from `offset`."""

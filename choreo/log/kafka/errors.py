@@ -34,6 +34,10 @@ _DENIED = {
 }
 
 
+class RebalancingError(LogUnavailableError):
+    """The group is changing hands just now; a commit is taken again in a moment."""
+
+
 def explained(error: KafkaError, what: str, who: str) -> LogError:
     """The choreo error that says what `error` means for `what`, done by the principal `who`.
 
@@ -44,8 +48,10 @@ def explained(error: KafkaError, what: str, who: str) -> LogError:
         return NotOwnerError(what, why=why, remedy="another instance has taken over: start again from its progress")
     if code in _DENIED:
         return LogError(f"{what} is refused to {who}", why=why, remedy=_DENIED[code])
+    if code == KafkaError.REBALANCE_IN_PROGRESS:
+        return RebalancingError(what, why=why, remedy="passing trouble: repeat")
     if code in UNKNOWN_TOPIC:
-        return UnknownTopicError(what, why=why, remedy="create the topic, or correct its name")
+        return UnknownTopicError(what, why=why, remedy="create it: choreo topics create")
     if code in _REFUSED or error.fatal():
         return LogError(what, why=why, remedy="the same would be refused again; see the broker's log")
     return LogUnavailableError(what, why=why, remedy="passing trouble: repeat")

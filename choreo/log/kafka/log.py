@@ -1,4 +1,4 @@
-"""Kafka as a log: consumers, producers, topics and offsets."""
+"""Kafka as a log: its address, topics and offsets."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Self, TypeVar
 
 import confluent_kafka as ck
-from confluent_kafka import IsolationLevel
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec  # type: ignore[attr-defined] # public
 
 from choreo.errors import ConfigurationError, LogUnavailableError
-from choreo.log.kafka import settings as with_settings
+from choreo.log.kafka import settings as client_settings
 from choreo.log.kafka import telemetry
 from choreo.log.kafka.consumer import KafkaConsumer
 from choreo.log.kafka.errors import as_choreo, explained
@@ -44,34 +43,35 @@ class KafkaLog:
 
     def __init__(self, hosts: str, settings: Mapping[str, str]) -> None:
         self._hosts, self._settings = hosts, settings
-        self._who = with_settings.principal(settings)
+        self._who = client_settings.principal(settings)
         self._trouble: ck.KafkaError | None = None
         self._opened: list[KafkaConsumer | KafkaProducer] = []
         self._executor = ThreadPoolExecutor(2, "choreo kafka")
 
     @classmethod
-    def at(cls, url: str, client_settings: Mapping[str, str]) -> KafkaLog:
+    def at(cls, url: str, client_settings_: Mapping[str, str]) -> KafkaLog:
         """The log at `kafka://host:9092,host:9092?setting=value`, not connected yet.
 
         Raises:
             ConfigurationError: the address or a setting cannot work.
         """
-        return cls(*with_settings.parse(url, client_settings))
+        return cls(*client_settings.parse(url, client_settings_))
 
     @property
     def url(self) -> str:
-        """The brokers' addresses; no settings, which may be secret."""
+        """The brokers' addresses; no settings, since some are secret."""
         return f"kafka://{self._hosts}"
 
     async def __aenter__(self) -> Self:
         """Connect, or say within about 10 seconds why not."""
-        conf = with_settings.for_admin(self._hosts, self._settings)
-        self._admin = _made(AdminClient, telemetry.callbacks(conf, self._on_error))
+        conf = client_settings.for_admin(self._hosts, self._settings)
+        self._admin = _made(lambda: AdminClient(telemetry.callbacks(conf, self._on_error)))
         await self._blocking(self._connect)
         return self
 
     def _connect(self) -> None:
         deadline = time.monotonic() + CONNECT_WAIT
+        what = f"no Kafka broker answers at {self._hosts}"
         while True:
             try:
                 self._admin.list_topics(timeout=0.5)
@@ -79,7 +79,6 @@ class KafkaLog:
             except ck.KafkaException as error:
                 self._admin.poll(0)
                 trouble = self._trouble or error.args[0]
-                what = f"no Kafka broker answers at {self._hosts}"
                 reason = explained(trouble, what, self._who)
                 if not isinstance(reason, LogUnavailableError):
                     raise reason from error
@@ -104,34 +103,32 @@ class KafkaLog:
         return {name: _topic(name, found) for name, found in known.items() if name not in _INTERNAL}
 
     async def create_topics(self, topics: Sequence[Topic]) -> list[str]:
-        """Create those that do not exist."""
-        wanted = {
-            topic.name: NewTopic(topic.name, topic.partitions, topic.replication, config=dict(topic.settings))
-            for topic in topics
-        }
+        """Create those that do not exist; they can be used at once."""
         existing = await self.topics()
-        missing = [topic for name, topic in wanted.items() if name not in existing]
-        if not missing:
-            return []
+        missing = [
+            NewTopic(topic.name, topic.partitions, topic.replication, config=dict(topic.settings))
+            for topic in {topic.name: topic for topic in topics}.values()
+            if topic.name not in existing
+        ]
+        created = await self._blocking(lambda: self._create(missing)) if missing else []
+        deadline = time.monotonic() + REQUEST_WAIT
+        while set(created) - (await self.topics()).keys() and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+        return created
+
+    def _create(self, topics: list[NewTopic]) -> list[str]:
         created = []
-        for name, future in self._admin.create_topics(missing, request_timeout=REQUEST_WAIT).items():
+        for name, future in self._admin.create_topics(topics, request_timeout=REQUEST_WAIT).items():
             try:
-                await asyncio.wrap_future(future)
+                future.result()
                 created.append(name)
             except ck.KafkaException as error:
                 if error.args[0].code() != ck.KafkaError.TOPIC_ALREADY_EXISTS:
                     raise explained(error.args[0], f"topic {name} cannot be created", self._who) from error
-        await self._visible(set(created))
         return created
 
-    async def _visible(self, created: set[str]) -> None:
-        """Wait until brokers know the new topics, so that they can be used at once."""
-        deadline = time.monotonic() + REQUEST_WAIT
-        while created - (await self.topics()).keys() and time.monotonic() < deadline:
-            await asyncio.sleep(0.05)
-
     def _limit_of(self, topic: str) -> int | None:
-        """A topic's `max.message.bytes`, asked for when a record is refused for its size."""
+        """A topic's `max.message.bytes`, asked for when a record is refused for its size. Blocking."""
         resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
         try:
             answer = self._admin.describe_configs([resource], request_timeout=REQUEST_WAIT)[resource]
@@ -147,42 +144,51 @@ class KafkaLog:
 
     async def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """The last stable offset."""
-        return await self._blocking(lambda: self._offsets(partitions, OffsetSpec.latest()))
+        return await self._blocking(lambda: self._ends(partitions))
 
     async def offsets_at(self, timestamp: int, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """The first offset at or after `timestamp` (ms), else the end."""
         asked = list(partitions)
         found = await self._blocking(lambda: self._offsets(asked, OffsetSpec.for_timestamp(timestamp)))
-        later = [partition for partition, offset in found.items() if offset < 0]
-        return found | (await self.end_offsets(later))
+        return found | (await self.end_offsets([partition for partition, offset in found.items() if offset < 0]))
+
+    def _ends(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        return self._offsets(partitions, OffsetSpec.latest())
 
     def _offsets(self, partitions: Iterable[TopicPartition], spec: OffsetSpec) -> dict[TopicPartition, int]:
-        """One request per broker, whatever the number of partitions. Blocking."""
-        asked = dict.fromkeys(theirs(partitions), spec)
-        if not asked:
+        """One request per broker, however many partitions. Blocking."""
+        if not (asked := dict.fromkeys(theirs(partitions), spec)):
             return {}
-        committed_only = IsolationLevel.READ_COMMITTED
-        answers = self._admin.list_offsets(asked, isolation_level=committed_only, request_timeout=REQUEST_WAIT)
+        answers = self._admin.list_offsets(
+            asked, isolation_level=ck.IsolationLevel.READ_COMMITTED, request_timeout=REQUEST_WAIT
+        )
         return {
-            ours([partition])[0]: self._answer(future, f"offsets of {partition.topic}-{partition.partition}").offset
-            for partition, future in answers.items()
+            TopicPartition(known.topic, known.partition): self._answer(
+                future, f"offsets of {known.topic}-{known.partition}"
+            ).offset
+            for known, future in answers.items()
         }
 
     async def committed(self, group: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        """What the group has committed, transactions included that are ending just now."""
+        """What the group has committed."""
         asked = theirs(partitions)
-        if not asked:
-            return {}
+        return await self._blocking(lambda: self._committed(group, asked)) if asked else {}
 
-        def ask() -> dict[TopicPartition, int]:
+    def _committed(self, group: str, asked: list[ck.TopicPartition]) -> dict[TopicPartition, int]:
+        deadline = time.monotonic() + REQUEST_WAIT
+        while True:
             request = ck.ConsumerGroupTopicPartitions(group, asked)
             answers = self._admin.list_consumer_group_offsets(
                 [request], require_stable=True, request_timeout=REQUEST_WAIT
             )
             known = self._answer(answers[group], f"committed offsets of {group}").topic_partitions
-            return {ours([one])[0]: one.offset for one in known if one.offset >= 0}
-
-        return await self._blocking(ask)
+            error = next((one.error for one in known if one.error), None)
+            if error is None:
+                return {key: one.offset for key, one in zip(ours(known), known, strict=True) if one.offset >= 0}
+            # A transaction that has been committed is being written down: the offset is about to change.
+            if error.code() != ck.KafkaError.UNSTABLE_OFFSET_COMMIT or time.monotonic() > deadline:
+                raise explained(error, f"committed offsets of {group}", self._who)
+            time.sleep(0.01)
 
     def _answer(self, future: Future[Any], what: str) -> Any:
         try:
@@ -201,8 +207,8 @@ class KafkaLog:
 
     def producer(self, *, transactional_id: str | None = None) -> KafkaProducer:
         """An idempotent producer, or a transactional one."""
-        conf = with_settings.for_producer(self._hosts, self._settings, transactional_id)
-        producer: KafkaProducer = _made(lambda: KafkaProducer(conf, self._who, self._limit_of))
+        conf = client_settings.for_producer(self._hosts, self._settings, transactional_id)
+        producer = _made(lambda: KafkaProducer(conf, self._who, self._limit_of))
         self._opened.append(producer)
         return producer
 
@@ -215,21 +221,23 @@ class KafkaLog:
         start: Start = "earliest",
     ) -> KafkaConsumer:
         """A member of `group`, or a reader of all partitions."""
-        conf = with_settings.for_consumer(self._hosts, self._settings, group or f"choreo-reader-{uuid.uuid4()}", start)
-        ends = (lambda asked: self._offsets(asked, OffsetSpec.latest())) if start == "latest" else None
+        name = group or f"choreo-reader-{uuid.uuid4()}"
+        conf = client_settings.for_consumer(self._hosts, self._settings, name, start)
+        ends = self._ends if start == "latest" else None
         owner = _made(lambda: Owner(conf, list(topics), listener, self._who, ends, member=group is not None))
         consumer = KafkaConsumer(owner, group)
         self._opened.append(consumer)
         return consumer
 
 
-def _made(make: Callable[..., T], *arguments: Any) -> T:
-    """A client, or the setting that it does not take."""
+def _made(make: Callable[[], T]) -> T:
+    """A client; or which setting it does not take."""
     try:
-        return make(*arguments)
+        return make()
     except ck.KafkaException as error:
+        remedy = "see librdkafka's CONFIGURATION.md"
         raise ConfigurationError(
-            "a Kafka client setting cannot work", why=error.args[0].str(), remedy="see librdkafka's CONFIGURATION.md"
+            "a client setting of Kafka cannot work", why=error.args[0].str(), remedy=remedy
         ) from error
 
 

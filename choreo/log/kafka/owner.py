@@ -11,7 +11,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from operator import itemgetter
 from typing import Any, TypeVar
@@ -23,7 +23,7 @@ from choreo.log.kafka import telemetry
 from choreo.log.kafka.buffer import Buffer
 from choreo.log.kafka.commits import Commits
 from choreo.log.kafka.errors import UNKNOWN_TOPIC, as_choreo, explained
-from choreo.log.kafka.partitions import Partitions, theirs
+from choreo.log.kafka.partitions import Partitions, Surroundings, theirs
 from choreo.log.port import Listener, Record, TopicPartition
 
 T = TypeVar("T")
@@ -64,18 +64,12 @@ class Owner:
         self._topics, self._member, self._who, self._end_offsets = topics, member, who, end_offsets
         self._name = f"consumer {settings['group.id']!r}" if member else f"reader of {', '.join(topics)}"
         self._loop = asyncio.get_running_loop()
+        limit = 0.8 * float(settings.get("max.poll.interval.ms", 300_000)) / 1_000
+        ends = end_offsets if member else None
+        around = Surroundings(self.buffer, self._loop, limit, self._wait_for, self._fail, ends)
+        self.partitions = Partitions(listener, around)
         self._commands: deque[tuple[Callable[[], None], Future[Any]]] = deque()
         self._signal = threading.Event()  # wakes the thread: a command, room in the buffer, a listener's answer
-        self.partitions = Partitions(
-            self.buffer,
-            listener,
-            self._loop,
-            limit=0.8 * float(settings.get("max.poll.interval.ms", 300_000)) / 1_000,
-            end_offsets=end_offsets if member else None,
-            signal=self._signal,
-            serve=self._run_commands,
-            fail=self._fail,
-        )
         self._closing = False
         self._full_since: float | None = None
         self._missing: set[str] = set()
@@ -98,15 +92,23 @@ class Owner:
         future: Future[None] = Future()
         return self._submit(lambda: self._commit(offsets, future), future)
 
+    def take(self, limit: int) -> list[Record]:
+        """At most `limit` records that are there now.
+
+        Raises:
+            Exception: what ended the consumer.
+        """
+        if self.failure is not None:
+            raise self.failure
+        records = self.buffer.take(limit)
+        if records and self._full_since is not None:
+            self._signal.set()
+        return records
+
     def close(self) -> None:
-        """Begin to end; `ended` tells when. May be called by any thread."""
+        """Begin to end; `ended` tells when."""
         self._closing = True
         self._signal.set()
-
-    def taken(self) -> None:
-        """Records were taken out of the buffer."""
-        if self._full_since is not None:
-            self._signal.set()
 
     def _submit(self, command: Callable[[], None], future: Future[T]) -> asyncio.Future[T]:
         self._commands.append((command, future))
@@ -120,10 +122,8 @@ class Owner:
     def _run(self) -> None:
         try:
             if self._member:
-                on = self.partitions
-                self._consumer.subscribe(
-                    self._topics, on_assign=on.on_assign, on_revoke=on.on_revoke, on_lost=on.on_lost
-                )
+                known = self.partitions
+                self._consumer.subscribe(self._topics, known.on_assign, known.on_revoke, known.on_lost)
             while not self._closing:
                 self._turn()
         except Exception as error:  # noqa: BLE001 - whatever ends the thread has to reach whoever polls
@@ -147,9 +147,8 @@ class Owner:
 
     def _wait_for_room(self) -> None:
         """While the stall is short only wait, then pause everything and go on polling."""
-        now = time.monotonic()
-        self._full_since = self._full_since or now
-        if now - self._full_since >= STALL:
+        self._full_since = self._full_since or time.monotonic()
+        if time.monotonic() - self._full_since >= STALL:
             self._stall(True)
             return
         self._signal.wait(POLL if self._commits else STALL / 10)
@@ -157,7 +156,7 @@ class Owner:
         if self._commits:
             self._fetch(0)  # the answers to commits come by polling
 
-    def _stall(self, stalled: bool) -> None:  # noqa: FBT001 - it is the state's only argument
+    def _stall(self, stalled: bool) -> None:  # noqa: FBT001 - its only argument
         self.partitions.stalled = stalled
         change = self._consumer.pause if stalled else self._consumer.resume
         change(theirs(self.partitions.owned - self.partitions.paused))
@@ -167,17 +166,12 @@ class Owner:
         first = self._consumer.poll(timeout)
         if first is None:
             return
-        messages = [first, *self._consumer.consume(BATCH - 1, 0)] if timeout else [first]
         records = []
-        for message in messages:
+        for message in [first, *self._consumer.consume(BATCH - 1, 0)] if timeout else [first]:
             if (error := message.error()) is not None:
                 self._on_error(error, message.topic())
-                continue
-            headers = message.headers() or []
-            if None in map(_value_of, headers):
-                headers = [(name, value or b"") for name, value in headers]
-            place = message.topic(), message.partition(), message.offset(), message.timestamp()[1]
-            records.append(Record(*place, message.key(), message.value(), headers))
+            else:
+                records.append(_record(message))
         if moved := self.partitions.moved:
             records = [record for record in records if record[:2] not in moved]
         if records:
@@ -191,6 +185,14 @@ class Owner:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody polls any more
                 self._loop.call_soon_threadsafe(self.arrived.set)
 
+    def _wait_for(self, answer: Future[Any], limit: float) -> None:
+        answer.add_done_callback(lambda _: self._signal.set())
+        deadline = time.monotonic() + limit
+        while not answer.done() and (left := deadline - time.monotonic()) > 0:
+            self._signal.wait(left)
+            self._signal.clear()
+            self._run_commands()
+
     def _run_commands(self) -> None:
         while self._commands:
             command, future = self._commands.popleft()
@@ -203,7 +205,8 @@ class Owner:
 
     def _commit(self, offsets: Mapping[TopicPartition, int], future: Future[None]) -> None:
         if foreign := offsets.keys() - self.partitions.owned:
-            raise NotOwnerError(f"{self._name} does not own {_named(foreign)}", remedy="forget what it did there")
+            named = ", ".join(f"{topic}-{partition}" for topic, partition in sorted(foreign))
+            raise NotOwnerError(f"{self._name} does not own {named}", remedy="forget what it did there")
         self._commits.begin(self._consumer, offsets, future, at_once=self.partitions.asking)
 
     def _check_topics(self) -> None:
@@ -214,20 +217,20 @@ class Owner:
             missing = {topic for topic in self._topics if topic not in known or known[topic].error}
             if gone := missing & self._missing:
                 what = f"topic {', '.join(sorted(gone))} does not exist"
-                raise UnknownTopicError(what, why=f"{self._name} asks for it", remedy="create it, or correct its name")
+                raise UnknownTopicError(what, why=f"{self._name} reads it", remedy="create it: choreo topics create")
             self._missing = missing
-            if not missing:
-                self._next_check = float("inf") if self._member else time.monotonic() + REFRESH
-                if not self._member:
-                    self._read({TopicPartition(topic, n) for topic in self._topics for n in known[topic].partitions})
+            if not missing and self._member:
+                self._next_check = float("inf")
+            elif not missing:
+                self._next_check = time.monotonic() + REFRESH
+                self._read({TopicPartition(topic, n) for topic in self._topics for n in known[topic].partitions})
         except (ck.KafkaException, LogUnavailableError) as error:
             telemetry.log.debug("kafka_topics_unknown", client=self._name, reason=str(error))
 
-    def _read(self, partitions: Collection[TopicPartition]) -> None:
-        """Without a group: read what is not read yet; all of a later partition, whatever the start."""
-        added = sorted(set(partitions) - self.partitions.owned)
-        from_end = self._end_offsets is not None and not self.partitions.owned
-        starts = self._end_offsets(added) if self._end_offsets is not None and from_end else {}
+    def _read(self, partitions: set[TopicPartition]) -> None:
+        """Without a group: read what is not read yet; all of a partition that came later, whatever the start."""
+        added = sorted(partitions - self.partitions.owned)
+        starts = self._end_offsets(added) if self._end_offsets is not None and not self.partitions.owned else {}
         if added:
             wanted = [ck.TopicPartition(*key, starts.get(key, ck.OFFSET_BEGINNING)) for key in added]
             self.partitions.on_assign(self._consumer, wanted)
@@ -253,15 +256,11 @@ class Owner:
             if future.set_running_or_notify_cancel():
                 future.set_exception(closed)
 
-    # --- trouble --------------------------------------------------------------------------------------------------
-
     def _on_error(self, error: ck.KafkaError, topic: str | None) -> None:
-        """An error of the client or of one topic."""
+        """An error of the client, or of one topic: passing ones are waited out."""
         reason = explained(error, f"{self._name}, topic {topic}" if topic else self._name, self._who)
         if error.code() in UNKNOWN_TOPIC:
             self._next_check = 0.0
-        elif error.code() == ck.KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's own code
-            pass
         elif not self._member and error.code() == ck.KafkaError.GROUP_AUTHORIZATION_FAILED:
             pass  # the client asks for a coordinator even when it reads without a group
         elif isinstance(reason, LogUnavailableError) or (isinstance(reason, NotOwnerError) and not error.fatal()):
@@ -275,5 +274,10 @@ class Owner:
         self.wake()
 
 
-def _named(partitions: Iterable[TopicPartition]) -> str:
-    return ", ".join(f"{topic}-{partition}" for topic, partition in sorted(partitions))
+def _record(message: Any) -> Record:
+    headers = message.headers() or []
+    if None in map(_value_of, headers):
+        headers = [(name, value or b"") for name, value in headers]
+    timestamp = message.timestamp()[1]
+    place = message.topic(), message.partition(), message.offset(), timestamp
+    return Record(*place, message.key(), message.value(), headers)

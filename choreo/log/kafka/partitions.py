@@ -1,12 +1,11 @@
-"""What a consumer owns, and the talk with its listener when that changes. Used by the consumer's thread."""
+"""What a consumer owns, and the talk with its listener when that changes. Used by the consumer's thread only."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
-import time
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, TypeVar
+from concurrent.futures import Future
+from typing import Any, NamedTuple
 
 import confluent_kafka as ck
 
@@ -15,44 +14,40 @@ from choreo.log.kafka.buffer import Buffer
 from choreo.log.kafka.telemetry import log
 from choreo.log.port import Listener, TopicPartition
 
-T = TypeVar("T")
-
 REVOKE_WAIT = 25.0
-"""A listener that needs more seconds to give partitions up loses them: other members wait for them."""
+"""Seconds a listener has to give partitions up, while other members wait for them."""
+
+
+class Surroundings(NamedTuple):
+    """What `Partitions` needs of its consumer.
+
+    Attributes:
+        buffer: purged of records whose partition goes.
+        loop: where the listener is called.
+        limit: seconds a listener may take before the group would give up on this member.
+        wait: waits so many seconds for a future, doing the commands that come meanwhile.
+        fail: takes what a listener raised.
+        end_offsets: asks the log, blocking; None unless reading starts at the end.
+    """
+
+    buffer: Buffer
+    loop: asyncio.AbstractEventLoop
+    limit: float
+    wait: Callable[[Future[Any], float], None]
+    fail: Callable[[Exception], None]
+    end_offsets: Callable[[Iterable[TopicPartition]], dict[TopicPartition, int]] | None
 
 
 class Partitions:
-    """The partitions of one consumer.
+    """The partitions of one consumer."""
 
-    Args:
-        buffer: purged of records whose partition goes.
-        listener: called on `loop`.
-        limit: how many seconds a listener may take before the group would give up on this member.
-        end_offsets: asks the log, blocking; None unless reading starts at the end.
-        signal: set by whoever wants `serve` to be called while a listener is waited for.
-        serve: runs the commands that are waiting.
-        fail: takes what a listener raised.
-    """
-
-    def __init__(
-        self,
-        buffer: Buffer,
-        listener: Listener | None,
-        loop: asyncio.AbstractEventLoop,
-        *,
-        limit: float,
-        end_offsets: Callable[[Iterable[TopicPartition]], dict[TopicPartition, int]] | None,
-        signal: threading.Event,
-        serve: Callable[[], None],
-        fail: Callable[[Exception], None],
-    ) -> None:
+    def __init__(self, listener: Listener | None, surroundings: Surroundings) -> None:
         self.owned: frozenset[TopicPartition] = frozenset()
         self.paused: set[TopicPartition] = set()  # by the user
         self.moved: set[TopicPartition] = set()  # revoked or lost since this was last cleared
         self.stalled = False  # all paused, because nobody takes records
-        self.asking = False  # a listener is being waited for, inside a rebalance
-        self._buffer, self._listener, self._loop, self._limit = buffer, listener, loop, limit
-        self._end_offsets, self._signal, self._serve, self._fail = end_offsets, signal, serve, fail
+        self.asking = False  # inside a rebalance, waiting for the listener
+        self._listener, self._around = listener, surroundings
 
     def on_assign(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
         """Ask the listener where to start, then start there."""
@@ -60,7 +55,7 @@ class Partitions:
         starts = self._ends(consumer, partitions)
         self.owned |= set(added)
         if self._listener is not None and added:
-            starts |= self._ask(self._listener.assigned(added), self._limit) or {}
+            starts |= self._ask(self._listener.assigned(added), self._around.limit) or {}
         for partition, key in zip(partitions, added, strict=True):
             partition.offset = starts.get(key, partition.offset)
         consumer.incremental_assign(partitions)
@@ -69,66 +64,64 @@ class Partitions:
 
     def on_revoke(self, _consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
         """Let the listener finish, then forget them; librdkafka itself stops reading them after this callback."""
-        gone = ours(partitions)
-        self._purge(gone)
+        gone = self._purged(partitions)
         if self._listener is not None and gone:
-            self._ask(self._listener.revoked(gone), min(self._limit, REVOKE_WAIT))
+            self._ask(self._listener.revoked(gone), min(self._around.limit, REVOKE_WAIT))
         self.owned -= set(gone)
 
     def on_lost(self, _consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
         """Forget them first: they are somebody else's already."""
-        gone = ours(partitions)
+        gone = self._purged(partitions)
         self.owned -= set(gone)
-        self._purge(gone)
         if self._listener is not None and gone:
-            self._ask(self._listener.lost(gone), min(self._limit, REVOKE_WAIT))
+            self._ask(self._listener.lost(gone), min(self._around.limit, REVOKE_WAIT))
 
-    def _purge(self, gone: list[TopicPartition]) -> None:
+    def _purged(self, partitions: list[ck.TopicPartition]) -> list[TopicPartition]:
+        gone = ours(partitions)
         self.moved.update(gone)
         self.paused -= set(gone)
-        self._buffer.drop(gone)
+        self._around.buffer.drop(gone)
+        return gone
 
     def _ends(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> dict[TopicPartition, int]:
-        """Where the log ends now, for those without a commit; librdkafka would ask later, and miss what comes between."""
-        if self._end_offsets is None:
+        """Where the log ends now, for those without a commit; librdkafka asks later, and would miss what comes between."""
+        if self._around.end_offsets is None:
             return {}
         try:
             fresh = [known for known in consumer.committed(partitions, timeout=10) if known.offset < 0]
-            return self._end_offsets(ours(fresh))
+            return self._around.end_offsets(ours(fresh))
         except (ck.KafkaException, LogError) as error:
             log.warning("kafka_end_offsets_unknown", reason=str(error))
             return {}
 
-    def _ask(self, answer: Coroutine[Any, Any, T], limit: float) -> T | None:
-        """Run a listener's coroutine on the loop; serve commands until it ends."""
+    def _ask(self, answer: Coroutine[Any, Any, Any], limit: float) -> Any:
+        """Run a listener's coroutine on the loop; what goes wrong with it ends the consumer."""
         try:
-            future = asyncio.run_coroutine_threadsafe(answer, self._loop)
+            future = asyncio.run_coroutine_threadsafe(answer, self._around.loop)
         except RuntimeError:  # the loop is closed: nobody is left to listen
             answer.close()
             return None
-        future.add_done_callback(lambda _: self._signal.set())
-        self.asking, deadline = True, time.monotonic() + limit
-        while not future.done() and (left := deadline - time.monotonic()) > 0:
-            self._signal.wait(left)
-            self._signal.clear()
-            self._serve()
+        self.asking = True
+        self._around.wait(future, limit)
         self.asking = False
         if future.cancel():
-            remedy = "let it wait for less"
-            self._fail(LogError(f"a listener took more than {limit:.0f} s over a rebalance", remedy=remedy))
+            slow = LogError(
+                f"the listener took more than {limit:.0f} s over a rebalance", remedy="let it wait for less"
+            )
+            self._around.fail(slow)
             return None
         try:
             return future.result()
-        except Exception as error:  # noqa: BLE001 - what a listener could not take in must not be read on
-            self._fail(error)
+        except Exception as error:  # noqa: BLE001 - partitions it could not take in must not be read on
+            self._around.fail(error)
             return None
 
 
 def ours(partitions: Iterable[ck.TopicPartition]) -> list[TopicPartition]:
-    """librdkafka's partitions as choreo's."""
+    """The client's partitions as choreo's."""
     return [TopicPartition(partition.topic, partition.partition) for partition in partitions]
 
 
 def theirs(partitions: Iterable[TopicPartition]) -> list[ck.TopicPartition]:
-    """choreo's partitions as librdkafka's."""
+    """The partitions of choreo as the client's."""
     return [ck.TopicPartition(*partition) for partition in partitions]

@@ -17,6 +17,8 @@ from choreo.log.kafka.consumer import KafkaConsumer
 from choreo.log.kafka.errors import TOO_LARGE, explained
 from choreo.log.port import Consumer, NewRecord, TopicPartition
 
+_Failure = tuple[ck.KafkaError, ck.Message]
+
 PATIENCE = 30.0
 """How many seconds a full queue, a transaction's step or a close may take."""
 
@@ -54,7 +56,7 @@ class _Delivery:
     """The acknowledgements of one append. Counted by the polling thread, which alone calls `report`."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.failures: list[tuple[ck.KafkaError, ck.Message]] = []
+        self.failures: list[_Failure] = []
         self.done = loop.create_future()
         self._loop, self._reported, self._expected = loop, 0, -1
 
@@ -126,13 +128,13 @@ class KafkaProducer:
                 raise await self._in_thread(lambda: self._explained(failures)) or LogUnavailableError(self._name)
         return None
 
-    async def _append(self, records: Sequence[NewRecord]) -> list[tuple[ck.KafkaError, ck.Message]]:
+    async def _append(self, records: Sequence[NewRecord]) -> list[_Failure]:
         producer = self._live().producer
         delivery = _Delivery(asyncio.get_running_loop())
         index, deadline = 0, time.monotonic() + PATIENCE
         while index < len(records):
             try:
-                for index in range(index, len(records)):  # noqa: B020, PLR1704 - goes on where the queue was full
+                for index in range(index, len(records)):  # noqa: B020 - goes on where the queue was full
                     _send(producer, records[index], delivery.report)
                 index = len(records)
             except BufferError:
@@ -183,8 +185,13 @@ class KafkaProducer:
         if self._fenced is not None:
             raise self._fenced
         producer = self._live().producer
-        failures: list[tuple[ck.KafkaError, ck.Message]] = []
+        failures: list[_Failure] = []
         deadline = time.monotonic() + PATIENCE
+
+        def report(error: ck.KafkaError | None, message: ck.Message) -> None:
+            if error is not None:
+                failures.append((error, message))
+
         try:
             if not self._ready:
                 _repeat(producer.init_transactions, deadline)
@@ -199,10 +206,10 @@ class KafkaProducer:
                 _repeat(lambda left: producer.send_offsets_to_transaction(wanted, metadata, left), deadline)
             _repeat(producer.commit_transaction, deadline)
         except (ck.KafkaException, BufferError) as error:
-            reason = self._undone(error, failures)
+            reason = self._undone(producer, error, failures)
             raise reason from error
 
-    def _undone(self, error: Exception, failures: list[tuple[ck.KafkaError, ck.Message]]) -> Exception:
+    def _undone(self, producer: ck.Producer, error: Exception, failures: list[_Failure]) -> Exception:
         """Abort; the reason why."""
         if isinstance(error, BufferError):
             reason: Exception = LogUnavailableError(f"{self._name} has a full queue", remedy="is a broker down? repeat")
@@ -212,15 +219,14 @@ class KafkaProducer:
                 self._fenced = reason
                 return reason
         try:
-            assert self._client is not None
-            _repeat(self._client.producer.abort_transaction, time.monotonic() + PATIENCE)
+            _repeat(producer.abort_transaction, time.monotonic() + PATIENCE)
         except ck.KafkaException:
             self._discard()  # the next one of the same id has the broker end this transaction
         return self._explained(failures) or reason if failures else reason
 
     # --- errors ---------------------------------------------------------------------------------------------------
 
-    def _explained(self, failures: Sequence[tuple[ck.KafkaError, ck.Message]]) -> Exception | None:
+    def _explained(self, failures: Sequence[_Failure]) -> Exception | None:
         """Why records failed; None if each is small enough and only their batch was too large."""
         largest = max((message for error, message in failures if error.code() in TOO_LARGE), key=_size, default=None)
         if largest is None:
@@ -243,7 +249,9 @@ class KafkaProducer:
 def _send(producer: ck.Producer, record: NewRecord, report: Callable[[Any, Any], None]) -> None:
     topic, key, value, headers, timestamp, partition = record
     where = -1 if partition is None else partition
-    producer.produce(topic, value, key, where, headers=headers, on_delivery=report, timestamp=timestamp or 0)
+    # The client's own type of headers is wider than the port's, and lists are invariant.
+    headers_: Any = headers
+    producer.produce(topic, value, key, where, headers=headers_, on_delivery=report, timestamp=timestamp or 0)
 
 
 def _send_patiently(
