@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 import structlog
 
-from choreo.errors import ChoreoError
 from choreo.runtime.partitions import Job
 from choreo.runtime.unit import Session
 from choreo.service import Handler
@@ -36,11 +35,7 @@ class HandlerDatabase:
         self._database = database
 
     async def _ready(self) -> Database:
-        if self._session.closed:
-            raise ChoreoError(
-                "ctx.db was used after its handler had ended",
-                remedy="await everything that uses ctx.db inside the handler",
-            )
+        self._session.check()
         if not self._session.entered:
             await self._session.enter()
         return self._database

@@ -15,7 +15,6 @@ from choreo.choreography import dead_letter_topic
 from choreo.log.port import Headers, NewRecord, Record
 
 Stage = Literal["decode", "handle", "emit"]
-_OMITTED = "choreo.dlq.value-omitted"
 _FRAMES = 5
 
 
@@ -42,14 +41,39 @@ class Failed:
 def dead_letter(record: Record, failed: Failed, max_bytes: int) -> NewRecord:
     """The record for `dlq.<service>`: key, value, headers and timestamp untouched, the reason in further headers.
 
-    A value too large for the log is left out and the headers say where the original lies.
+    What is too large for the log is left out, first the value, then the headers, then the key; further headers say so
+    and where the original lies.
     """
-    headers = [*_without_earlier(record.headers), *_reason(record, failed)]
-    value = record.value
-    if value is not None and len(value) > max_bytes:
-        headers.append((_OMITTED, f"{len(value)} bytes; the original is at {_place(record)}".encode()))
+    key, value, headers = record.key, record.value, _without_earlier(record.headers)
+    reason = _reason(record, failed)
+    if value is not None and size_of(key, value, headers) > max_bytes:
+        reason.append(_omitted("value", len(value), record))
         value = None
-    return NewRecord(dead_letter_topic(failed.service), record.key, value, headers, record.timestamp)
+    if headers and size_of(key, value, headers) > max_bytes:
+        reason.append(_omitted("headers", size_of(None, None, headers), record))
+        headers = []
+    if key is not None and len(key) > max_bytes:
+        reason.append(_omitted("key", len(key), record))
+        key = None
+    return NewRecord(dead_letter_topic(failed.service), key, value, [*headers, *reason], record.timestamp)
+
+
+def size_of(key: bytes | None, value: bytes | None, headers: Headers) -> int:
+    """The bytes of a record that its writer decides about, with the few that frame each header."""
+    return len(key or b"") + len(value or b"") + sum(len(name) + len(text or b"") + 10 for name, text in headers)
+
+
+def said(error: BaseException) -> str:
+    """An error's type and text; some errors cannot even make their text."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - the text is somebody else's code
+        return f"{type(error).__name__}, whose text cannot be made"
+
+
+def _omitted(part: str, size: int, record: Record) -> tuple[str, bytes]:
+    place = f"{record.topic}/{record.partition}@{record.offset}"
+    return f"choreo.dlq.{part}-omitted", f"{size} bytes; the original is at {place}".encode()
 
 
 def _reason(record: Record, failed: Failed) -> Headers:
@@ -60,7 +84,7 @@ def _reason(record: Record, failed: Failed) -> Headers:
         "__dlq.errors.offset": str(record.offset),
         "__dlq.errors.group": failed.service,
         "__dlq.errors.delivery.count": str(failed.attempts),
-        "__dlq.errors.message": str(error)[:4000],
+        "__dlq.errors.message": said(error)[:4000],
         "choreo.dlq.exception": f"{type(error).__module__}.{type(error).__qualname__}",
         "choreo.dlq.fingerprint": fingerprint(failed.handler, error),
         "choreo.dlq.stage": failed.stage,
@@ -73,10 +97,6 @@ def _reason(record: Record, failed: Failed) -> Headers:
 def _without_earlier(headers: Headers) -> Headers:
     """The headers without the reasons of an earlier dead letter (the record may have been redriven)."""
     return [header for header in headers if not header[0].startswith(("__dlq.errors.", "choreo.dlq."))]
-
-
-def _place(record: Record) -> str:
-    return f"{record.topic}/{record.partition}@{record.offset}"
 
 
 def fingerprint(handler: str, error: BaseException) -> str:

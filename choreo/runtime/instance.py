@@ -32,6 +32,9 @@ from choreo.wire import Codec
 
 _log = structlog.get_logger("choreo.runtime")
 _MAX_THREADS = 32
+_TICK_DELAY = 1.0
+_UNWIND = 5.0
+"""Seconds that cancelled tasks get to unwind at the end."""
 _MAX_SPAN = 50_000
 """How far a partition may be read past its oldest unfinished record: bounds memory and the holes kept in the store."""
 
@@ -123,7 +126,7 @@ class Instance:
             consumer, self._intake, self._workers, load=self._load, limit=settings.max_in_flight, spawn=self._spawn,
             on_failure=self._recovery.fail,
         )  # fmt: skip
-        self._recovery.connect(consumer, self._reader, self._ownership)
+        self._recovery.connect(consumer, self._reader, self._ownership, self._intake)
         for _ in range(service.concurrency):
             self._spawn(self._workers.work())
         for part in (self._committer.run(), self._committer.run_offsets(), self._publisher.run()):
@@ -164,6 +167,7 @@ class Instance:
         if not self._running:
             return
         self._running = False
+        self._ownership.stopping = True
         self._recovering.cancel()  # it may be waiting for a store that is away, holding what the next steps need
         await self._reader.stop()
         await self._consumer.close()
@@ -177,7 +181,7 @@ class Instance:
             )
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.wait(self._tasks, timeout=_UNWIND)
         if self._failure.done():
             self._failure.exception()
         await self._exit.aclose()
@@ -194,4 +198,6 @@ class Instance:
 
     def _on_published(self, rows: Sequence[int]) -> None:
         self._unit.tick(rows)
+        # The next batch ticks them off; if none comes, they must not wait until consumers have forgotten these ids.
+        asyncio.get_running_loop().call_later(_TICK_DELAY, self._unit.changed.set)
         self._reader.room_made()

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import structlog
 
-from choreo.errors import DecodeError, RegistryUnavailableError, SchemaNotCachedError, SchemaNotFoundError
+from choreo.errors import ConfigurationError, RegistryUnavailableError, SchemaNotCachedError
 from choreo.events import Event, Metadata
 from choreo.log.port import Record, TopicPartition
 from choreo.runtime.clock import Clock
-from choreo.runtime.deadletter import Failed, dead_letter
+from choreo.runtime.deadletter import Failed, dead_letter, said
 from choreo.runtime.lanes import Lanes
 from choreo.runtime.partitions import Job, Partition, Task
 from choreo.runtime.stats import Stats
@@ -103,22 +103,19 @@ class Intake:
         delay = _FIRST_DELAY
         while True:
             try:
-                return self._decode(partition, record)
-            except SchemaNotCachedError as missing:
                 try:
+                    return self._decode(partition, record)
+                except SchemaNotCachedError as missing:
                     await self._codec.load(missing.schema_id)
                     continue
-                except SchemaNotFoundError as error:
-                    self._give_up(partition, record, error)
-                    return None
-                except RegistryUnavailableError as error:
-                    _log.warning(
-                        "waiting for the registry", service=self._service, error=str(error), delay=round(delay, 1)
-                    )
-            except DecodeError as error:
+            except (RegistryUnavailableError, ConfigurationError) as error:
+                _log.warning("waiting for the registry", service=self._service, error=str(error), delay=round(delay, 1))
+            except Exception as error:  # noqa: BLE001 - a validator of the event class may raise what it likes
                 self._give_up(partition, record, error)
                 return None
             await self._clock.sleep(delay * (0.5 + self._clock.random() / 2))
+            if partition.gone:
+                return None
             delay = min(_MAX_DELAY, delay * 2)
 
     def _decode(self, partition: Partition, record: Record) -> Job | None:
@@ -144,7 +141,7 @@ class Intake:
         self._stats.dead_letters += 1
         _log.error(
             "record cannot be read, goes to the dead letters",
-            service=self._service, record=f"{record.topic}/{record.partition}@{record.offset}", error=str(error),
+            service=self._service, record=f"{record.topic}/{record.partition}@{record.offset}", error=said(error),
         )  # fmt: skip
 
     # --- the inbox ------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from choreo.events import Event, Metadata
 from choreo.log.port import NewRecord
 from choreo.runtime.clock import Clock, rfc3339
 from choreo.runtime.context import Context, HandlerDatabase, SyncContext, SyncDatabase, identity
-from choreo.runtime.deadletter import Failed, Stage, dead_letter
+from choreo.runtime.deadletter import Failed, Stage, dead_letter, said, size_of
 from choreo.runtime.partitions import AbandonedError, Job, Task
 from choreo.runtime.retry import next_delay
 from choreo.runtime.stats import Stats
@@ -76,12 +76,12 @@ class Invoker:
             self._stats.retries += 1
             _log.warning(
                 "handler failed, trying again",
-                **identity(job, task.handler), attempt=attempt, delay=round(delay, 3), error=repr(error),
+                **identity(job, task.handler), attempt=attempt, delay=round(delay, 3), error=said(error),
             )  # fmt: skip
             await self._wait(job, delay)
             attempt += 1
 
-    async def _attempt(self, job: Job, task: Task, attempt: int) -> tuple[Exception | None, Stage]:
+    async def _attempt(self, job: Job, task: Task, attempt: int) -> tuple[BaseException | None, Stage]:
         """One call. Returns what went wrong and where, or None."""
         session = Session(self._unit, job)
         stage: Stage = "handle"
@@ -91,18 +91,21 @@ class Invoker:
             records = self._records(job, task.handler, result)
             if job.partition.gone:
                 raise AbandonedError
+            if self._unit.is_pending(task.inbox_key):  # a copy of this event in another partition was faster
+                await session.undo()
+                self._stats.duplicates += 1
+                return None, stage
             await session.keep()
             self._unit.add(job.partition, records, task.inbox_key)
             self._stats.handled += 1
             self._stats.emitted += len(records)
         except StoreUnavailableError:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever a handler raises is its retry policy's business
+        except BaseException as error:  # whatever a handler raises is its retry policy's business
             await session.undo()
+            if _ends_more_than_the_handler(error):
+                raise
             return error, stage
-        except BaseException:
-            await session.undo()
-            raise
         else:
             return None, stage
         finally:
@@ -120,7 +123,7 @@ class Invoker:
                 arguments = (job.event, SyncContext(job, handler, attempt, self._state, sync_database))
         if handler.is_async:
             return await handler.function(*arguments)
-        call = functools.partial(contextvars.copy_context().run, handler.function, *arguments)
+        call = functools.partial(contextvars.copy_context().run, _in_thread, handler, arguments)
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
     # --- what it returned -----------------------------------------------------------------------------------------
@@ -151,7 +154,7 @@ class Invoker:
 
     # --- failures -------------------------------------------------------------------------------------------------
 
-    def _give_up(self, job: Job, handler: Handler, error: Exception, stage: Stage, attempts: int) -> None:
+    def _give_up(self, job: Job, handler: Handler, error: BaseException, stage: Stage, attempts: int) -> None:
         if job.partition.gone:
             raise AbandonedError
         failed = Failed(
@@ -166,7 +169,7 @@ class Invoker:
         self._stats.dead_letters += 1
         _log.error(
             "handler gave up, record goes to the dead letters",
-            **identity(job, handler), stage=stage, attempts=attempts, error=repr(error),
+            **identity(job, handler), stage=stage, attempts=attempts, error=said(error),
             exc_info=error if not isinstance(error, ChoreoError) else None,
         )  # fmt: skip
 
@@ -185,6 +188,20 @@ class Invoker:
             sleeping.cancel()
         if job.partition.leaving.is_set():
             raise AbandonedError
+
+
+def _ends_more_than_the_handler(error: BaseException) -> bool:
+    if isinstance(error, asyncio.CancelledError):  # unless somebody cancelled what the handler was waiting for
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
+    return isinstance(error, (AbandonedError, KeyboardInterrupt, SystemExit, GeneratorExit))
+
+
+def _in_thread(handler: Handler, arguments: tuple[Any, ...]) -> Any:
+    try:
+        return handler.function(*arguments)
+    except StopIteration as error:  # a future cannot hold one
+        raise RuntimeError(f"handler {handler} raised StopIteration") from error
 
 
 def _emitted(handler: Handler, result: Any) -> list[Event]:
@@ -222,9 +239,9 @@ def check_size(record: NewRecord, max_bytes: int) -> None:
     """Refuse a record that the log would refuse, before it stands in an outbox.
 
     Raises:
-        RecordTooLargeError: its value is larger than the limit.
+        RecordTooLargeError: key, value and headers together are larger than the limit.
     """
-    size = len(record.value or b"")
+    size = size_of(record.key, record.value, record.headers)
     if size > max_bytes:
         raise RecordTooLargeError(
             f"an event for topic {record.topic!r} takes {size} bytes, and the limit is {max_bytes}",

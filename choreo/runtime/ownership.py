@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
 
 import structlog
 
@@ -20,6 +21,10 @@ from choreo.store.port import OutboxRow, Progress
 
 _log = structlog.get_logger("choreo.runtime")
 _RETRY_DELAY = 1.0
+_UNWIND = 2.0
+"""Seconds that a cancelled handler gets to unwind."""
+
+T = TypeVar("T")
 
 
 class Ownership:
@@ -35,6 +40,7 @@ class Ownership:
     Attributes:
         lock: held while partitions come, go, or are recovered.
         fenced: partitions that the group still counts as ours, but the store does not.
+        stopping: whether to give up where an answer would be waited for.
     """
 
     def __init__(
@@ -53,6 +59,7 @@ class Ownership:
     ) -> None:
         self.lock = asyncio.Lock()
         self.fenced: set[TopicPartition] = set()
+        self.stopping = False
         self._on_dropped = on_dropped
         self._service = service
         self._source = log
@@ -69,8 +76,8 @@ class Ownership:
     async def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
         """See `Listener.assigned`."""
         async with self.lock:
-            self.fenced.difference_update(partitions)
             starts = await self.take_over(partitions)
+            self.fenced.difference_update(partitions)
         _log.info("partitions assigned", service=self._service, partitions=_names(partitions))
         return starts
 
@@ -81,7 +88,7 @@ class Ownership:
             for partition in leaving:
                 partition.leaving.set()
             self._drop(leaving)
-            await self._let_finish(leaving)
+            await self.let_finish(leaving)
             await self._committer.flush(partitions)
             for partition in leaving:
                 partition.abandon()
@@ -99,17 +106,18 @@ class Ownership:
         going = set(leaving)
         self._on_dropped(self._lanes.drop(lambda job: job.partition in going))
 
-    async def _let_finish(self, leaving: Sequence[Partition]) -> None:
-        try:
-            async with asyncio.timeout(self._grace):
-                await asyncio.gather(*(partition.idle() for partition in leaving))
-        except TimeoutError:
+    # --- shared with recovery -------------------------------------------------------------------------------------
+
+    async def let_finish(self, leaving: Sequence[Partition]) -> None:
+        """Wait for running handlers. Those that outlive the grace are cancelled: one may hold the store's connection."""
+        if not await _all_idle(leaving, self._grace):
             _log.warning(
                 "handlers did not finish in time, their records are handled again by the next owner",
-                service=self._service, running=sum(partition.running for partition in leaving),
+                service=self._service, running=sum(len(partition.running) for partition in leaving),
             )  # fmt: skip
-
-    # --- shared with recovery -------------------------------------------------------------------------------------
+            for partition in leaving:
+                partition.interrupt()
+            await _all_idle(leaving, _UNWIND)
 
     def abandon_all(self) -> list[Partition]:
         """Give everything up at once: nothing under way counts any more. Returns what was owned."""
@@ -123,51 +131,67 @@ class Ownership:
     async def take_over(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """Become the owner in the store, publish what earlier owners left, and say where to read on.
 
-        Waits as long as the store gives no answer.
+        Waits as long as store or log give no answer.
         """
         if not partitions:
             return {}
-        progress, left = await self._progress(partitions)
+        progress, left = await self._answered(lambda: self._take(partitions))
         for row in left:
             self._publisher.put(row.row_id, outbox.unpack(row.payload))
-        starts = await self._starts(progress)
-        for at, known in progress.items():
+        first = await self._answered(lambda: self._source.beginning_offsets(partitions))
+        end = await self._answered(lambda: self._source.end_offsets(partitions))
+        starts = {}
+        for at, taken in progress.items():
+            known = self._checked(at, taken, first[at], end[at])
+            starts[at] = max(known.watermark, first[at])
             self._owned[at] = Partition(at, known)
         self._committer.catch_up({at: known.watermark for at, known in progress.items() if known.watermark > 0})
         return starts
 
-    async def _progress(
+    async def _take(
         self, partitions: Sequence[TopicPartition]
     ) -> tuple[dict[TopicPartition, Progress], list[OutboxRow]]:
         while True:
-            try:
-                await self._committer.flush(())
-                async with self._unit.lock:
-                    if self._unit.store.in_transaction:
-                        continue
+            await self._committer.flush(())
+            async with self._unit.lock:
+                if not self._unit.store.in_transaction:
                     return await self._unit.store.take_over(partitions)
-            except StoreError as error:
-                _log.error("the store gives no answer, waiting", service=self._service, error=str(error))
-            await self._clock.sleep(_RETRY_DELAY)
 
-    async def _starts(self, progress: Mapping[TopicPartition, Progress]) -> dict[TopicPartition, int]:
-        """Where to read on: the store's progress, or the oldest record the log still has."""
-        first = await self._first_kept(progress)
-        for at, known in progress.items():
-            if 0 <= known.watermark < first[at]:
-                _log.error(
-                    "records were removed from the log before this service had handled them",
-                    service=self._service, partition=_names([at]), first_missing=known.watermark, first_kept=first[at],
-                )  # fmt: skip
-        return {at: max(known.watermark, first[at]) for at, known in progress.items()}
-
-    async def _first_kept(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+    async def _answered(self, ask: Callable[[], Awaitable[T]]) -> T:
         while True:
             try:
-                return await self._source.beginning_offsets(partitions)
-            except LogUnavailableError as error:
-                _log.warning("the log gives no answer, waiting", service=self._service, error=str(error))
+                return await ask()
+            except (StoreError, LogUnavailableError) as error:
+                if self.stopping:
+                    raise
+                _log.error("no answer, waiting", service=self._service, error=str(error))
             await self._clock.sleep(_RETRY_DELAY)
+
+    def _checked(self, at: TopicPartition, known: Progress, first: int, end: int) -> Progress:
+        """The store's progress, unless it is of another log than the one that is there."""
+        if max((known.watermark - 1, *known.done)) >= end:
+            _log.error(
+                "the log ends before what this service has handled (made anew, or its end was lost); reading all it has",
+                service=self._service, partition=_names([at]), handled=known.watermark, end=end,
+            )  # fmt: skip
+            return known._replace(watermark=-1, done=())
+        if 0 <= known.watermark < first:
+            _log.error(
+                "records were removed from the log before this service had handled them",
+                service=self._service, partition=_names([at]), first_missing=known.watermark, first_kept=first,
+            )  # fmt: skip
+        return known
+
+
+async def _all_idle(partitions: Sequence[Partition], seconds: float) -> bool:
+    """Wait so long at most; whether none of their jobs is under way."""
+    try:
+        async with asyncio.timeout(seconds):
+            for partition in partitions:
+                await partition.idle()
+    except TimeoutError:
+        return False
+    return True
 
 
 def _names(partitions: Sequence[TopicPartition]) -> str:

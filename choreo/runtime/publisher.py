@@ -38,7 +38,9 @@ class Publisher:
         self.backlog = 0
 
     def put(self, row: int, records: list[NewRecord]) -> None:
-        """Publish these after everything put before."""
+        """Publish these after everything put before, unless this row is among that."""
+        if any(row == waiting for waiting, _ in self._waiting):
+            return
         self._waiting.append((row, records))
         self.backlog += len(records)
         self._drained.clear()

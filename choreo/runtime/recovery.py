@@ -6,9 +6,10 @@ import asyncio
 
 import structlog
 
-from choreo.errors import FencedError, StoreError
+from choreo.errors import FencedError, LogError, StoreError
 from choreo.log.port import Consumer, TopicPartition
 from choreo.runtime.clock import Clock
+from choreo.runtime.intake import Intake
 from choreo.runtime.ownership import Ownership
 from choreo.runtime.partitions import Partition
 from choreo.runtime.reader import Reader
@@ -16,6 +17,9 @@ from choreo.runtime.unit import UnitOfWork
 
 _log = structlog.get_logger("choreo.runtime")
 _FIRST_DELAY, _MAX_DELAY = 0.05, 10.0
+_FENCED_PATIENCE = 60.0
+"""Seconds after which the group should know who owns a partition that another instance has fenced us from: a little
+more than Kafka's default `session.timeout.ms`."""
 _CALM = 30.0
 """Seconds without a failure after which the delay starts small again."""
 
@@ -34,10 +38,11 @@ class Recovery:
         self._consumer: Consumer
         self._reader: Reader
         self._ownership: Ownership
+        self._intake: Intake
 
-    def connect(self, consumer: Consumer, reader: Reader, ownership: Ownership) -> None:
+    def connect(self, consumer: Consumer, reader: Reader, ownership: Ownership, intake: Intake) -> None:
         """Name the parts it works on; they in turn report to it, so they are made after it."""
-        self._consumer, self._reader, self._ownership = consumer, reader, ownership
+        self._consumer, self._reader, self._ownership, self._intake = consumer, reader, ownership, intake
 
     def fail(self, error: Exception) -> None:
         """Something failed outside the handlers' own code. Nothing under way counts from this moment on."""
@@ -49,6 +54,7 @@ class Recovery:
         else:
             _log.error("transaction failed, records under way are handled again", service=self._service, exc_info=error)
         self._given_up += self._ownership.abandon_all()
+        self._intake.forget_all()
         self._unit.forget()
         self._needed.set()
 
@@ -58,23 +64,35 @@ class Recovery:
             await self._needed.wait()
             await self._clock.sleep(self._next_delay())
             self._needed.clear()
-            async with self._ownership.lock:
-                await self._recover()
+            try:
+                async with self._ownership.lock:
+                    await self._recover()
+            except LogError as error:  # the group has moved on meanwhile, or the log is away
+                self.fail(error)
 
     async def _recover(self) -> None:
         await self._reader.stop()
+        given_up, self._given_up = [*self._given_up, *self._ownership.abandon_all()], []
         await self._unit.discard()
-        given_up, self._given_up = self._given_up, []
-        await asyncio.gather(*(partition.idle() for partition in given_up))
+        await self._ownership.let_finish(given_up)
         assigned = self._consumer.assignment
         fenced = self._ownership.fenced & assigned
-        # The group will take these away soon; taking them over again would only fence their rightful owner.
-        await self._consumer.pause(fenced)
+        if fenced:
+            # The group will take these away soon; taking them over again would only fence their rightful owner.
+            await self._consumer.pause(fenced)
+            asyncio.get_running_loop().call_later(_FENCED_PATIENCE, self._reclaim)
+        await self._consumer.resume(assigned - fenced)
         starts = await self._ownership.take_over(sorted(assigned - fenced))
         for at, offset in starts.items():
             await self._consumer.seek(at, offset)
         self._reader.start()
         _log.info("recovered", service=self._service, partitions=len(starts))
+
+    def _reclaim(self) -> None:
+        """Who fenced us was not the owner in the end if the group still counts on us."""
+        if left := self._ownership.fenced & self._consumer.assignment:
+            self._ownership.fenced.clear()
+            self.fail(StoreError(f"{len(left)} partitions of ours had been taken over", remedy="taking them back"))
 
     def _next_delay(self) -> float:
         now_ms = self._clock.now_ms()

@@ -60,7 +60,10 @@ async def running(
                 await instance.start()
             yield instances
         finally:
-            await asyncio.gather(*(instance.stop() for instance in instances.values()))
+            stopped = (instance.stop() for instance in instances.values())
+            for error in await asyncio.gather(*stopped, return_exceptions=True):
+                if error is not None:
+                    raise error
     finally:
         await registry.aclose()
 

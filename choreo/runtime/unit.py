@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from choreo.errors import ChoreoError
 from choreo.log.port import NewRecord, TopicPartition
 from choreo.runtime import outbox
 from choreo.runtime.partitions import AbandonedError, Job, Partition, Task
@@ -52,6 +53,7 @@ class UnitOfWork:
         self.lock = asyncio.Lock()
         self.changed = asyncio.Event()
         self._pending = Pending()
+        self._doomed = False
 
     def add(self, partition: Partition, records: Sequence[NewRecord], inbox_key: bytes | None = None) -> None:
         """A handler took effect, or (without a key) a dead letter stands for it.
@@ -74,6 +76,10 @@ class UnitOfWork:
             pending.keys.extend([task.inbox_key for task in tasks])
             pending.jobs += 1
             self.changed.set()
+
+    def is_pending(self, inbox_key: bytes) -> bool:
+        """Whether the running transaction has this effect already."""
+        return inbox_key in self._pending.inbox
 
     async def seen(self, tasks: Sequence[Task]) -> set[bytes]:
         """Which of these inbox keys are done, committed or pending."""
@@ -105,6 +111,7 @@ class UnitOfWork:
         """
         async with self.lock:
             self.changed.clear()
+            await self._clear()
             if self.is_empty:
                 return None
             pending, self._pending = self._pending, Pending()
@@ -125,14 +132,23 @@ class UnitOfWork:
         return Committed(pending.keys, pending.records, row, watermarks)
 
     def forget(self) -> None:
-        """Nothing that is pending counts, but for the ticks: those records are in the log whatever happens here."""
+        """Nothing that is pending counts, but for the ticks: those records are in the log whatever happens here.
+
+        What the open transaction holds is undone before anybody can commit it.
+        """
         self._pending = Pending(ticked=self._pending.ticked)
+        self._doomed = True
 
     async def discard(self) -> None:
         """Undo what is pending."""
         async with self.lock:
             self.forget()
+            await self._clear()
+
+    async def _clear(self) -> None:
+        if self._doomed:
             await self.store.rollback()
+            self._doomed = False
 
 
 class Session:
@@ -164,15 +180,33 @@ class Session:
         unit = self._unit
         await unit.lock.acquire()
         try:
-            if self._job.partition.gone:
-                raise AbandonedError
+            self.check()
             if not unit.store.in_transaction:
                 await unit.store.begin()
             await unit.store.savepoint()
+            if self.closed:  # meanwhile: nobody will call `leave` any more
+                await unit.store.rollback_to_savepoint()
+            self.check()
         except BaseException:
+            unit.changed.set()
             unit.lock.release()
             raise
         self.entered = True
+
+    def check(self) -> None:
+        """Whether the handler may use the connection.
+
+        Raises:
+            ChoreoError: it has ended; this is some task that it left behind.
+            AbandonedError: its partition is no longer ours.
+        """
+        if self.closed:
+            raise ChoreoError(
+                "ctx.db was used after its handler had ended",
+                remedy="await everything that uses ctx.db inside the handler",
+            )
+        if self._job.partition.gone:
+            raise AbandonedError
 
     async def keep(self) -> None:
         """The handler's writes stay. The connection is given back by `leave`, once its effects are added."""

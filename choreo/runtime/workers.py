@@ -57,7 +57,8 @@ class Workers:
 
     async def work(self) -> None:
         """One worker; runs until cancelled."""
-        lanes = self._lanes
+        lanes, worker = self._lanes, asyncio.current_task()
+        assert worker is not None  # noqa: S101 - a coroutine of the event loop runs in a task
         slice_end = monotonic() + _SLICE
         while True:
             if monotonic() > slice_end:
@@ -71,16 +72,21 @@ class Workers:
             lane, job = taken
             self.wake()
             partition = job.partition
-            partition.running += 1
+            partition.running.add(worker)
             try:
                 await self._run(job)
             except AbandonedError:
                 pass
+            except asyncio.CancelledError:
+                if not partition.interrupted or worker.cancelling() > 1:
+                    raise
             except Exception as error:  # noqa: BLE001 - the store failed, or we did: either way start over from it
                 self._on_failure(error)
             finally:
+                if partition.interrupted:
+                    worker.uncancel()
                 lanes.done(lane)
-                partition.end_job()
+                partition.end_job(worker)
 
     async def _rest(self) -> None:
         waiter = asyncio.get_running_loop().create_future()
