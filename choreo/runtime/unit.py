@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from choreo.errors import ChoreoError
+from choreo.errors import ChoreoError, StoreUnavailableError
 from choreo.log.port import NewRecord, TopicPartition
 from choreo.runtime import outbox
 from choreo.runtime.partitions import AbandonedError, Job, Partition, Task
@@ -199,6 +199,7 @@ class Session:
         Raises:
             ChoreoError: it has ended; this is some task that it left behind.
             AbandonedError: its partition is no longer ours.
+            StoreUnavailableError: the store has rolled back after an error; going on would write outside a transaction.
         """
         if self.closed:
             raise ChoreoError(
@@ -207,6 +208,8 @@ class Session:
             )
         if self._job.partition.gone:
             raise AbandonedError
+        if self.entered and not self._unit.store.in_transaction:
+            raise StoreUnavailableError("the store has lost its transaction", remedy="see the error before this one")
 
     async def keep(self) -> None:
         """The handler's writes stay. The connection is given back by `leave`, once its effects are added."""

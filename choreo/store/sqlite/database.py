@@ -56,7 +56,6 @@ class SqliteDatabase:
 
         Raises:
             StoreError: it would end or nest the transaction that other handlers' effects are in too.
-            StoreUnavailableError: SQLite has rolled the transaction back.
         """
         control = _TRANSACTION_CONTROL.match(sql)
         if control:
@@ -65,7 +64,6 @@ class SqliteDatabase:
                 why="the transaction is shared with the inbox, the outbox and other handlers",
                 remedy="leave it to choreo: what a handler wrote is undone when it raises",
             )
-        require_transaction(self._connection, self._path)
         return self._connection
 
     async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
@@ -88,17 +86,3 @@ class SqliteDatabase:
         """See `Database.fetch_all`."""
         with passing(self._path):
             return self._ready(sql).execute(sql, parameters).fetchall()
-
-
-def require_transaction(connection: sqlite3.Connection, path: Path) -> None:
-    """Refuse to go on in autocommit after SQLite has rolled the transaction back (disk full, a failed write).
-
-    Raises:
-        StoreUnavailableError: there is no transaction.
-    """
-    if not connection.in_transaction:
-        raise StoreUnavailableError(
-            f"the store {path} has lost its transaction",
-            why="SQLite rolled it back after an error",
-            remedy="see the error before this one; the events are handled again",
-        )

@@ -21,7 +21,7 @@ from choreo.log.port import TopicPartition
 from choreo.store import ranges
 from choreo.store.port import Effects, OutboxRow, Progress
 from choreo.store.sql import load_migrations, load_queries
-from choreo.store.sqlite.database import SqliteDatabase, passing, require_transaction
+from choreo.store.sqlite.database import SqliteDatabase, passing
 
 _PACKAGE = "choreo.store.sqlite"
 _Q = load_queries(_PACKAGE)
@@ -252,7 +252,6 @@ class SqliteStore:
 
     def _execute(self, sql: str) -> None:
         with passing(self._path):
-            require_transaction(self._writer, self._path)
             self._writer.execute(sql)
 
     async def commit(self, effects: Effects) -> int | None:

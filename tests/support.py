@@ -1,0 +1,31 @@
+"""Waiting for a condition, and the small helpers that many tests share."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+PATIENCE = 15.0
+"""Seconds after which a condition counts as never true; far more than any of them takes."""
+
+
+async def eventually(condition: Callable[[], Any | Awaitable[Any]], what: Callable[[], Any] | str = "") -> Any:
+    """Wait until the condition holds; returns what it returned.
+
+    Args:
+        condition: asked again and again; an exception it raises ends the wait at once.
+        what: told when it never holds: text, or a call that says how things stand.
+    """
+    deadline = asyncio.get_running_loop().time() + PATIENCE
+    while True:
+        found = condition()
+        if inspect.isawaitable(found):
+            found = await found
+        if found:
+            return found
+        if asyncio.get_running_loop().time() > deadline:
+            told = what() if callable(what) else what or inspect.getsource(condition).strip()
+            raise AssertionError(f"never true: {told}")
+        await asyncio.sleep(0.005)
