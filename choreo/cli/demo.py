@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -88,10 +90,11 @@ def _show(result: Result, settings: Settings, console: Console) -> None:
     for finding in result.findings:
         console.print(f"  {finding}", markup=False)
     console.print("\n[bold]Where to look next[/]")
+    choreo = "choreo" if shutil.which("choreo") else sys.argv[0]
     elsewhere = "" if Path(settings.registry) == Path("schemas").absolute() else f" --registry {settings.registry}"
     for command, meaning in (
-        (f"choreo topics tail orders --log {settings.log}{elsewhere}", "the events as they lie in the log"),
-        ("choreo graph services.shop", "who reacts to what, read from the services' own code"),
+        (f"{choreo} topics tail orders --log {settings.log}{elsewhere}", "the events as they lie in the log"),
+        (f"{choreo} graph services.shop", "who reacts to what, read from the services' own code"),
         (f"sqlite3 {settings.store_of('orders', None)[10:]} 'SELECT * FROM orders LIMIT 5'", "a service's own books"),
     ):
         console.print(f"  [dim]# {meaning}[/]")
