@@ -21,8 +21,9 @@ from choreo.events import Event, Metadata, key_of
 from choreo.log.port import Headers, NewRecord, Record
 from choreo.wire import envelope
 from choreo.wire.avro import identity, is_recursive, name_of, normal, without
+from choreo.wire.datum import MODEL, Convert
 from choreo.wire.registry import Registry
-from choreo.wire.schema import MODEL, Convert, default_of, plan_of
+from choreo.wire.schema import default_of, plan_of
 
 E = TypeVar("E", bound=Event)
 
@@ -171,13 +172,7 @@ class Codec:
             return _validated(record, event_class, _known_fields(event_class, data))
         plan = self._readers.get((schema_id, event_class)) or self._reader(record, schema_id, event_class)
         datum = _read(record, stream, plan.writer, plan.reader)
-        if plan.convert is None:
-            return _validated(record, event_class, datum)
-        try:
-            datum = plan.convert(datum)
-        except pydantic.ValidationError as error:
-            raise _invalid(record, event_class, error) from None
-        return _validated(record, event_class, datum)
+        return _validated(record, event_class, datum, plan.convert)
 
     def decode_any(self, record: Record) -> tuple[str, dict[str, Any]]:
         """The type name and the plain data of a record of any type, by its writer's schema alone.
@@ -243,12 +238,12 @@ def _opened(record: Record) -> tuple[int | str | None, BytesIO, Any]:
     """The writer's schema id and the Avro data; or no id, and data that came as JSON."""
     value = record.value
     if value is None:
-        raise DecodeError(f"record {envelope.place(record)} holds no event", why="its value is null, a tombstone")
+        raise envelope.unreadable(record, "its value is null, a tombstone")
     for name, header in record.headers:
         if name == GUID_HEADER:
             schema_id, _ = _schema_id(header)
             if schema_id is None:
-                raise DecodeError(f"record {envelope.place(record)} has an invalid header {GUID_HEADER}")
+                raise envelope.unreadable(record, f"its header {GUID_HEADER} is no schema id")
             return schema_id, BytesIO(value), None
     schema_id, size = _schema_id(value)
     if schema_id is None:
@@ -272,25 +267,26 @@ def _schema_id(framing: bytes) -> tuple[int | str | None, int]:
 def _read(record: Record, stream: BytesIO, writer: _Schema, reader: Any) -> Any:
     if writer.limit < len(record.value or b""):
         why = f"its schema is recursive, and values of such schemas are read up to {_DEEPEST} bytes"
-        raise DecodeError(f"record {envelope.place(record)} cannot be read", why=why)
+        raise envelope.unreadable(record, why)
     try:
         datum = fastavro.schemaless_reader(stream, writer.parsed, reader)
     except _BROKEN as error:
         why = f"its value does not suit schema {name_of(writer.raw)}, {type(error).__name__}: {error}"
-        raise DecodeError(f"record {envelope.place(record)} cannot be read", why=why) from None
+        raise envelope.unreadable(record, why) from None
     if stream.read(1):
-        why = f"bytes are left after its {name_of(writer.raw)}"
-        raise DecodeError(f"record {envelope.place(record)} cannot be read", why=why)
+        raise envelope.unreadable(record, f"bytes are left after its {name_of(writer.raw)}")
     return datum
 
 
-def _validated(record: Record, event_class: type[E], datum: Any) -> E:
+def _validated(record: Record, event_class: type[E], datum: Any, convert: Convert | None = None) -> E:
     try:
-        return event_class.model_validate(datum)
+        return event_class.model_validate(convert(datum) if convert else datum)
     except pydantic.ValidationError as error:
-        raise _invalid(record, event_class, error) from None
+        faults = error.errors(include_url=False, include_input=False, include_context=False)
+        why = "; ".join(f"field {'.'.join(map(str, one['loc'])) or '(all)'}: {one['msg']}" for one in faults[:3])
     except _BROKEN as error:  # a validator of the class may raise what it likes
-        raise _undecodable(record, event_class, f"{type(error).__name__}: {error}") from None
+        why = f"{type(error).__name__}: {error}"
+    raise _undecodable(record, event_class, why)
 
 
 def _known_fields(event_class: type[Event], data: Any) -> Any:
@@ -298,12 +294,6 @@ def _known_fields(event_class: type[Event], data: Any) -> Any:
     if not isinstance(data, dict):
         return data
     return {name: value for name, value in data.items() if name in event_class.model_fields}
-
-
-def _invalid(record: Record, event_class: type[Event], error: pydantic.ValidationError) -> DecodeError:
-    faults = error.errors(include_url=False, include_input=False, include_context=False)
-    why = "; ".join(f"field {'.'.join(map(str, fault['loc'])) or '(all)'}: {fault['msg']}" for fault in faults[:3])
-    return _undecodable(record, event_class, why)
 
 
 def _undecodable(record: Record, event_class: type[Event], why: str) -> DecodeError:
@@ -323,17 +313,10 @@ def _misfit(datum: Any, path: str) -> str:
     """The path of a value that its class allows and Avro does not: a long beyond 64 bits, half a surrogate pair."""
     if isinstance(datum, dict):
         found = (_misfit(value, f"{path}.{name}" if path else name) for name, value in datum.items())
-        return next(filter(None, found), "")
-    if isinstance(datum, (list, tuple)):
-        return next(filter(None, (_misfit(value, path) for value in datum)), "")
-    if isinstance(datum, str):
-        return path if not _is_unicode(datum) else ""
-    return path if isinstance(datum, int) and not -(2**63) <= datum < 2**63 else ""
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    elif isinstance(datum, (list, tuple)):
+        found = (_misfit(value, path) for value in datum)
+    else:
+        broken = isinstance(datum, str) and datum.encode(errors="ignore").decode() != datum
+        large = isinstance(datum, int) and not -(2**63) <= datum < 2**63
+        return path if broken or large else ""
+    return next(filter(None, found), "")

@@ -86,12 +86,17 @@ def read(record: Record) -> Metadata:
             tracestate.decode() if tracestate else None,
         )
     except UnicodeDecodeError:
-        raise _unreadable(record, f"{_invalid_part(record)} is no UTF-8") from None
+        raise unreadable(record, f"{_invalid_part(record)} is no UTF-8") from None
 
 
 def place(record: Record) -> str:
     """Where a record lies, for messages: topic/partition/offset."""
     return f"{record.topic}/{record.partition}/{record.offset}"
+
+
+def unreadable(record: Record, why: str) -> DecodeError:
+    """The error for a record that will never be an event, whatever class it is read as."""
+    return DecodeError(f"record {place(record)} cannot be read", why=why)
 
 
 def foreign_data(record: Record) -> Any:
@@ -108,19 +113,19 @@ def foreign_data(record: Record) -> Any:
         try:
             return base64.b64decode(document["data_base64"], validate=True)
         except (TypeError, ValueError) as error:
-            raise _unreadable(record, f"data_base64 is no base64, {error}") from None
+            raise unreadable(record, f"data_base64 is no base64, {error}") from None
     if content_type == b"application/json" or content_type.endswith(b"+json"):
         return _json(record)
-    raise _unreadable(record, "its value has no Confluent framing and its content type names no JSON")
+    raise unreadable(record, "its value has no Confluent framing and its content type names no JSON")
 
 
 def _document(record: Record) -> dict[str, Any]:
     content_type = dict(record.headers)["content-type"]
     if content_type.partition(b";")[0].strip() != _STRUCTURED_JSON:
-        raise _unreadable(record, f"{content_type!r} is not application/cloudevents+json, the one event format read")
+        raise unreadable(record, f"{content_type!r} is not application/cloudevents+json, the one event format read")
     document = _json(record)
     if not isinstance(document, dict):
-        raise _unreadable(record, "its CloudEvents document is no JSON object")
+        raise unreadable(record, "its CloudEvents document is no JSON object")
     return document
 
 
@@ -128,7 +133,7 @@ def _json(record: Record) -> Any:
     try:
         return json.loads(record.value or b"")
     except (ValueError, RecursionError) as error:
-        raise _unreadable(record, f"its value is no JSON, {error}") from None
+        raise unreadable(record, f"its value is no JSON, {error}") from None
 
 
 def _of_document(record: Record) -> Metadata:
@@ -137,14 +142,14 @@ def _of_document(record: Record) -> Metadata:
     def attribute(name: str) -> str | None:
         value = document.get(name)
         if value is not None and not isinstance(value, str):
-            raise _unreadable(record, f"the CloudEvents attribute {name} is no text")
+            raise unreadable(record, f"the CloudEvents attribute {name} is no text")
         return value or None
 
     headers = dict(record.headers)
     try:
         trace = [headers[name].decode() if name in headers else None for name in ("traceparent", "tracestate")]
     except UnicodeDecodeError:
-        raise _unreadable(record, f"{_invalid_part(record)} is no UTF-8") from None
+        raise unreadable(record, f"{_invalid_part(record)} is no UTF-8") from None
     event_id = attribute("id") or _id_of(record)
     return Metadata(
         event_id,
@@ -171,15 +176,10 @@ def _time_of(record: Record) -> str:
 
 
 def _invalid_part(record: Record) -> str:
-    parts = [("its key", record.key or b""), *((f"its header {name}", value) for name, value in record.headers)]
-    for part, value in parts:
+    parts = {f"its header {name}": value for name, value in record.headers if name in _TEXT}
+    for part, value in {"its key": record.key or b"", **parts}.items():
         try:
             value.decode()
         except UnicodeDecodeError:
-            if part == "its key" or part.removeprefix("its header ") in _TEXT:
-                return part
-    return "a header"
-
-
-def _unreadable(record: Record, why: str) -> DecodeError:
-    return DecodeError(f"record {place(record)} cannot be read", why=why)
+            return part
+    return "it"

@@ -112,7 +112,7 @@ def test_an_event_gives_the_same_bytes_each_time(event):
         ({"octets": "x"}, "field octets is a str, not a bytes"),
         ({"words": "ab"}, "field words is a str, not a tuple"),
         ({"words": ("a", 1)}, r"field words\[\] is a int, not a str"),
-        ({"numbers": {1: 1}}, "field numbers is a dict"),
+        ({"numbers": {1: 1}}, "field numbers is no dict with str keys"),
         ({"at": dt.datetime(2020, 1, 1)}, "field at is a datetime without a time zone .give it a zone"),  # noqa: DTZ001
         ({"maybe_at": dt.datetime(2020, 1, 1)}, "field maybe_at is a datetime without"),  # noqa: DTZ001
         ({"at": dt.date(2020, 1, 1)}, "field at is a date, not a datetime"),
