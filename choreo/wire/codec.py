@@ -280,7 +280,8 @@ def _read(record: Record, stream: BytesIO, writer: _Schema, reader: Any) -> Any:
 
 def _validated(record: Record, event_class: type[E], datum: Any, convert: Convert | None = None) -> E:
     try:
-        return event_class.model_validate(convert(datum) if convert else datum)
+        # Strict classes would refuse a list for a tuple and a symbol for an Enum, which is how Avro data looks.
+        return event_class.model_validate(convert(datum) if convert else datum, strict=False)
     except pydantic.ValidationError as error:
         faults = error.errors(include_url=False, include_input=False, include_context=False)
         why = "; ".join(f"field {'.'.join(map(str, one['loc'])) or '(all)'}: {one['msg']}" for one in faults[:3])

@@ -209,7 +209,7 @@ def union(branches: Sequence[WireType], place: Place, *, nullable: bool) -> Wire
     def read(datum: Any) -> Any:
         if type(datum) is dict and MODEL in datum:
             model = datum[MODEL]
-            return model.model_validate(models[model](datum))
+            return model.model_validate(models[model](datum), strict=False)
         convert = plain.get(type(datum))
         return convert(datum) if convert else datum
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ConfigDict
 
 from choreo.errors import EncodeError
 from choreo.events import Event
@@ -184,6 +185,17 @@ async def test_alike_models_of_a_union_are_told_apart_even_when_only_the_reader_
         how: Card | Cash
 
     assert (await rewritten(PaidByCash(id="1", how=Cash(number="5")), Paid)).how == Cash(number="5")
+
+
+async def test_strict_classes_can_be_read():
+    class Strict(Event, topic="t", key="id"):
+        model_config = ConfigDict(strict=True)
+        id: str
+        words: tuple[str, ...]
+        size: Size
+
+    event = Strict(id="1", words=("a",), size=Size.LARGE)
+    assert await rewritten(event, Strict) == event
 
 
 def sample() -> Everything:
