@@ -47,8 +47,10 @@ class KafkaConsumer:
         """Commit for the group."""
         if self._group is None:
             raise LogError("a reader without a group cannot commit", remedy="name a group")
+        if not offsets:
+            return None
         deadline = time.monotonic() + _REBALANCE_WAIT
-        while offsets:
+        while True:
             try:
                 return await self._owner.commit(dict(offsets))
             except RebalancingError:

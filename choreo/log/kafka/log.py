@@ -20,12 +20,14 @@ from choreo.log.kafka.errors import as_choreo, explained
 from choreo.log.kafka.owner import Owner
 from choreo.log.kafka.partitions import ours, theirs
 from choreo.log.kafka.producer import KafkaProducer
+from choreo.log.kafka.transactions import TransactionalProducer
 from choreo.log.port import Capabilities, Listener, Start, Topic, TopicPartition
 
 T = TypeVar("T")
 
 CONNECT_WAIT = 10.0
 REQUEST_WAIT = 15.0
+_EARLIEST, _LATEST = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call] # theirs is untyped
 _INTERNAL = {"__consumer_offsets", "__transaction_state", "__share_group_state", "__cluster_metadata"}
 
 
@@ -111,10 +113,13 @@ class KafkaLog:
             if topic.name not in existing
         ]
         created = await self._blocking(lambda: self._create(missing)) if missing else []
-        deadline = time.monotonic() + REQUEST_WAIT
-        while set(created) - (await self.topics()).keys() and time.monotonic() < deadline:
-            await asyncio.sleep(0.05)
+        await self._blocking(lambda: self._wait_for(set(created)))
         return created
+
+    def _wait_for(self, topics: set[str]) -> None:
+        deadline = time.monotonic() + REQUEST_WAIT
+        while topics - self._admin.list_topics(timeout=REQUEST_WAIT).topics.keys() and time.monotonic() < deadline:
+            time.sleep(0.02)
 
     def _create(self, topics: list[NewTopic]) -> list[str]:
         created = []
@@ -140,7 +145,7 @@ class KafkaLog:
 
     async def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """The first offset still kept."""
-        return await self._blocking(lambda: self._offsets(partitions, OffsetSpec.earliest()))
+        return await self._blocking(lambda: self._offsets(partitions, _EARLIEST))
 
     async def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """The last stable offset."""
@@ -153,7 +158,7 @@ class KafkaLog:
         return found | (await self.end_offsets([partition for partition, offset in found.items() if offset < 0]))
 
     def _ends(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        return self._offsets(partitions, OffsetSpec.latest())
+        return self._offsets(partitions, _LATEST)
 
     def _offsets(self, partitions: Iterable[TopicPartition], spec: OffsetSpec) -> dict[TopicPartition, int]:
         """One request per broker, however many partitions. Blocking."""
@@ -208,7 +213,8 @@ class KafkaLog:
     def producer(self, *, transactional_id: str | None = None) -> KafkaProducer:
         """An idempotent producer, or a transactional one."""
         conf = client_settings.for_producer(self._hosts, self._settings, transactional_id)
-        producer = _made(lambda: KafkaProducer(conf, self._who, self._limit_of))
+        kind = TransactionalProducer if transactional_id else KafkaProducer
+        producer = _made(lambda: kind(conf, self._who, self._limit_of))
         self._opened.append(producer)
         return producer
 

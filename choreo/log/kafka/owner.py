@@ -29,7 +29,9 @@ from choreo.log.port import Listener, Record, TopicPartition
 T = TypeVar("T")
 
 BATCH = 500
-POLL = 0.01  # seconds; while nothing comes a command waits this long at most
+POLL = 0.02  # seconds; while nothing comes a command waits this long at most,
+BRISK = 0.001  # and this long
+EXPECTING = 0.1  # while others came so recently
 STALL = 0.5  # nobody takes records for so long: pause, which throws away what librdkafka has prefetched
 GRACE = 2.0  # a topic may be unknown for so long after its creation
 REFRESH = 30.0  # how often a reader without a group looks for new partitions
@@ -71,6 +73,7 @@ class Owner:
         self._commands: deque[tuple[Callable[[], None], Future[Any]]] = deque()
         self._signal = threading.Event()  # wakes the thread: a command, room in the buffer, a listener's answer
         self._closing = False
+        self._brisk_until = 0.0
         self._full_since: float | None = None
         self._missing: set[str] = set()
         self._next_check = 0.0
@@ -138,12 +141,15 @@ class Owner:
         if self.partitions.stalled:
             if not self.buffer.filled(0.5):
                 self._stall(False)
-            self._fetch(POLL)
+            self._fetch(self._patience())
         elif self.buffer.filled(1):
             self._wait_for_room()
         else:
             self._full_since = None
-            self._fetch(POLL)
+            self._fetch(self._patience())
+
+    def _patience(self) -> float:
+        return BRISK if time.monotonic() < self._brisk_until else POLL
 
     def _wait_for_room(self) -> None:
         """While the stall is short only wait, then pause everything and go on polling."""
@@ -196,6 +202,7 @@ class Owner:
     def _run_commands(self) -> None:
         while self._commands:
             command, future = self._commands.popleft()
+            self._brisk_until = time.monotonic() + EXPECTING
             if not future.set_running_or_notify_cancel():
                 continue
             try:

@@ -64,17 +64,18 @@ def callbacks(settings: dict[str, Any], on_error: Callable[[KafkaError], None]) 
 
 def _measure(statistics: str) -> None:
     """Set the gauges from one of librdkafka's statistics documents (STATISTICS.md of librdkafka)."""
-    from choreo.observe import metrics  # prometheus is loaded only where statistics are asked for
+    # Prometheus is loaded only where statistics are asked for.
+    from choreo.observe.metrics import kafka_broker_up, kafka_lag, kafka_queue, kafka_round_trip
 
     document = json.loads(statistics)
     client = document["client_id"]
-    metrics.kafka_queue.labels(client, document["type"]).set(document["replyq"] + document["msg_cnt"])
+    kafka_queue.labels(client, document["type"]).set(document["replyq"] + document["msg_cnt"])
     for broker in document["brokers"].values():
         if broker["nodeid"] >= 0:
-            metrics.kafka_broker_up.labels(client, broker["nodename"]).set(broker["state"] == "UP")
-            metrics.kafka_round_trip.labels(client, broker["nodename"]).set(broker["rtt"]["avg"] / 1e6)
+            kafka_broker_up.labels(client, broker["nodename"]).set(broker["state"] == "UP")
+            kafka_round_trip.labels(client, broker["nodename"]).set(broker["rtt"]["avg"] / 1e6)
     for topic in document["topics"].values():
         for partition in topic["partitions"].values():
             if partition["partition"] >= 0 and partition["consumer_lag"] >= 0:
-                lag = metrics.kafka_lag.labels(client, topic["topic"], str(partition["partition"]))
+                lag = kafka_lag.labels(client, topic["topic"], str(partition["partition"]))
                 lag.set(partition["consumer_lag"])

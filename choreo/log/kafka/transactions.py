@@ -1,0 +1,117 @@
+"""The transactional producer: records and a consumer's offsets, both or neither."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import confluent_kafka as ck
+
+from choreo.errors import ConfigurationError, NotOwnerError
+from choreo.log.kafka.consumer import KafkaConsumer
+from choreo.log.kafka.errors import explained
+from choreo.log.kafka.producer import PATIENCE, Client, Failure, KafkaProducer, Report, full, send
+from choreo.log.port import Consumer, NewRecord, TopicPartition
+
+
+class TransactionalProducer(KafkaProducer):
+    """A producer with a transactional id; all its appends are atomic, and done one after the other by its thread."""
+
+    _ready: Client | None = None  # the client that has its transactional id registered
+    _fenced: NotOwnerError | None = None
+
+    async def append(self, records: Sequence[NewRecord]) -> None:
+        """A transaction of records only."""
+        await self.append_atomically(records)
+
+    async def append_atomically(
+        self,
+        records: Sequence[NewRecord],
+        offsets: Mapping[TopicPartition, int] | None = None,
+        consumer: Consumer | None = None,
+    ) -> None:
+        """One transaction."""
+        group = None
+        if offsets:
+            if not isinstance(consumer, KafkaConsumer):
+                raise ConfigurationError("offsets are committed for no consumer", remedy="name one of the same log")
+            if offsets.keys() - consumer.assignment:
+                raise NotOwnerError("a transaction commits offsets of partitions its consumer does not own any more")
+            group = await consumer.group_metadata()
+        await self.in_thread(lambda: self._transact(records, offsets or {}, group))
+
+    def _transact(self, records: Sequence[NewRecord], offsets: Mapping[TopicPartition, int], group: Any) -> None:
+        if self._fenced is not None:
+            raise self._fenced
+        client = self.live()
+        failures: list[Failure] = []
+        try:
+            self._run(
+                client, records, failures, [ck.TopicPartition(*key, offset) for key, offset in offsets.items()], group
+            )
+        except BufferError:
+            self._abort(client)
+            raise full() from None
+        except ck.KafkaException as error:
+            raise self._undone(client, error.args[0], failures) from error
+
+    def _run(
+        self,
+        client: Client,
+        records: Sequence[NewRecord],
+        failures: list[Failure],
+        offsets: list[ck.TopicPartition],
+        group: Any,
+    ) -> None:
+        producer, deadline = client.producer, time.monotonic() + PATIENCE
+
+        def report(error: ck.KafkaError | None, message: ck.Message) -> None:
+            if error is not None:
+                failures.append((error, message))
+
+        if self._ready is not client:
+            _repeat(producer.init_transactions, deadline)
+            self._ready = client
+        producer.begin_transaction()
+        for record in records:
+            _send_patiently(producer, record, report, deadline)
+        if offsets:
+            _repeat(lambda left: producer.send_offsets_to_transaction(offsets, group, left), deadline)
+        _repeat(producer.commit_transaction, deadline)
+
+    def _undone(self, client: Client, error: ck.KafkaError, failures: list[Failure]) -> Exception:
+        """Abort; the reason why."""
+        reason = explained(error, "transaction", self.who)
+        if isinstance(reason, NotOwnerError) and error.fatal():
+            self._fenced = reason
+            return reason
+        self._abort(client)
+        return (self.explained(failures) or reason) if failures else reason
+
+    def _abort(self, client: Client) -> None:
+        try:
+            _repeat(client.producer.abort_transaction, time.monotonic() + PATIENCE)
+        except ck.KafkaException:
+            client.fatal = True  # a new client of the same id has the broker end this transaction
+
+
+def _send_patiently(producer: ck.Producer, record: NewRecord, report: Report, deadline: float) -> None:
+    while True:
+        try:
+            return send(producer, record, report)
+        except BufferError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
+def _repeat(step: Callable[[float], None], deadline: float) -> None:
+    """A step of a transaction, taken again while the client says so."""
+    while True:
+        try:
+            return step(max(1.0, deadline - time.monotonic()))
+        except ck.KafkaException as error:
+            if not error.args[0].retriable() or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
