@@ -36,6 +36,7 @@ class World:
     command: Sequence[str] = ()
     make_topic: Callable[[str], None] | None = None
     _closing: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    _filler: Producer | None = None
 
     async def topic(self, partitions: int = 4, **settings: str) -> str:
         """A new topic."""
@@ -68,7 +69,8 @@ class World:
     async def fill(self, topic: str, count: int, partition: int = 0) -> list[bytes]:
         """Append numbered records to one partition; returns their values."""
         values = [b"%d" % n for n in range(count)]
-        await self.producer().append([record(topic, value=value, partition=partition) for value in values])
+        self._filler = self._filler or self.producer()  # one for all: Kafka's producers take their time to start
+        await self._filler.append([record(topic, value=value, partition=partition) for value in values])
         return values
 
     async def close(self) -> None:
