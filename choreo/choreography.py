@@ -177,7 +177,7 @@ class Choreography:
 
     def to_text(self) -> str:
         """The graph for reading: each event, causes before effects, and below it who reacts and what that emits."""
-        lines = [f"{len(self.services)} services, {len(self.handlers)} handlers, {len(self.events)} events"]
+        lines = [f"services: {len(self.services)}, handlers: {len(self.handlers)}, events: {len(self.events)}"]
         for event in self._causes_first():
             notes = [f"topic {event.topic}", f"key {event.key}"]
             notes += ["failure"] * event.failure + ["from outside"] * (not event.emitted_by)

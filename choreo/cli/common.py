@@ -71,7 +71,11 @@ def run_async(work: Coroutine[Any, Any, T], *, log_level: str = "warning") -> T:
     """Run to the end, with logs on standard error, so that standard output holds the command's result alone."""
     from choreo.observe.logs import configure_logging
 
-    configure_logging(level=log_level)
+    try:
+        configure_logging(level=log_level)
+    except ConfigurationError:
+        work.close()
+        raise
     return asyncio.run(work)
 
 

@@ -50,14 +50,15 @@ def event_classes(targets: Sequence[str]) -> list[type[Event]]:
     found: list[type[Event]] = []
     for target in _required(targets):
         module = _module(target)
-        found += [value for value in vars(module).values() if is_event_class(value)]
         services = _services(target) if ":" in target else _of_module(module)
-        found += [event for service in services for event in service.event_classes]
-        if not found:
+        own = [value for value in vars(module).values() if is_event_class(value)]
+        own += [event for service in services for event in service.event_classes]
+        if not own:
             raise ConfigurationError(
                 f"module {module.__name__!r} has neither events nor services",
                 remedy="name the module that defines them",
             )
+        found += own
     return _unique(found)
 
 

@@ -36,10 +36,7 @@ _SHOWN = 20
 def publish(
     type_name: Annotated[str, typer.Argument(metavar="TYPE", help="The event's type name.")],
     text: Annotated[str | None, typer.Option("--json", metavar="JSON", help="One event's fields.")] = None,
-    file: Annotated[
-        Path | None,
-        typer.Option(exists=True, dir_okay=False, allow_dash=True, help="Events, one a line; - is standard input."),
-    ] = None,
+    file: Annotated[str | None, typer.Option(metavar="PATH", help="Events, one a line; - is standard input.")] = None,
     modules: Annotated[
         list[str] | None, typer.Option("--module", "-m", help="Where its class is; CHOREO_MODULES unless given.")
     ] = None,
@@ -59,7 +56,7 @@ def publish(
     if (text is None) == (file is None):
         raise ConfigurationError("no event is given, or two", remedy="give either --json '{...}' or --file PATH")
     cls = _class(type_name, named(modules or []))
-    with io.BytesIO(text.encode().replace(b"\n", b" ")) if text is not None else _opened(file) as lines:
+    with io.BytesIO(text.encode().replace(b"\n", b" ")) if text is not None else _opened(file or "-") as lines:
         valid, invalid = _check(cls, lines)
         if invalid and not skip_invalid:
             raise ChoreoError(f"{invalid} of {valid + invalid} events are not valid, so nothing is published")
@@ -80,10 +77,13 @@ def _class(type_name: str, modules: list[str]) -> type[Event]:
     raise ConfigurationError(f"no event {type_name!r} in {', '.join(modules)}", remedy=remedy)
 
 
-def _opened(file: Path | None) -> IO[bytes]:
+def _opened(file: str) -> IO[bytes]:
     """The file; standard input is spooled, since it is read twice."""
-    if file is not None and str(file) != "-":
-        return file.open("rb")
+    if file != "-":
+        try:
+            return Path(file).open("rb")
+        except OSError as error:
+            raise ConfigurationError(f"{file} cannot be read", why=error.strerror or str(error)) from error
     spool: IO[bytes] = SpooledTemporaryFile(max_size=64_000_000)  # noqa: SIM115 - the caller closes it
     shutil.copyfileobj(sys.stdin.buffer, spool)
     return spool
@@ -110,7 +110,8 @@ def _check(cls: type[Event], lines: IO[bytes]) -> tuple[int, int]:
 
 def _faults(error: pydantic.ValidationError) -> str:
     faults = error.errors(include_url=False, include_input=False)
-    return "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'event'}: {fault['msg']}" for fault in faults)
+    text = "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'event'}: {fault['msg']}" for fault in faults)
+    return text.replace(" at line 1 column ", " at column ")  # pydantic counts lines in the event, not in the file
 
 
 def _events(cls: type[Event], lines: IO[bytes]) -> Iterator[Event]:
@@ -129,8 +130,9 @@ async def _publish(events: Iterator[Event], total: int, settings: Settings, corr
     from choreo.runtime.bus import connect
 
     done = 0
-    on_terminal = sys.stderr.isatty() and total > _CHUNK
-    with Progress(console=console(stderr=True), transient=True, disable=not on_terminal) as progress:
+    shown = sys.stderr.isatty() and total > _CHUNK
+    both = sys.stdout.isatty()  # then the ids are printed above the bar; else they must go to where stdout goes
+    with Progress(console=console(stderr=True), transient=True, disable=not shown, redirect_stdout=both) as progress:
         task = progress.add_task("publishing", total=total)
         try:
             async with connect(settings, source="choreo-cli") as bus:

@@ -149,8 +149,12 @@ async def until(reader: Consumer, ends: dict[TopicPartition, int]) -> AsyncItera
 
 
 def _last(rows: list[Row], last: int | None) -> list[Row]:
-    """The last rows by time; at the same time first events of sagas come first, dead letters last."""
-    rows.sort(key=lambda row: (row["time"], "dead_letter" in row, row.get("causation_id") is not None))
+    """The last rows by time; of one millisecond first events of sagas come first, dead letters last."""
+
+    def place(row: Row) -> tuple[Any, ...]:
+        return row["time"], "dead_letter" in row, row.get("causation_id") is not None, row.get("event_id") or ""
+
+    rows.sort(key=place)
     return rows if last is None else rows[max(0, len(rows) - last) :]
 
 

@@ -176,7 +176,7 @@ def test_mermaid_ids_differ_where_names_differ():
 def test_text_shows_causes_before_effects(graph):
     text = graph.to_text()
     assert text.startswith(
-        "3 services, 4 handlers, 5 events\n\nOrderPlaced (topic orders, key order_id, from outside)\n"
+        "services: 3, handlers: 4, events: 5\n\nOrderPlaced (topic orders, key order_id, from outside)\n"
     )
     assert "  payments.charge -> PaymentCharged | PaymentDeclined | nothing\n" in text
     assert "  ship-ping.send_parcels -> several of shipping.ParcelSent | nothing\n" in text
