@@ -92,11 +92,12 @@ def _show(result: Result, settings: Settings, console: Console) -> None:
     console.print("\n[bold]Where to look next[/]")
     choreo = "choreo" if shutil.which("choreo") else sys.argv[0]
     elsewhere = "" if Path(settings.registry) == Path("schemas").absolute() else f" --registry {settings.registry}"
-    for command, meaning in (
-        (f"{choreo} topics tail orders --log {settings.log}{elsewhere}", "the events as they lie in the log"),
-        (f"{choreo} graph services.shop", "who reacts to what, read from the services' own code"),
-        (f"sqlite3 {settings.store_of('orders', None)[10:]} 'SELECT * FROM orders LIMIT 5'", "a service's own books"),
-    ):
+    commands = {
+        f"{choreo} topics tail orders --log {settings.log}{elsewhere}": "the events as they lie in the log",
+        f"{choreo} graph services.shop": "who reacts to what, read from the services' own code",
+        f"sqlite3 {settings.store_of('orders', None)[10:]} 'SELECT * FROM orders LIMIT 5'": "a service's own books",
+    }
+    for command, meaning in commands.items():
         console.print(f"  [dim]# {meaning}[/]")
         console.print(f"  {command}", markup=False)
 

@@ -54,7 +54,7 @@ class Trial(NamedTuple):
             return audit(stores, books)
 
 
-Try = Callable[[str], AbstractAsyncContextManager[Trial]]
+Try = Callable[..., AbstractAsyncContextManager[Trial]]
 
 
 @pytest.fixture
@@ -63,9 +63,9 @@ def trial(tmp_path: Path) -> Try:
     number = iter(range(100))
 
     @asynccontextmanager
-    async def start(url: str) -> AsyncIterator[Trial]:
+    async def start(url: str, registry: str = SCHEMAS) -> AsyncIterator[Trial]:
         folder = tmp_path / f"stores-{next(number)}"
-        settings = Settings(log=url, store=f"sqlite:///{folder}/{{service}}.db", registry=SCHEMAS, create_topics=True)
+        settings = Settings(log=url, store=f"sqlite:///{folder}/{{service}}.db", registry=registry, create_topics=True)
         folder.mkdir()
         async with open_log(url) as log:
             since = await begin(services, settings, log)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from choreo import Settings, connect
-from choreo.log import open_log
+from choreo.log import TopicPartition, open_log
 from services.shop import services
 from services.shop.audit import ended, open_stores
 from services.shop.model import books_of
 from services.shop.orders_generator import orders
 from services.shop.trial import begin, place, settle
 from tests.services.conftest import SCHEMAS
-from tests.services.processes import KAFKA, ShopService, processes
+from tests.services.processes import CHECKOUT, KAFKA, ShopService, processes
 
 ALL = [service.name for service in services]
 
@@ -56,3 +59,18 @@ async def until_both_have_partitions(two: list[ShopService]) -> None:
 
 def assigned(process: ShopService) -> bool:
     return any(line["event"] == "partitions assigned" and line["partitions"] for line in process.lines())
+
+
+async def test_orders_can_be_placed_from_a_shell(tmp_path: Path) -> None:
+    """What the container `place-orders` does."""
+    settings = Settings(log=f"sqlite:///{tmp_path}/log.db", registry=SCHEMAS)
+    command = [sys.executable, "-m", "services.shop.place", "--orders", "12", "--seed", "3"]
+    environment = {**os.environ, "CHOREO_LOG": settings.log, "CHOREO_REGISTRY": SCHEMAS}
+    done = await asyncio.to_thread(
+        subprocess.run, command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "placed 12 orders, o-3-00001 to o-3-00012\n"), done.stderr
+    async with open_log(settings.log) as log:
+        topic = (await log.topics())["orders"]
+        ends = await log.end_offsets(TopicPartition("orders", number) for number in range(topic.partitions))
+    assert sum(ends.values()) == 12

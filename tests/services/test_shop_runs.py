@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import urllib.request
 from collections import Counter
 from dataclasses import replace
 
@@ -49,6 +52,23 @@ async def test_a_second_trial_on_the_same_log_does_not_see_the_first(trial: Try,
         await shop.place(second)
         assert (await shop.settle(books_of(second))).findings == []
         assert set(shop.outcomes()) == {order.order_id for order in second}
+
+
+@pytest.mark.registry
+async def test_the_contracts_may_live_in_a_registry(
+    trial: Try, registry_url: str, placed: list[OrderPlaced], books: Books
+) -> None:
+    async with trial("memory://", registry=registry_url) as shop:
+        await shop.place(placed)
+        assert (await shop.settle(books)).findings == []
+    subjects = json.loads(await asyncio.to_thread(read, f"{registry_url}/subjects"))
+    assert {"orders-OrderPlaced", "inventory-StockReserved", "loyalty-PointsEarned"} <= set(subjects)
+
+
+def read(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - http, our own registry
+        content: bytes = answer.read()
+    return content
 
 
 async def test_failing_notifications_hurt_no_order(
