@@ -78,14 +78,16 @@ def _class(type_name: str, modules: list[str]) -> type[Event]:
 
 
 def _opened(file: str) -> IO[bytes]:
-    """The file; standard input is spooled, since it is read twice."""
-    if file != "-":
-        try:
-            return Path(file).open("rb")
-        except OSError as error:
-            raise ConfigurationError(f"{file} cannot be read", why=error.strerror or str(error)) from error
+    """The file, which is read twice: what cannot be (a pipe) is spooled."""
+    try:
+        stream: IO[bytes] = sys.stdin.buffer if file == "-" else Path(file).open("rb")
+    except OSError as error:
+        raise ConfigurationError(f"{file} cannot be read", why=error.strerror or str(error)) from error
+    if stream.seekable():
+        return stream
     spool: IO[bytes] = SpooledTemporaryFile(max_size=64_000_000)  # noqa: SIM115 - the caller closes it
-    shutil.copyfileobj(sys.stdin.buffer, spool)
+    with stream:
+        shutil.copyfileobj(stream, spool)
     return spool
 
 
@@ -145,5 +147,6 @@ async def _publish(events: Iterator[Event], total: int, settings: Settings, corr
                     done += len(chunk)
                     progress.update(task, completed=done)
         except ChoreoError:
-            print(f"{done} of {total} events were published before this", file=sys.stderr)
+            if done:
+                print(f"{done} of {total} events were published before this", file=sys.stderr)
             raise

@@ -1,6 +1,8 @@
 import io
 import json
+import os
 import sys
+import threading
 
 import pytest
 
@@ -39,6 +41,16 @@ def test_standard_input_and_modules_from_the_environment(cli, monkeypatch):
     ended = cli("publish", "OrderPlaced", "--file", "-", stdin=b'{"order_id": "o-1", "total": 1}\n')
     assert ended.code == 0, ended.err
     assert [row["correlation_id"] for row in events(cli)] == ended.out.split()
+
+
+def test_a_pipe_can_be_read_though_it_is_read_twice(cli, project):
+    os.mkfifo(project / "pipe")
+    writer = threading.Thread(target=(project / "pipe").write_text, args=['{"order_id": "o-1", "total": 1}\n'])
+    writer.start()
+    ended = cli("publish", "OrderPlaced", "-m", "cli_shop", "--file", "pipe")
+    writer.join()
+    assert ended.code == 0, ended.err
+    assert [row["key"] for row in events(cli)] == ["o-1"]
 
 
 def test_a_saga_is_gone_on_with(cli, placed):
