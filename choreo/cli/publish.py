@@ -80,12 +80,12 @@ def _class(type_name: str, modules: list[str]) -> type[Event]:
 def _opened(file: str) -> IO[bytes]:
     """The file, which is read twice: what cannot be (a pipe) is spooled."""
     try:
-        stream: IO[bytes] = sys.stdin.buffer if file == "-" else Path(file).open("rb")
+        stream: IO[bytes] = sys.stdin.buffer if file == "-" else Path(file).open("rb")  # noqa: SIM115 - the caller closes it
     except OSError as error:
         raise ConfigurationError(f"{file} cannot be read", why=error.strerror or str(error)) from error
     if stream.seekable():
         return stream
-    spool: IO[bytes] = SpooledTemporaryFile(max_size=64_000_000)  # noqa: SIM115 - the caller closes it
+    spool: IO[bytes] = SpooledTemporaryFile(max_size=64_000_000)  # noqa: SIM115 - same
     with stream:
         shutil.copyfileobj(stream, spool)
     return spool
