@@ -9,6 +9,7 @@ import argparse
 import asyncio
 
 import choreo
+from choreo.observe.logs import configure_logging
 from services.shop.orders_generator import orders
 from services.shop.trial import place
 
@@ -19,6 +20,7 @@ async def main() -> None:
     parser.add_argument("--orders", type=int, default=100, help="how many")
     parser.add_argument("--seed", type=int, default=7, help="which ones")
     given = parser.parse_args()
+    configure_logging(level="warning")
     placed = orders(given.seed, given.orders)
     async with choreo.connect(source="shop.place") as bus:
         await place(bus, placed)
