@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+PROBE_TOPIC = "choreo.doctor"
+"""Where `choreo doctor` tries whether the log can be written; nobody else cares what is in it."""
+
 FAILED, WRONG_USAGE, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
 
 LogOption = Annotated[

@@ -15,6 +15,7 @@ import typer
 from choreo.choreography import Choreography
 from choreo.cli.common import (
     FAILED,
+    PROBE_TOPIC,
     JsonOption,
     LogOption,
     Modules,
@@ -40,7 +41,6 @@ choreo doctor services.shop
 
 choreo doctor --log kafka://localhost:9092 --json"""
 
-PROBE_TOPIC = "choreo.doctor"
 _PACKAGES = ("choreo", "confluent-kafka", "fastavro", "pydantic", "opentelemetry-api")
 _OTHER_VARIABLES = {"CHOREO_MODULES", "CHOREO_DEBUG", "CHOREO_LOG_LEVEL", "CHOREO_LOG_FORMAT"}
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}

@@ -143,7 +143,7 @@ async def _publish(events: Iterator[Event], total: int, settings: Settings, corr
                         sagas = await bus.publish_many(chunk)
                     else:
                         sagas = [await bus.publish(event, correlation_id=correlation_id) for event in chunk]
-                    print(*sagas, sep="\n", flush=True)
+                    print("\n".join(sagas), flush=True)
                     done += len(chunk)
                     progress.update(task, completed=done)
         except ChoreoError:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias
 import typer
 
 from choreo.cli.common import (
+    PROBE_TOPIC,
     JsonOption,
     LogOption,
     RegistryOption,
@@ -107,7 +108,8 @@ async def _partitions(log: Log, names: list[str]) -> list[TopicPartition]:
     missing = sorted(set(names) - set(known))
     if missing or not known:
         raise UnknownTopicError(f"the log {log.url} has no topics {', '.join(missing)}".rstrip())
-    return [TopicPartition(name, number) for name in names or known for number in range(known[name].partitions)]
+    chosen = names or [name for name in known if name != PROBE_TOPIC]
+    return [TopicPartition(name, number) for name in chosen for number in range(known[name].partitions)]
 
 
 async def _starts(log: Log, ends: Mapping[TopicPartition, int], wanted: Wanted) -> dict[TopicPartition, int]:

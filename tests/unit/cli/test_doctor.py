@@ -58,6 +58,7 @@ def test_events_are_left_alone(cli, placed):
     assert cli("doctor", "cli_shop").code == 0
     assert cli("topics", "tail", "orders", "--from-beginning", "--json").out == before
     assert "choreo.doctor\t1\t2" in cli("topics", "list").out
+    assert {row["topic"] for row in cli("topics", "tail", "--json").rows} == {"orders"}, "probes are no news"
 
 
 def test_without_modules_only_what_is_general_is_looked_at(cli):

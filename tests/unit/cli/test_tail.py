@@ -1,6 +1,8 @@
 import asyncio
 import json
 import signal
+from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -164,3 +166,22 @@ def test_a_reader_that_goes_away_is_no_traceback(cli, placed, spawn):
     writer.stdout.close()
     assert "Traceback" not in writer.stderr.read()
     assert writer.wait(timeout=30) == 1
+
+
+@pytest.mark.kafka
+def test_the_same_on_kafka(cli, kafka_bootstrap, monkeypatch):
+    monkeypatch.setenv("CHOREO_LOG", f"kafka://{kafka_bootstrap}")
+    topic = f"cli-{uuid4().hex}"
+    module = f"from choreo import Event\nclass Told(Event, topic={topic!r}, key='k'):\n    k: str\n    n: int"
+    Path("cli_told.py").write_text(module)
+    assert cli("topics", "create", "-t", topic, "--partitions", "2", "--replication", "1").out == f"{topic}\tcreated\n"
+    lines = b"".join(json.dumps({"k": f"k-{n}", "n": n}).encode() + b"\n" for n in range(20))
+    published = cli("publish", "Told", "-m", "cli_told", "--file", "-", stdin=lines)
+    assert published.code == 0, published.err
+    rows = tail(cli, topic, "--from-beginning")
+    assert {row["correlation_id"] for row in rows} == set(published.out.split())
+    assert sorted(row["data"]["n"] for row in rows) == list(range(20))
+    assert len(tail(cli, topic, "-n", "4")) == 4
+    assert keys(tail(cli, topic, "--saga", published.out.split()[7])) == ["k-7"]
+    assert len(tail(cli, topic, "--since", "1h")) == 20
+    assert f"{topic}\t2\t20" in cli("topics", "list").out
