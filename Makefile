@@ -19,6 +19,9 @@ lint: $(STAMP)  ## style, types, layers, lock file
 	$(BIN)/lint-imports
 	$(BIN)/uv lock --check
 
+chaos: $(STAMP)  ## kills services while orders flow, on the embedded log and on real Kafka
+	CHOREO_CHAOS_KILLS=20 CHOREO_CHAOS_ORDERS=2000 $(BIN)/pytest tests/chaos $(PYTEST_ARGS)
+
 bench: $(STAMP)  ## every performance claim, against a hand-written loop in the same run
 	$(BIN)/python benchmarks/wire.py
 	$(BIN)/python benchmarks/throughput.py
