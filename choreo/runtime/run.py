@@ -101,4 +101,5 @@ async def ensure_topics(log: Log, topics: Sequence[str], *, create: bool) -> Non
             remedy="create them with `choreo topics create MODULE`, or run with --create-topics",
         )
     created = await log.create_topics([Topic(name=name) for name in missing])
-    _log.info("topics created", topics=", ".join(created))
+    if created:
+        _log.info("topics created", topics=", ".join(created))
