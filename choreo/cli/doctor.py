@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from importlib.metadata import version
@@ -91,10 +92,15 @@ def _variables(settings: Settings) -> Finding:
     known = {f"CHOREO_{name.upper()}" for name in type(settings).model_fields} | _OTHER_VARIABLES
     unknown = sorted(name for name in os.environ if name.startswith("CHOREO_") and name not in known)
     if unknown:
-        return Finding(
-            "warn", "settings", f"nobody reads {', '.join(unknown)}", f"there are: {', '.join(sorted(known))}"
-        )
-    return Finding("ok", "settings", f"log {settings.log}, store {settings.store}, registry {settings.registry}")
+        remedy = f"there are: {', '.join(sorted(known))}"
+        return Finding("warn", "settings", f"nobody reads {', '.join(unknown)}", remedy)
+    places = (f"{name} {_shown(getattr(settings, name))}" for name in ("log", "store", "registry"))
+    return Finding("ok", "settings", ", ".join(places))
+
+
+def _shown(url: str) -> str:
+    """An address without what may be secret in it: user, password and options."""
+    return re.sub(r"//[^/@]*@", "//", url.partition("?")[0])
 
 
 async def _log(settings: Settings, choreography: Choreography) -> AsyncIterator[Finding]:
@@ -151,7 +157,7 @@ async def _contracts(settings: Settings, choreography: Choreography) -> AsyncIte
     try:
         async with aclosing(open_registry(settings.registry)) as registry:
             await registry.versions("choreo.doctor-Nothing")
-            yield Finding("ok", "registry", f"{settings.registry} answers")
+            yield Finding("ok", "registry", f"{_shown(settings.registry)} answers")
             classes = list(choreography.event_classes)
             faults = await find(classes, registry, Mode.BACKWARD_TRANSITIVE)
     except ChoreoError as error:
@@ -177,11 +183,10 @@ async def _stores(settings: Settings, choreography: Choreography) -> AsyncIterat
         url, what = settings.store_of(service.name, service.store), f"store of {service.name}"
         owner = owners.setdefault(url, service.name)
         if owner != service.name:
-            yield Finding(
-                "fail", what, f"{url} is the store of {owner} too", "a store has one service: Service(store=...)"
-            )
+            detail = f"{_shown(url)} is the store of {owner} too"
+            yield Finding("fail", what, detail, "a store has one service: Service(store=...)")
         elif _is_new(url):
-            yield Finding("ok", what, f"{url} is made at the first start")
+            yield Finding("ok", what, f"{_shown(url)} is made at the first start")
         else:
             yield await _opened(what, url, service.name)
 
@@ -195,7 +200,7 @@ async def _opened(what: str, url: str, service: str) -> Finding:
         store = make_store(url)
         try:
             await store.open(service)
-            return Finding("ok", what, f"{url} opens")
+            return Finding("ok", what, f"{_shown(url)} opens")
         finally:
             await store.close()
     except ChoreoError as error:

@@ -60,7 +60,8 @@ def publish(
         valid, invalid = _check(cls, lines)
         if invalid and not skip_invalid:
             raise ChoreoError(f"{invalid} of {valid + invalid} events are not valid, so nothing is published")
-        run_async(_publish(_events(cls, lines), valid, settings_with(log=log, registry=registry), correlation_id))
+        events = (found for _, found in _parsed(cls, lines) if isinstance(found, Event))
+        run_async(_publish(events, valid, settings_with(log=log, registry=registry), correlation_id))
 
 
 def _class(type_name: str, modules: list[str]) -> type[Event]:
@@ -91,20 +92,27 @@ def _opened(file: str) -> IO[bytes]:
     return spool
 
 
+def _parsed(cls: type[Event], lines: IO[bytes]) -> Iterator[tuple[int, Event | pydantic.ValidationError]]:
+    """Each line that is not blank: its number, and its event or what is wrong with it."""
+    lines.seek(0)
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                yield number, cls.model_validate_json(line)
+            except pydantic.ValidationError as error:
+                yield number, error
+
+
 def _check(cls: type[Event], lines: IO[bytes]) -> tuple[int, int]:
     """Counts valid and invalid events, and says what is wrong with the first of these."""
     valid = invalid = 0
-    lines.seek(0)
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            cls.model_validate_json(line)
+    for number, found in _parsed(cls, lines):
+        if isinstance(found, Event):
             valid += 1
-        except pydantic.ValidationError as error:
-            invalid += 1
-            if invalid <= _SHOWN:
-                print(f"line {number}: {_faults(error)}", file=sys.stderr)
+            continue
+        invalid += 1
+        if invalid <= _SHOWN:
+            print(f"line {number}: {_faults(found)}", file=sys.stderr)
     if invalid > _SHOWN:
         print(f"... and {invalid - _SHOWN} more", file=sys.stderr)
     return valid, invalid
@@ -114,16 +122,6 @@ def _faults(error: pydantic.ValidationError) -> str:
     faults = error.errors(include_url=False, include_input=False)
     text = "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'event'}: {fault['msg']}" for fault in faults)
     return text.replace(" at line 1 column ", " at column ")  # pydantic counts lines in the event, not in the file
-
-
-def _events(cls: type[Event], lines: IO[bytes]) -> Iterator[Event]:
-    lines.seek(0)
-    for line in lines:
-        try:
-            if line.strip():
-                yield cls.model_validate_json(line)
-        except pydantic.ValidationError:
-            continue  # named by `_check` already
 
 
 async def _publish(events: Iterator[Event], total: int, settings: Settings, correlation_id: str | None) -> None:

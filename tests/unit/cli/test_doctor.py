@@ -78,6 +78,13 @@ def test_a_misspelt_variable_is_a_warning(cli, monkeypatch):
     assert report(ended)["settings"] == ("warn", "nobody reads CHOREO_LGO")
 
 
+def test_secrets_in_addresses_are_not_shown(cli, monkeypatch):
+    monkeypatch.setenv("CHOREO_STORE", "postgresql://me:hidden@db/{service}?password=hidden")
+    ended = cli("doctor", "--registry", "http://me:hidden@127.0.0.1:1")
+    assert "hidden" not in ended.out + ended.err
+    assert "store postgresql://db/{service}, registry http://127.0.0.1:1" in ended.out
+
+
 def test_missing_topics_fail_where_they_are_not_created(cli, monkeypatch):
     monkeypatch.setenv("CHOREO_CREATE_TOPICS", "false")
     cli("topics", "create", "-t", "orders")
