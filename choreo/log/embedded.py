@@ -1,4 +1,4 @@
-"""What the embedded logs (memory, SQLite) have in common: their consumers, and what a topic lets in."""
+"""What the embedded logs (memory, SQLite) have in common: their consumers and producers."""
 
 from __future__ import annotations
 
@@ -122,13 +122,17 @@ class EmbeddedLog(ABC):
 
 @dataclass
 class _Owned:
-    """A partition as its owner sees it. `ready` once the listener has been told, until it is told to give it back."""
+    """A partition as its owner sees it; `ready` once its listener has taken it."""
 
     generation: int
     position: int
     ready: bool = False
     revoking: bool = False
     paused: bool = False
+
+    @property
+    def readable(self) -> bool:
+        return self.ready and not self.revoking and not self.paused
 
 
 class EmbeddedConsumer:
@@ -138,10 +142,7 @@ class EmbeddedConsumer:
         self, log: EmbeddedLog, topics: Sequence[str], group: str | None, listener: Listener | None, start: Start
     ) -> None:
         self.log = log
-        self._topics = tuple(topics)
-        self._group = group
-        self._listener = listener
-        self._start = start
+        self._topics, self._group, self._listener, self._start = tuple(topics), group, listener, start
         self._member: int | None = None
         self._owned: dict[TopicPartition, _Owned] = {}
         self._failure: Exception | None = None
@@ -167,7 +168,7 @@ class EmbeddedConsumer:
             self._arrived.clear()
             records = await self._fetch(max_records)
             remaining = None if deadline is None else deadline - loop.time()
-            if records or not await _is_set(self._arrived, remaining):
+            if records or (remaining is not None and remaining <= 0) or not await _is_set(self._arrived, remaining):
                 return records
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
@@ -228,11 +229,7 @@ class EmbeddedConsumer:
             self._regrouped.set()
 
     async def _fetch(self, limit: int) -> list[Record]:
-        wanted = {
-            partition: owned.position
-            for partition, owned in self._owned.items()
-            if owned.ready and not owned.revoking and not owned.paused
-        }
+        wanted = {partition: owned.position for partition, owned in self._owned.items() if owned.readable}
         if not wanted:
             return []
         try:
@@ -243,7 +240,7 @@ class EmbeddedConsumer:
         records: list[Record] = []
         for partition, found in fetched:
             owned = self._owned.get(partition)
-            if owned and owned.ready and not (owned.revoking or owned.paused) and owned.position == wanted[partition]:
+            if owned and owned.readable and owned.position == wanted[partition]:
                 owned.position = found[-1].offset + 1
                 # The next poll begins with another partition: a busy one cannot starve the rest.
                 self._owned[partition] = self._owned.pop(partition)
@@ -261,8 +258,7 @@ class EmbeddedConsumer:
                 self._regrouped.clear()
                 await self._look()
                 await _is_set(self._regrouped, self.log.check_interval)
-            if self._listener and self._owned:
-                await self._listener.revoked(list(self._owned))
+            await self._give_back(list(self._owned))
         except Exception as error:  # noqa: BLE001 - a failing listener must reach whoever polls
             self._failure = error
         finally:

@@ -43,7 +43,7 @@ class NewRecord(NamedTuple):
     """A record to append.
 
     Without a partition its key decides (murmur2, as Java's default partitioner); without a key either, any
-    partition may be chosen. Without a timestamp (ms) the log's clock decides.
+    partition may be chosen. Without a timestamp (ms, above 0) the log's clock decides.
     """
 
     topic: str
@@ -60,7 +60,8 @@ class Topic:
 
     Attributes:
         settings: Kafka's topic settings by their own names (`retention.ms`, `cleanup.policy`, ...).
-            The embedded logs honour `retention.ms` and `max.message.bytes` and keep the rest as given.
+            The embedded logs honour `retention.ms` (without it they keep everything) and `max.message.bytes`, and keep
+            the rest as given.
     """
 
     name: str
@@ -88,7 +89,8 @@ class Listener(Protocol):
     """Told about a consumer's partitions. Called on the event loop, never two calls at once.
 
     Lists are increments. While a call runs, `poll` gives no records of the partitions it names, and
-    `Consumer.commit` works from inside it.
+    `Consumer.commit` works from inside it (`Consumer.close` does not). When one raises, `poll` raises the same from then
+    on, and the consumer is of no more use: close it.
     """
 
     async def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
@@ -110,6 +112,8 @@ class Consumer(Protocol):
     Promises: records of a partition come in offset order, each once per ownership; only committed
     transactions are seen; the member keeps its place in the group however long nobody polls (the adapter pauses the
     partitions behind the scenes and never leaves); records of a revoked partition are not returned after `revoked`.
+    A position outside what the log keeps goes on as `start` says; where only the records before it are gone, the embedded
+    logs skip nothing and go on at the first one kept.
     """
 
     @property
@@ -123,7 +127,8 @@ class Consumer(Protocol):
         `timeout` is in seconds; empty list when it passes; None waits for ever. Cancelling a poll loses no record.
 
         Raises:
-            LogError: the log refused for good (authorisation, unknown topic); passing trouble is waited out.
+            LogError: the log refused for good (authorisation, unknown topic), or this consumer is closed; passing trouble
+                is waited out.
         """
         ...
 
@@ -134,15 +139,20 @@ class Consumer(Protocol):
             NotOwnerError: this member is not in the group any more, or owns one of these no more; nothing is committed
                 (best effort: Kafka itself checks membership only).
             LogUnavailableError: not known to be committed; may be repeated.
+            LogError: it reads without a group.
         """
         ...
 
     async def seek(self, partition: TopicPartition, offset: int) -> None:
-        """Read on from `offset`; records already fetched from elsewhere are dropped."""
+        """Read on from `offset`; records already fetched from elsewhere are dropped.
+
+        Raises:
+            NotOwnerError: the partition is not owned (any more).
+        """
         ...
 
     async def pause(self, partitions: Iterable[TopicPartition]) -> None:
-        """Return no records of these until resumed; membership is kept."""
+        """Return no records of these until resumed; membership is kept. Those not owned are passed over."""
         ...
 
     async def resume(self, partitions: Iterable[TopicPartition]) -> None:
@@ -159,7 +169,8 @@ class Producer(Protocol):
 
     Promises: records of one `append` to one partition keep their order, also across two appends of which the
     second was begun after the first had returned; a record is acknowledged only when the log's own durability
-    rule is met (Kafka: all in-sync replicas; embedded: on disk).
+    rule is met (Kafka: all in-sync replicas; embedded: on disk); after `close`, appending raises LogError. A transactional id
+    is claimed with the first append, and is the producer's from then on until a newer one claims it.
     """
 
     async def append(self, records: Sequence[NewRecord]) -> None:

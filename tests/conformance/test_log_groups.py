@@ -153,6 +153,23 @@ async def test_close_tells_the_listener_and_lets_it_commit(world: World) -> None
     assert await world.log.committed(group, places(topic)) == {TopicPartition(topic, 2): 7}
 
 
+async def test_a_failing_listener_ends_its_consumer(world: World) -> None:
+    topic, group = await world.topic(), world.group()
+    await world.fill(topic, 3, 0)
+
+    class Failing(Witness):
+        async def assigned(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+            raise ZeroDivisionError
+
+    failing = world.consumer(topic, group=group, listener=Failing())
+    with pytest.raises(ZeroDivisionError):
+        await failing.poll(timeout=PATIENCE)
+    await failing.close()
+    heir = world.consumer(topic, group=group)
+    await settled([heir], 4)
+    assert len(await collect(heir, 3)) == 3
+
+
 async def test_only_partitions_that_move_are_revoked(world: World) -> None:
     topic, group = await world.topic(), world.group()
     witnesses = [Witness(), Witness()]

@@ -44,6 +44,7 @@ class SqliteLog(EmbeddedLog):
     def __init__(self, path: Path, *, synchronous: Synchronous = "full", url: str = "") -> None:
         super().__init__()
         self.url = url or f"{_SCHEME}{path}"
+        path = path.absolute()  # whatever becomes of the working directory
         self._topics = records.Topics()
         self._writer = Worker(path, synchronous)
         self._keeper = Worker(path, "normal")  # who owns what need not outlive the machine

@@ -101,23 +101,31 @@ def _is_made(connection: sqlite3.Connection, path: Path) -> bool:
 
 def _use_wal(connection: sqlite3.Connection, path: Path) -> None:
     """Readers and the writer do not wait for each other in this mode, which the file then keeps."""
-    deadline = time.monotonic() + _BUSY_TIMEOUT
-    while True:
-        try:
-            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-            break
-        except sqlite3.OperationalError as error:  # SQLite does not wait here when two processes make the file at once
-            if error.sqlite_errorname != "SQLITE_BUSY" or time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
+    (mode,) = patiently(connection, "PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise ConfigurationError(
             f"log {path} cannot be shared", why="its file system allows no WAL", remedy="put it on a local disk"
         )
 
 
+def patiently(connection: sqlite3.Connection, statement: str) -> sqlite3.Cursor:
+    """Run a statement that needs a lock, when it is free.
+
+    SQLite's own waiting sleeps up to 100 ms at a time, in which others come first over and over, and it does not
+    wait at all when two processes make the file at once.
+    """
+    deadline = time.monotonic() + _BUSY_TIMEOUT
+    while True:
+        try:
+            return connection.execute(statement)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorname != "SQLITE_BUSY" or time.monotonic() > deadline:
+                raise
+            time.sleep(0.001)
+
+
 def _make_tables(connection: sqlite3.Connection, path: Path) -> None:
-    connection.execute("BEGIN IMMEDIATE")
+    patiently(connection, "BEGIN IMMEDIATE")
     if not _is_made(connection, path):  # one process makes the tables, the others find them made
         for statement in resources.files(__package__).joinpath("schema.sql").read_text(encoding="utf-8").split(";\n"):
             connection.execute(statement)
@@ -202,7 +210,9 @@ class Worker:
         try:
             if self._connection is None:
                 self._connection = connect(self._path, self._synchronous)
-            self._connection.execute(self._begin)
+                if self._begin == "BEGIN IMMEDIATE":
+                    self._connection.execute("PRAGMA busy_timeout = 0")  # `patiently` does the waiting
+            patiently(self._connection, self._begin)
             for job in jobs:
                 try:
                     outcomes.append((job.future, job.run(self._connection), None))
@@ -219,11 +229,12 @@ class Worker:
 
     def _roll_back(self) -> None:
         connection = self._connection
-        try:
-            if connection and connection.in_transaction:
+        if connection and connection.in_transaction:
+            try:
                 connection.execute("ROLLBACK")
-        except sqlite3.Error:  # begin afresh: what is unfinished ends with its connection
-            self._connection = None
+            except sqlite3.Error:  # begin afresh: what is unfinished ends with its connection
+                self._connection = None
+                connection.close()
 
 
 def _resolve(outcomes: list[_Outcome]) -> None:
