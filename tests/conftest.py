@@ -13,7 +13,7 @@ from tests.servers.kafka import KafkaServer
 from tests.servers.process import Server
 
 
-def _started(make: type[Server]) -> Iterator[Server]:
+def started(make: type[Server]) -> Iterator[Server]:
     """A started server; where it is missing a reason to skip, but under CI=true a failure."""
     try:
         server = make()
@@ -31,14 +31,14 @@ def kafka_bootstrap() -> Iterator[str]:
     if address := os.environ.get("CHOREO_TEST_KAFKA"):
         yield address
         return
-    for server in _started(KafkaServer):
+    for server in started(KafkaServer):
         assert isinstance(server, KafkaServer)
         yield server.bootstrap
 
 
 @pytest.fixture(scope="session")
 def _fault_broker() -> Iterator[Server]:
-    yield from _started(KafkaServer)
+    yield from started(KafkaServer)
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def registry_url() -> Iterator[str]:
     if address := os.environ.get("CHOREO_TEST_REGISTRY"):
         yield address
         return
-    for server in _started(ApicurioServer):
+    for server in started(ApicurioServer):
         assert isinstance(server, ApicurioServer)
         yield server.url
 
