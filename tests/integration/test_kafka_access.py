@@ -67,7 +67,7 @@ async def test_without_rights_reading_and_appending_name_topic_and_user(guarded)
     async with KafkaLog.at(f"kafka://{guarded.sasl_bootstrap}", login("right")) as log:
         with pytest.raises(LogError, match=f"{topic}.*user 'svc'.*grant"):
             await log.producer().append([NewRecord(topic, b"k", b"v", [])])
-        with pytest.raises(LogError, match="user 'svc'.*grant it Read on the group"):
+        with pytest.raises(LogError, match=r"user 'svc'.*grant it Read on the group"):
             await log.consumer([topic], group="a-group").poll(1, 60)
         with pytest.raises(LogError, match=f"{topic}.*user 'svc'.*grant it Describe and Read"):
             await log.consumer([topic]).poll(1, 60)

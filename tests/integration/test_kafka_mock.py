@@ -88,7 +88,7 @@ async def test_statistics_show_the_lag(mock_bootstrap, topic):
         await log.producer().append([NewRecord(topic, b"k", b"v", [])])
         await read(log.consumer([topic]), 1)
         async with asyncio.timeout(60):
-            while f'choreo_kafka_broker_up{{broker="{mock_bootstrap}",client="{topic}"}} 1.0' not in exposed():
+            while f'choreo_kafka_broker_up{{broker="{mock_bootstrap}",client="{topic}"}} 1.0' not in exposed():  # noqa: ASYNC110 - nothing tells when
                 await asyncio.sleep(0.02)
 
 

@@ -161,18 +161,23 @@ class KafkaLog:
         return self._offsets(partitions, _LATEST)
 
     def _offsets(self, partitions: Iterable[TopicPartition], spec: OffsetSpec) -> dict[TopicPartition, int]:
-        """One request per broker, however many partitions. Blocking."""
-        if not (asked := dict.fromkeys(theirs(partitions), spec)):
-            return {}
-        answers = self._admin.list_offsets(
-            asked, isolation_level=ck.IsolationLevel.READ_COMMITTED, request_timeout=REQUEST_WAIT
-        )
-        return {
-            TopicPartition(known.topic, known.partition): self._answer(
-                future, f"offsets of {known.topic}-{known.partition}"
-            ).offset
-            for known, future in answers.items()
-        }
+        """One request per broker, however many partitions; again while leaders move. Blocking."""
+        asked, deadline = dict.fromkeys(theirs(partitions), spec), time.monotonic() + REQUEST_WAIT
+        while asked:
+            answers = self._admin.list_offsets(
+                asked, isolation_level=ck.IsolationLevel.READ_COMMITTED, request_timeout=REQUEST_WAIT
+            )
+            try:
+                known = [
+                    self._answer(answer, f"offsets of {key.topic}-{key.partition}") for key, answer in answers.items()
+                ]
+                return dict(zip(ours(answers), (one.offset for one in known), strict=True))
+            except LogUnavailableError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+                self._admin.list_topics(timeout=REQUEST_WAIT)  # learns the new leaders
+        return {}
 
     async def committed(self, group: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """What the group has committed."""

@@ -224,7 +224,9 @@ class Owner:
             missing = {topic for topic in self._topics if topic not in known or known[topic].error}
             if gone := missing & self._missing:
                 what = f"topic {', '.join(sorted(gone))} does not exist"
-                raise UnknownTopicError(what, why=f"{self._name} reads it", remedy="create it: choreo topics create")
+                raise UnknownTopicError(
+                    what, why=f"or {self._who} may not see it", remedy="create it: choreo topics create"
+                )
             self._missing = missing
             if not missing and self._member:
                 self._next_check = float("inf")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 
 import confluent_kafka as ck
@@ -27,23 +28,23 @@ class Client:
     """A librdkafka producer and the thread that polls it for acknowledgements."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        self.fatal = False
+        self.fatal: ck.KafkaError | None = None  # the error that ended it
         self.ended: Future[None] = Future()
         self._stopping = False
-        self._outage = telemetry.Outage(f"producer {settings['client.id']}")
-        self.producer = ck.Producer(telemetry.callbacks(settings, self._on_error))
+        outage = telemetry.Outage(f"producer {settings['client.id']}")
+        self.producer = ck.Producer(telemetry.callbacks(settings, outage.seen))
         threading.Thread(target=self._run, name="choreo producer", daemon=True).start()
 
-    def _on_error(self, error: ck.KafkaError) -> None:
-        self.fatal = self.fatal or error.fatal()
-        self._outage.seen(error)
-
     def _run(self) -> None:
-        while not self._stopping:
-            self.producer.poll(0.1)
-        self.producer.flush(PATIENCE)
+        try:
+            while not self._stopping:
+                self.producer.poll(0.1)
+            self.producer.flush(PATIENCE)
+        except ck.KafkaException as error:  # the client is of no use any more, rightly or wrongly
+            self.fatal = error.args[0]
         self.producer.purge()
-        self.producer.flush(1)  # whoever still waits is told that it failed
+        with contextlib.suppress(ck.KafkaException):
+            self.producer.flush(1)  # whoever still waits is told that it failed
         self.ended.set_result(None)
 
     def stop(self) -> None:
@@ -94,14 +95,13 @@ class KafkaProducer:
         self.settings, self.who = settings, who
         self._limit_of = limit_of
         self._client = Client(settings)
-        self._executor = ThreadPoolExecutor(1, "choreo producer")
         self._closed = False
 
     def live(self) -> Client:
         """The client; a new one after an error that only ends a client."""
         if self._closed:
             raise LogError("the producer is closed", remedy="make a new one")
-        if self._client.fatal:
+        if self._client.fatal is not None:
             self._client.stop()
             self._client = Client(self.settings)
         return self._client
@@ -110,11 +110,13 @@ class KafkaProducer:
         """Append all; returns when every record is acknowledged."""
         if not (failures := await self._append(records)):
             return
-        if (reason := await self.in_thread(lambda: self.explained(failures))) is not None:
+        if (reason := await asyncio.to_thread(self.explained, failures)) is not None:
             raise reason
         for record in records:  # each is small enough, together they were not: one by one they fit
-            if failures := await self._append([record]):
-                raise await self.in_thread(lambda: self.explained(failures))
+            if (failures := await self._append([record])) and (
+                reason := await asyncio.to_thread(self.explained, failures)
+            ):
+                raise reason
 
     async def _append(self, records: Sequence[NewRecord]) -> list[Failure]:
         producer, delivery = self.live().producer, _Delivery()
@@ -146,19 +148,14 @@ class KafkaProducer:
         """Wait for what is under way, half a minute at most, then free everything."""
         self._closed = True
         self._client.stop()
-        self._executor.shutdown(wait=False)
         await asyncio.shield(asyncio.wrap_future(self._client.ended))
 
-    async def in_thread(self, work: Callable[[], Any]) -> Any:
-        """Do what blocks in this producer's own thread, one after the other."""
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
-
     def explained(self, failures: Sequence[Failure]) -> LogError | None:
-        """Why records failed; None if each is small enough and only their batch was too large."""
+        """Why records failed; None if several did and each is small enough: only their batch was too large."""
         largest = max((message for error, message in failures if error.code() in TOO_LARGE), key=_size, default=None)
         if largest is None:
             error, message = failures[0]
-            return explained(error, f"append to {message.topic()}", self.who)
+            return self._reason(self._client.fatal or error, str(message.topic()))
         topic = str(largest.topic())
         limit = self._limit_of(topic)
         if limit is not None and _size(largest) <= limit and len(failures) > 1:
@@ -170,7 +167,11 @@ class KafkaProducer:
         if error.code() in TOO_LARGE:
             size = len(record.key or b"") + len(record.value or b"")
             return _too_large(record.topic, record.key, size, int(self.settings["message.max.bytes"]))
-        return explained(error, f"append to {record.topic}", self.who)
+        return self._reason(error, record.topic)
+
+    def _reason(self, error: ck.KafkaError, topic: str) -> LogError:
+        """What is fatal for a client need not be for the next one: that word is left out."""
+        return explained(ck.KafkaError(error.code(), error.str()), f"append to {topic}", self.who)
 
 
 def send(producer: ck.Producer, record: NewRecord, report: Report) -> None:

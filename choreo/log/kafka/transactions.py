@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import confluent_kafka as ck
@@ -18,8 +20,11 @@ from choreo.log.port import Consumer, NewRecord, TopicPartition
 class TransactionalProducer(KafkaProducer):
     """A producer with a transactional id; all its appends are atomic, and done one after the other by its thread."""
 
-    _ready: Client | None = None  # the client that has its transactional id registered
-    _fenced: NotOwnerError | None = None
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._ready: Client | None = None  # the client that has its transactional id registered
+        self._fenced: NotOwnerError | None = None
+        self._thread = ThreadPoolExecutor(1, "choreo transactions")
 
     async def append(self, records: Sequence[NewRecord]) -> None:
         """A transaction of records only."""
@@ -39,7 +44,13 @@ class TransactionalProducer(KafkaProducer):
             if offsets.keys() - consumer.assignment:
                 raise NotOwnerError("a transaction commits offsets of partitions its consumer does not own any more")
             group = await consumer.group_metadata()
-        await self.in_thread(lambda: self._transact(records, offsets or {}, group))
+        self.live()
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._transact, records, offsets or {}, group)
+
+    async def close(self) -> None:
+        """Let the transaction under way end, then free everything."""
+        await super().close()
+        self._thread.shutdown(wait=False)
 
     def _transact(self, records: Sequence[NewRecord], offsets: Mapping[TopicPartition, int], group: Any) -> None:
         if self._fenced is not None:
@@ -92,8 +103,8 @@ class TransactionalProducer(KafkaProducer):
     def _abort(self, client: Client) -> None:
         try:
             _repeat(client.producer.abort_transaction, time.monotonic() + PATIENCE)
-        except ck.KafkaException:
-            client.fatal = True  # a new client of the same id has the broker end this transaction
+        except ck.KafkaException as error:
+            client.fatal = error.args[0]  # a new client of the same id has the broker end this transaction
 
 
 def _send_patiently(producer: ck.Producer, record: NewRecord, report: Report, deadline: float) -> None:
