@@ -157,6 +157,7 @@ async def crash(instance: Instance) -> None:
     async def nothing(_: object) -> None: ...
 
     instance._ownership.revoked = nothing  # type: ignore[method-assign]
+    instance._consumer._membership.cancel()  # it may stand still inside `assigned`
     await instance._consumer.close()
     await instance._store.close()
     instance._running = False
