@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 from collections.abc import AsyncIterator
@@ -11,7 +12,7 @@ import pytest
 
 from choreo.log import open_log
 from choreo.log.memory import MemoryLog
-from tests.conformance.log_world import World
+from tests.conformance.log_world import PATIENCE, World
 
 _covered = pytest.StashKey[set[str]]()
 
@@ -34,7 +35,8 @@ async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         try:
             yield world
         finally:
-            await world.close()
+            async with asyncio.timeout(PATIENCE):  # closing may not hang, whatever the test has done
+                await world.close()
 
 
 def _memory(request: pytest.FixtureRequest, folder: Path) -> World:

@@ -73,7 +73,7 @@ async def test_the_newest_of_a_name_fences_the_older(world: World) -> None:
     await old.append_atomically([record(topic, b"1")])
     new, other = world.producer(id_), world.producer(name())
     await new.append_atomically([record(topic, b"2")])
-    with pytest.raises(NotOwnerError, match=id_):
+    with pytest.raises(NotOwnerError):
         await old.append_atomically([record(topic, b"zombie")])
     await new.append_atomically([record(topic, b"3")])
     await other.append_atomically([record(topic, b"4")])

@@ -17,7 +17,7 @@ from choreo.log.sqlite.worker import connect
 
 _logger = logging.getLogger(__name__)
 
-_INTERVAL, _IDLE_INTERVAL, _AFTER_TROUBLE = 0.01, 0.25, 1.0
+_INTERVAL, _IDLE_INTERVAL, _AFTER_TROUBLE = 0.01, 0.05, 1.0
 
 
 class Watcher:
