@@ -1,4 +1,4 @@
-"""Avro schemas as plain data: names written out, one stable text, one identity."""
+"""Avro schemas as plain data: one normal form, one stable text, one identity."""
 
 from __future__ import annotations
 
@@ -6,82 +6,24 @@ import json
 from hashlib import blake2b
 from typing import Any
 
-NAMED = frozenset({"record", "error", "enum", "fixed"})
+from fastavro.schema import SchemaParseException, expand_schema
+
 _PRIMITIVES = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
+_SAYS_NOTHING = frozenset({"doc", "order"})
 
 
-def normal(schema: Any, namespace: str = "") -> Any:
-    """The schema in one of its many spellings: full names, no wrapping, no documentation.
+def normal(schema: Any) -> Any:
+    """The schema in one of its many spellings: each type written out where it is used, without documentation.
 
     Like Avro's Parsing Canonical Form, but what decides how data is understood stays: logical types, defaults, aliases.
 
     Raises:
-        LookupError, TypeError: it is no schema.
+        ValueError: it is no schema, or it contains itself: data could nest until the stack of its reader ends.
     """
-    if isinstance(schema, list):
-        return [normal(branch, namespace) for branch in schema]
-    if isinstance(schema, str):
-        return schema if schema in _PRIMITIVES else _full_name(schema, namespace)
-    if not isinstance(schema["type"], str):
-        return normal(schema["type"], namespace)
-    plain = {key: value for key, value in schema.items() if key not in {"doc", "namespace", "order"}}
-    if schema["type"] in NAMED:
-        plain["name"] = _full_name(schema["name"], schema.get("namespace", namespace))
-        namespace = plain["name"].rpartition(".")[0]
-        if "aliases" in schema:
-            plain["aliases"] = sorted(_full_name(alias, namespace) for alias in schema["aliases"])
-    if schema["type"] in {"record", "error"}:
-        plain["fields"] = [
-            {**without(field, "doc", "order"), "type": normal(field["type"], namespace)} for field in schema["fields"]
-        ]
-    for inside in {"items", "values"} & plain.keys():
-        plain[inside] = normal(schema[inside], namespace)
-    return plain if len(plain) > 1 else normal(schema["type"], namespace)
-
-
-def parts(schema: Any) -> list[Any]:
-    """The schemas directly inside one."""
-    if isinstance(schema, str):
-        return []
-    if isinstance(schema, list):
-        return schema
-    inside = [schema[key] for key in ("items", "values") if key in schema]
-    return inside + [field["type"] for field in schema.get("fields", ())]
-
-
-def without(part: Any, *keys: str) -> Any:
-    """A schema, or a part of one, without these properties at any depth."""
-    if isinstance(part, list):
-        return [without(one, *keys) for one in part]
-    if isinstance(part, dict):
-        return {key: without(value, *keys) for key, value in part.items() if key not in keys}
-    return part
-
-
-def named_once(schema: Any, seen: set[str]) -> Any:
-    """The schema with every named type defined at its first use and only named after that."""
-    if isinstance(schema, list):
-        return [named_once(branch, seen) for branch in schema]
-    if isinstance(schema, str):
-        return schema
-    if schema.get("name") in seen:
-        return schema["name"]
-    once = dict(schema)
-    if "name" in schema:
-        seen.add(schema["name"])
-    if "fields" in schema:
-        once["fields"] = [{**field, "type": named_once(field["type"], seen)} for field in schema["fields"]]
-    for inside in {"items", "values"} & schema.keys():
-        once[inside] = named_once(schema[inside], seen)
-    return once
-
-
-def is_recursive(schema: Any, opened: frozenset[str] = frozenset()) -> bool:
-    """Whether a named type of a schema in normal form occurs inside itself, so that data may nest without end."""
-    if isinstance(schema, str):
-        return schema in opened
-    opened |= {name_of(schema)}
-    return any(is_recursive(part, opened) for part in parts(schema))
+    try:
+        return _plain(expand_schema(schema))
+    except (SchemaParseException, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from None
 
 
 def identity(schema: Any) -> str:
@@ -100,11 +42,20 @@ def text(schema: Any) -> str:
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
-def name_of(schema: Any) -> str:
-    """The full name of a named schema; empty for others."""
-    named = isinstance(schema, dict) and "name" in schema
-    return _full_name(schema["name"], schema.get("namespace", "")) if named else ""
-
-
-def _full_name(name: str, namespace: str) -> str:
-    return name if "." in name or not namespace else f"{namespace}.{name}"
+def _plain(schema: Any) -> Any:
+    """What fastavro has expanded, without what says nothing; only types inside themselves are still names there."""
+    if isinstance(schema, list):
+        return [_plain(branch) for branch in schema]
+    if isinstance(schema, str):
+        if schema not in _PRIMITIVES:
+            raise ValueError(f"{schema} contains itself")
+        return schema
+    plain = {key: value for key, value in schema.items() if key not in _SAYS_NOTHING}
+    if "fields" in plain:
+        plain["fields"] = [
+            {key: _plain(value) if key == "type" else value for key, value in field.items() if key not in _SAYS_NOTHING}
+            for field in plain["fields"]
+        ]
+    for inside in {"items", "values"} & plain.keys():
+        plain[inside] = _plain(plain[inside])
+    return plain if len(plain) > 1 else plain["type"]

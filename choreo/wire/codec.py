@@ -5,7 +5,6 @@ Encoding and decoding are synchronous; what needs the registry (`prepare`, `load
 
 from __future__ import annotations
 
-import math
 import struct
 from collections.abc import Iterable
 from io import BytesIO
@@ -14,23 +13,20 @@ from uuid import UUID
 
 import fastavro
 import pydantic
-from pydantic_core import PydanticUndefined
 
 from choreo.errors import DecodeError, EncodeError, SchemaNotCachedError
 from choreo.events import Event, Metadata, key_of
-from choreo.log.port import Headers, NewRecord, Record
+from choreo.log.port import NewRecord, Record
 from choreo.wire import envelope
-from choreo.wire.avro import identity, is_recursive, name_of, normal, without
-from choreo.wire.datum import MODEL, Convert
+from choreo.wire.avro import identity, normal
+from choreo.wire.datum import Convert
 from choreo.wire.registry import Registry
-from choreo.wire.schema import default_of, plan_of
+from choreo.wire.schema import plan_of, reading_schema
 
 E = TypeVar("E", bound=Event)
 
 GUID_HEADER = "__value_schema_id"
 _ID, _GUID = struct.Struct(">bI"), struct.Struct(">b16s")
-_DEEPEST = 1000
-"""Bytes that a value of a recursive schema may have: each level takes one, and fastavro's C stack ends below 10,000."""
 _BROKEN = (
     ValueError,
     TypeError,
@@ -45,21 +41,19 @@ _BROKEN = (
 
 
 class _Schema(NamedTuple):
-    """A writer's schema, as registered and as fastavro takes it, and the bytes that a value of it may have."""
+    """A writer's schema: the full name of its record, as registered, and as fastavro takes it."""
 
+    name: str
     raw: Any
     parsed: Any
-    limit: float
 
 
 class _Writer(NamedTuple):
     """How one event class is written."""
 
-    topic: str
     prefix: bytes
     schema: Any
     datum: Convert
-    type_name: str
     address: str
 
 
@@ -81,7 +75,6 @@ class Codec:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._writers: dict[type[Event], _Writer] = {}
-        self._constant: dict[tuple[type[Event], str], Headers] = {}
         self._schemas: dict[int | str, _Schema] = {}
         self._readers: dict[tuple[int | str, type[Event]], _Reader] = {}
 
@@ -100,14 +93,8 @@ class Codec:
                 plan, contract = plan_of(event_class), event_class.contract
                 schema_id = await self._registry.register(f"{contract.topic}-{contract.type_name}", plan.schema)
                 schema = self._schemas.setdefault(schema_id, _parsed(schema_id, plan.schema))
-                self._writers[event_class] = _Writer(
-                    contract.topic,
-                    _ID.pack(0, schema_id),
-                    schema.parsed,
-                    plan.write,
-                    contract.type_name,
-                    self._registry.address(schema_id),
-                )
+                address = self._registry.address(schema_id)
+                self._writers[event_class] = _Writer(_ID.pack(0, schema_id), schema.parsed, plan.write, address)
 
     async def load(self, schema_id: int | str) -> None:
         """Bring a writer's schema into memory.
@@ -126,39 +113,36 @@ class Codec:
         Raises:
             EncodeError: a value does not fit the schema, named by its field; or the class was not prepared.
         """
+        name = type(event).__qualname__
         writer = self._writers.get(type(event))
         if writer is None:
-            name = type(event).__qualname__
             raise EncodeError(f"event {name} is not prepared", remedy=f"await Codec.prepare(writes=[{name}], reads=[])")
-        datum = writer.datum(event)
         stream = BytesIO()
         stream.write(writer.prefix)
         try:
-            fastavro.schemaless_writer(stream, writer.schema, datum)
+            fastavro.schemaless_writer(stream, writer.schema, writer.datum(event))
         except _BROKEN as error:
-            raise _unwritable(event, datum, error) from None
-        shared = self._constant.get((type(event), meta.source))
-        if shared is None:
-            shared = envelope.constant_headers(writer.type_name, meta.source, writer.address)
-            self._constant[type(event), meta.source] = shared
-        key = key_of(event)
-        return NewRecord(writer.topic, key, stream.getvalue(), envelope.write(meta, shared, key), timestamp)
+            remedy = "build events by their constructor, which validates"
+            raise EncodeError(f"event {name} cannot be written", why=_reason(error), remedy=remedy) from None
+        key, contract = key_of(event), event.contract
+        headers = envelope.write(meta, contract.type_name, writer.address, key)
+        return NewRecord(contract.topic, key, stream.getvalue(), headers, timestamp)
 
     def metadata(self, record: Record) -> Metadata:
         """What the record's headers say; see `envelope.read`."""
         return envelope.read(record)
 
     def type_of(self, record: Record, meta: Metadata) -> str:
-        """The event's type: as its producer wrote it, or the name of the writer's schema.
+        """The event's type: as its producer wrote it, or the name of the writer's schema; empty if it has neither.
 
         Raises:
             SchemaNotCachedError: `load` that schema first.
-            DecodeError: the record has neither.
+            DecodeError: the record is none that can be read.
         """
         if meta.type_name:
             return meta.type_name
         schema_id, _, _ = _opened(record)
-        return name_of(self._schema(schema_id).raw) if schema_id is not None else ""
+        return self._schema(schema_id).name if schema_id is not None else ""
 
     def decode(self, record: Record, event_class: type[E]) -> E:
         """The event in a record.
@@ -168,11 +152,17 @@ class Codec:
             DecodeError: this record will never be an event of this class.
         """
         schema_id, stream, data = _opened(record)
-        if schema_id is None:
-            return _validated(record, event_class, _known_fields(event_class, data))
-        plan = self._readers.get((schema_id, event_class)) or self._reader(record, schema_id, event_class)
-        datum = _read(record, stream, plan.writer, plan.reader)
-        return _validated(record, event_class, datum, plan.convert)
+        convert = None
+        if schema_id is not None:
+            plan = self._readers.get((schema_id, event_class)) or self._reader(record, schema_id, event_class)
+            data, convert = _read(record, stream, plan.writer, plan.reader), plan.convert
+        elif isinstance(data, dict):  # JSON without unknown fields, as Avro's resolution would leave them out
+            data = {name: value for name, value in data.items() if name in event_class.model_fields}
+        try:
+            # Strict classes would refuse a list for a tuple and a symbol for an Enum, which is how Avro data looks.
+            return event_class.model_validate(convert(data) if convert else data, strict=False)
+        except _BROKEN as error:  # a validator of the class may raise what it likes
+            raise _no_such(record, event_class, _reason(error)) from None
 
     def decode_any(self, record: Record) -> tuple[str, dict[str, Any]]:
         """The type name and the plain data of a record of any type, by its writer's schema alone.
@@ -182,12 +172,11 @@ class Codec:
             DecodeError: this record holds no event.
         """
         schema_id, stream, data = _opened(record)
-        if schema_id is not None:
-            schema = self._schema(schema_id)
-            data = _read(record, stream, schema, None)
-            name = name_of(schema.raw)
-        else:
+        if schema_id is None:
             name = envelope.read(record).type_name
+        else:
+            schema = self._schema(schema_id)
+            name, data = schema.name, _read(record, stream, schema, None)
         return name, data if isinstance(data, dict) else {"data": data}
 
     def _schema(self, schema_id: int | str) -> _Schema:
@@ -198,11 +187,11 @@ class Codec:
 
     def _reader(self, record: Record, schema_id: int | str, event_class: type[Event]) -> _Reader:
         writer, plan = self._schema(schema_id), plan_of(event_class)
-        written, wanted = name_of(writer.raw), event_class.contract.type_name
-        if written.rpartition(".")[2] != wanted.rpartition(".")[2]:  # Avro matches records by their short names
-            raise _undecodable(record, event_class, f"schema {schema_id} is of {written or 'no record'}")
+        if writer.name.rpartition(".")[2] != event_class.contract.type_name.rpartition(".")[2]:
+            # Avro matches records by their short names.
+            raise _no_such(record, event_class, f"schema {schema_id} is of {writer.name or 'no record'}")
         same = not plan.ambiguous and identity(writer.raw) == identity(plan.schema)
-        reader = _Reader(writer, None if same else _reading_schema(event_class), plan.read)
+        reader = _Reader(writer, None if same else reading_schema(event_class), plan.read)
         self._readers[schema_id, event_class] = reader
         return reader
 
@@ -210,47 +199,27 @@ class Codec:
 def _parsed(schema_id: int | str, schema: Any) -> _Schema:
     try:
         plain = normal(schema)
-        # A writer's defaults mean nothing to a reader, so a wrong one is no reason to refuse its records.
-        parsed = fastavro.parse_schema(without(plain, "default"))
-        return _Schema(plain, parsed, _DEEPEST if is_recursive(plain) else math.inf)
-    except (fastavro.schema.SchemaParseException, *_BROKEN) as error:
+        return _Schema(plain.get("name", "") if isinstance(plain, dict) else "", schema, fastavro.parse_schema(schema))
+    except ValueError as error:
         raise DecodeError(f"schema {schema_id} is no Avro schema that can be read", why=str(error)) from None
-
-
-def _reading_schema(event_class: type[Event]) -> Any:
-    """The class's schema for resolving: fastavro hands out defaults as they stand there, so they are Python's own."""
-    plan = plan_of(event_class)
-    parsed: Any = fastavro.parse_schema(plan.schema)
-    for name, schema in parsed["__named_schemas"].items():
-        model = plan.models.get(name)
-        if model is None:
-            continue
-        for field in schema["fields"]:
-            default = default_of(model.model_fields[field["name"]])
-            if default is not PydanticUndefined:
-                field["default"] = default
-        if plan.ambiguous:
-            schema["fields"].append({"name": MODEL, "type": "null", "default": model})
-    return parsed
 
 
 def _opened(record: Record) -> tuple[int | str | None, BytesIO, Any]:
     """The writer's schema id and the Avro data; or no id, and data that came as JSON."""
-    value = record.value
-    if value is None:
+    if record.value is None:
         raise envelope.unreadable(record, "its value is null, a tombstone")
-    for name, header in record.headers:
-        if name == GUID_HEADER:
-            schema_id, _ = _schema_id(header)
-            if schema_id is None:
-                raise envelope.unreadable(record, f"its header {GUID_HEADER} is no schema id")
-            return schema_id, BytesIO(value), None
-    schema_id, size = _schema_id(value)
+    binary = envelope.binary_mode(record)
+    value = binary.value or b""
+    header = dict(binary.headers).get(GUID_HEADER)
+    schema_id, size = _schema_id(value if header is None else header)
     if schema_id is None:
-        data = envelope.foreign_data(record)
-        return _opened(record._replace(value=data, headers=[])) if isinstance(data, bytes) else (None, BytesIO(), data)
+        if header is not None:
+            raise envelope.unreadable(record, f"its header {GUID_HEADER} is no schema id")
+        if not envelope.content_type(binary).endswith((b"/json", b"+json")):
+            raise envelope.unreadable(record, "its value has no Confluent framing and its content type names no JSON")
+        return None, BytesIO(), envelope.json_of(binary)
     stream = BytesIO(value)
-    stream.seek(size)
+    stream.seek(size if header is None else 0)
     return schema_id, stream, None
 
 
@@ -265,59 +234,22 @@ def _schema_id(framing: bytes) -> tuple[int | str | None, int]:
 
 
 def _read(record: Record, stream: BytesIO, writer: _Schema, reader: Any) -> Any:
-    if writer.limit < len(record.value or b""):
-        why = f"its schema is recursive, and values of such schemas are read up to {_DEEPEST} bytes"
-        raise envelope.unreadable(record, why)
     try:
         datum = fastavro.schemaless_reader(stream, writer.parsed, reader)
     except _BROKEN as error:
-        why = f"its value does not suit schema {name_of(writer.raw)}, {type(error).__name__}: {error}"
-        raise envelope.unreadable(record, why) from None
+        raise envelope.unreadable(record, f"its value does not suit schema {writer.name}, {_reason(error)}") from None
     if stream.read(1):
-        raise envelope.unreadable(record, f"bytes are left after its {name_of(writer.raw)}")
+        raise envelope.unreadable(record, f"bytes are left after its {writer.name}")
     return datum
 
 
-def _validated(record: Record, event_class: type[E], datum: Any, convert: Convert | None = None) -> E:
-    try:
-        # Strict classes would refuse a list for a tuple and a symbol for an Enum, which is how Avro data looks.
-        return event_class.model_validate(convert(datum) if convert else datum, strict=False)
-    except pydantic.ValidationError as error:
-        faults = error.errors(include_url=False, include_input=False, include_context=False)
-        why = "; ".join(f"field {'.'.join(map(str, one['loc'])) or '(all)'}: {one['msg']}" for one in faults[:3])
-    except _BROKEN as error:  # a validator of the class may raise what it likes
-        why = f"{type(error).__name__}: {error}"
-    raise _undecodable(record, event_class, why)
+def _reason(error: Exception) -> str:
+    """What is wrong with a value: the first fields that pydantic names, or the error itself."""
+    if not isinstance(error, pydantic.ValidationError):
+        return f"{type(error).__name__}: {error}"
+    faults = error.errors(include_url=False, include_input=False, include_context=False)[:3]
+    return "; ".join(f"field {'.'.join(map(str, one['loc'])) or '(all)'}: {one['msg']}" for one in faults)
 
 
-def _known_fields(event_class: type[Event], data: Any) -> Any:
-    """JSON data without fields that the class does not know, as Avro's resolution would leave them out."""
-    if not isinstance(data, dict):
-        return data
-    return {name: value for name, value in data.items() if name in event_class.model_fields}
-
-
-def _undecodable(record: Record, event_class: type[Event], why: str) -> DecodeError:
+def _no_such(record: Record, event_class: type[Event], why: str) -> DecodeError:
     return DecodeError(f"record {envelope.place(record)} is no {event_class.contract.type_name}", why=why)
-
-
-def _unwritable(event: Event, datum: Any, error: Exception) -> EncodeError:
-    where = _misfit(datum, "")
-    return EncodeError(
-        f"event {type(event).__qualname__} cannot be written{where and f': field {where}'}",
-        why=f"{type(error).__name__}: {error}",
-        remedy="an int has 64 bits, a string is valid Unicode",
-    )
-
-
-def _misfit(datum: Any, path: str) -> str:
-    """The path of a value that its class allows and Avro does not: a long beyond 64 bits, half a surrogate pair."""
-    if isinstance(datum, dict):
-        found = (_misfit(value, f"{path}.{name}" if path else name) for name, value in datum.items())
-    elif isinstance(datum, (list, tuple)):
-        found = (_misfit(value, path) for value in datum)
-    else:
-        broken = isinstance(datum, str) and datum.encode(errors="ignore").decode() != datum
-        large = isinstance(datum, int) and not -(2**63) <= datum < 2**63
-        return path if broken or large else ""
-    return next(filter(None, found), "")

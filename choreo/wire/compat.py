@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from choreo.wire.avro import NAMED, name_of, normal, parts
+from choreo.wire.avro import normal
 
 _PROMOTIONS = {
     "int": {"long", "float", "double"},
@@ -65,99 +65,80 @@ def check(new: Any, olds: Sequence[Any], mode: Mode = Mode.BACKWARD_TRANSITIVE) 
 
 def unreadable(reader: Any, writer: Any) -> list[Incompatibility]:
     """Why `reader` cannot read what `writer` wrote; empty if it can."""
-    reader, writer = normal(reader), normal(writer)
-    return list(_Resolution(_named(reader), _named(writer)).faults(reader, writer, ""))
+    return list(_faults(normal(reader), normal(writer), ""))
 
 
-class _Resolution:
-    """One reader against one writer, both in normal form, with their types by name."""
-
-    def __init__(self, readers: dict[str, Any], writers: dict[str, Any]) -> None:
-        self._readers, self._writers = readers, writers
-        self._assumed: set[tuple[str, str]] = set()
-
-    def faults(self, reader: Any, writer: Any, path: str) -> Iterator[Incompatibility]:
-        if isinstance(writer, list):
-            for branch in writer:
-                yield from self.faults(reader, branch, f"{path}<{_kind(branch)}>" if len(writer) > 1 else path)
+def _faults(reader: Any, writer: Any, path: str) -> Iterator[Incompatibility]:
+    if isinstance(writer, list):
+        for branch in writer:
+            yield from _faults(reader, branch, f"{path}<{_kind(branch)}>" if len(writer) > 1 else path)
+        return
+    if isinstance(reader, list):
+        # As readers do: the first branch that matches is taken, whatever comes of it.
+        matching = next((branch for branch in reader if _matches(branch, writer)), None)
+        if matching is None:
+            reason = f"{_kind(writer)} is none of {', '.join(map(_kind, reader))}"
+            yield Incompatibility(path, "missing-union-branch", reason)
             return
-        writer = self._writers.get(writer, writer) if isinstance(writer, str) else writer
-        if isinstance(reader, list):
-            # As readers do: the first branch that matches is taken, whatever comes of it.
-            matching = next((branch for branch in reader if self._matches(self._reader(branch), writer)), None)
-            if matching is None:
-                branches = ", ".join(map(_kind, reader))
-                yield Incompatibility(path, "missing-union-branch", f"{_kind(writer)} is none of {branches}")
-                return
-            reader = matching
-        reader = self._reader(reader)
-        if not self._matches(reader, writer):
-            rule = "name-mismatch" if _type(reader) == _type(writer) else "type-mismatch"
-            yield Incompatibility(path, rule, f"{_kind(writer)} cannot be read as {_kind(reader)}")
-            return
-        yield from _logical_faults(reader, writer, path)
-        yield from self._inner_faults(reader, writer, path)
+        reader = matching
+    if not _matches(reader, writer):
+        rule = "name-mismatch" if _type(reader) == _type(writer) else "type-mismatch"
+        yield Incompatibility(path, rule, f"{_kind(writer)} cannot be read as {_kind(reader)}")
+        return
+    yield from _logical_faults(reader, writer, path)
+    yield from _inner_faults(reader, writer, path)
 
-    def _reader(self, schema: Any) -> Any:
-        return self._readers.get(schema, schema) if isinstance(schema, str) else schema
 
-    def _matches(self, reader: Any, writer: Any) -> bool:
-        """Whether the two are of one kind, as far as can be seen without looking inside."""
-        kind = _type(writer)
-        if kind in NAMED:
-            return kind == _type(reader) and _same_name(reader, writer)
-        return kind == _type(reader) or _type(reader) in _PROMOTIONS.get(kind, ())
-
-    def _inner_faults(self, reader: Any, writer: Any, path: str) -> Iterator[Incompatibility]:
-        kind = _type(writer)
-        if kind == "record":
-            pair = (reader["name"], writer["name"])
-            if pair not in self._assumed:  # a type inside itself holds if the rest of it does
-                self._assumed.add(pair)
-                yield from self._record_faults(reader, writer, path)
-        elif kind == "enum":
-            lost = [symbol for symbol in writer["symbols"] if symbol not in reader["symbols"]]
-            if lost and "default" not in reader:
-                reason = f"{reader['name']} knows no {', '.join(lost)} and has no default symbol"
-                yield Incompatibility(path, "missing-symbols", reason)
-        elif kind == "fixed" and reader["size"] != writer["size"]:
-            yield Incompatibility(path, "fixed-size", f"size {writer['size']} cannot be read as {reader['size']}")
-        elif kind == "array":
-            yield from self.faults(reader["items"], writer["items"], f"{path}[]")
-        elif kind == "map":
-            yield from self.faults(reader["values"], writer["values"], f"{path}{{}}")
-
-    def _record_faults(self, reader: Any, writer: Any, path: str) -> Iterator[Incompatibility]:
-        written = {field["name"]: field for field in writer["fields"]}
-        for field in reader["fields"]:
-            inner = f"{path}.{field['name']}" if path else field["name"]
-            sources = [name for name in (field["name"], *field.get("aliases", ())) if name in written]
-            if len(sources) > 1:
-                yield Incompatibility(inner, "ambiguous-alias", f"the writer has {' and '.join(sources)} for it")
-            elif sources:
-                yield from self.faults(field["type"], written[sources[0]]["type"], inner)
-            elif "default" not in field:
-                yield Incompatibility(inner, "missing-default", "the writer has no such field, and it has no default")
+def _matches(reader: Any, writer: Any) -> bool:
+    """Whether the two are of one kind, as far as can be seen without looking inside."""
+    kind, wanted = _type(writer), _type(reader)
+    if kind != wanted or not isinstance(writer, dict) or "name" not in writer:
+        return kind == wanted or wanted in _PROMOTIONS.get(kind, ())
+    short = writer["name"].rpartition(".")[2]
+    return reader["name"].rpartition(".")[2] == short or writer["name"] in reader.get("aliases", ())
 
 
 def _logical_faults(reader: Any, writer: Any, path: str) -> Iterator[Incompatibility]:
-    ours, theirs = _logical(reader), _logical(writer)
+    ours, theirs = (side.get("logicalType", "") if isinstance(side, dict) else "" for side in (reader, writer))
     if ours != theirs:
         yield Incompatibility(path, "logical-type", f"{theirs or 'plain'} {_type(writer)} is no {ours or 'plain one'}")
-    elif ours == "decimal" and (
-        reader.get("scale", 0) != writer.get("scale", 0) or reader["precision"] < writer["precision"]
-    ):
-        shown = [f"decimal({side['precision']}, {side.get('scale', 0)})" for side in (writer, reader)]
-        yield Incompatibility(path, "decimal", f"{shown[0]} cannot be read as {shown[1]}")
+    elif ours == "decimal":
+        (digits, places), (new_digits, new_places) = (
+            (side["precision"], side.get("scale", 0)) for side in (writer, reader)
+        )
+        if new_places != places or new_digits < digits:
+            reason = f"decimal({digits}, {places}) cannot be read as decimal({new_digits}, {new_places})"
+            yield Incompatibility(path, "decimal", reason)
 
 
-def _logical(schema: Any) -> str:
-    return str(schema.get("logicalType", "")) if isinstance(schema, dict) else ""
+def _inner_faults(reader: Any, writer: Any, path: str) -> Iterator[Incompatibility]:
+    kind = _type(writer)
+    if kind == "record":
+        yield from _record_faults(reader, writer, path)
+    elif kind == "enum":
+        lost = [symbol for symbol in writer["symbols"] if symbol not in reader["symbols"]]
+        if lost and "default" not in reader:
+            reason = f"{reader['name']} knows no {', '.join(lost)} and has no default symbol"
+            yield Incompatibility(path, "missing-symbols", reason)
+    elif kind == "fixed" and reader["size"] != writer["size"]:
+        yield Incompatibility(path, "fixed-size", f"size {writer['size']} cannot be read as {reader['size']}")
+    elif kind == "array":
+        yield from _faults(reader["items"], writer["items"], f"{path}[]")
+    elif kind == "map":
+        yield from _faults(reader["values"], writer["values"], f"{path}{{}}")
 
 
-def _same_name(reader: Any, writer: Any) -> bool:
-    short = writer["name"].rpartition(".")[2]
-    return reader["name"].rpartition(".")[2] == short or writer["name"] in reader.get("aliases", ())
+def _record_faults(reader: Any, writer: Any, path: str) -> Iterator[Incompatibility]:
+    written = {field["name"]: field for field in writer["fields"]}
+    for field in reader["fields"]:
+        inner = f"{path}.{field['name']}" if path else field["name"]
+        sources = [name for name in (field["name"], *field.get("aliases", ())) if name in written]
+        if len(sources) > 1:
+            yield Incompatibility(inner, "ambiguous-alias", f"the writer has {' and '.join(sources)} for it")
+        elif sources:
+            yield from _faults(field["type"], written[sources[0]]["type"], inner)
+        elif "default" not in field:
+            yield Incompatibility(inner, "missing-default", "the writer has no such field, and it has no default")
 
 
 def _type(schema: Any) -> str:
@@ -167,11 +148,3 @@ def _type(schema: Any) -> str:
 def _kind(schema: Any) -> str:
     """What messages call a schema."""
     return schema if isinstance(schema, str) else str(schema.get("name", schema["type"]))
-
-
-def _named(schema: Any) -> dict[str, Any]:
-    """Every named type of a schema in normal form."""
-    found = {name_of(schema): schema}
-    for part in parts(schema):
-        found |= _named(part)
-    return found

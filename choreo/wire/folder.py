@@ -14,12 +14,12 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from choreo.errors import ConfigurationError, IncompatibleSchemaError, SchemaNotFoundError
-from choreo.wire.avro import identity, name_of, schema_id, text
+from choreo.wire.avro import identity, schema_id, text
 from choreo.wire.registry import Schema
 
 
@@ -37,15 +37,13 @@ class FolderRegistry:
     async def register(self, subject: str, schema: Schema) -> int:
         """The id of the schema; adds a version, and the contract if it is the first one."""
         topic, _, type_name = subject.rpartition("-")
-        try:
+        with self._writing(subject):
             if not self._history(topic, type_name):
                 _link(self._contract_path(topic, type_name), schema)
             history = self._history(topic, type_name)
             if not _has(history, schema):
                 for version in (*history, schema):
                     self._add(topic, type_name, version)
-        except OSError as error:
-            raise self._unwritable(topic, type_name, error) from None
         return self._remember(schema)
 
     async def schema(self, schema_id: int | str) -> Any:
@@ -74,10 +72,9 @@ class FolderRegistry:
         path = self._contract_path(topic, type_name)
         return _load(path) if path.exists() else None
 
-    def contracts(self) -> Iterator[tuple[str, str, Schema]]:
-        """Every contract with its topic and type name."""
-        for path in sorted(self._root.glob("*/*.avsc")):
-            yield path.parent.name, path.stem, _load(path)
+    def contracts(self, type_name: str) -> list[tuple[str, Schema]]:
+        """The contracts of a type, with their topics."""
+        return [(path.parent.name, _load(path)) for path in sorted(self._root.glob(f"*/{type_name}.avsc"))]
 
     def write_contract(self, topic: str, type_name: str, schema: Schema) -> tuple[Path, bool]:
         """Make this the contract and keep the one before as a version; returns the file, and whether it changed.
@@ -88,56 +85,53 @@ class FolderRegistry:
         path, old = self._contract_path(topic, type_name), self.contract(topic, type_name)
         if old is not None and text(old) == text(schema):
             return path, False
-        try:
+        with self._writing(f"{topic}-{type_name}"):
             if old is not None and identity(old) != identity(schema):
                 self._add(topic, type_name, old)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _aside(path.parent, schema).replace(path)
-        except OSError as error:
-            raise self._unwritable(topic, type_name, error) from None
+            _aside(path, schema).replace(path)
         return path, True
 
     def _history(self, topic: str, type_name: str) -> list[Schema]:
         """The numbered versions, then the contract if it is none of them."""
-        versions = [_load(path) for path in self._numbered(topic, type_name).values()]
+        versions = [*self._numbered(topic, type_name).values()]
         contract = self.contract(topic, type_name)
         return versions if contract is None or _has(versions, contract) else [*versions, contract]
 
     def _add(self, topic: str, type_name: str, schema: Schema) -> None:
         """Make the schema a numbered version unless it is one; who finds a number taken looks again."""
-        while not _has(map(_load, (numbered := self._numbered(topic, type_name)).values()), schema):
+        while not _has((numbered := self._numbered(topic, type_name)).values(), schema):
             number = max(numbered, default=0) + 1
             _link(self._root / topic / "versions" / f"{type_name}.{number}.avsc", schema)
 
     def _contract_path(self, topic: str, type_name: str) -> Path:
         return self._root / topic / f"{type_name}.avsc"
 
-    def _numbered(self, topic: str, type_name: str) -> dict[int, Path]:
-        """The files of the numbered versions, oldest first."""
-        found = {}
-        for path in (self._root / topic / "versions").glob(f"{type_name}.*.avsc"):
-            name, _, number = path.stem.rpartition(".")
-            if name == type_name and number.isdecimal():
-                found[int(number)] = path
-        return dict(sorted(found.items()))
+    def _numbered(self, topic: str, type_name: str) -> dict[int, Schema]:
+        """The numbered versions, oldest first. No part of a type's name begins with a digit, so all files are its own."""
+        files = (self._root / topic / "versions").glob(f"{type_name}.[0-9]*.avsc")
+        return {
+            number: _load(path) for number, path in sorted((int(path.stem.rpartition(".")[2]), path) for path in files)
+        }
 
     def _remember(self, schema: Any) -> int:
         number = schema_id(schema)
-        other = self._known.setdefault(number, schema)
-        if identity(other) != identity(schema):
+        if identity(self._known.setdefault(number, schema)) != identity(schema):
             raise IncompatibleSchemaError(
-                f"{name_of(schema)} and {name_of(other)} have the same schema id {number} in {self._root}",
-                why="ids are 31 bits of a hash and these two collide",
-                remedy='add a property to one of the two schemas, such as "version": 2',
+                f"two schemas in {self._root} have the id {number}, 31 bits of their hashes; one is {schema['name']}",
+                remedy='add a property to one of the two, such as "version": 2',
             )
         return number
 
-    def _unwritable(self, topic: str, type_name: str, error: OSError) -> ConfigurationError:
-        return ConfigurationError(
-            f"schema {type_name} of topic {topic} is not in {self._root}, which cannot be written",
-            why=error.strerror or str(error),
-            remedy="run `choreo schema write` where it can be, and ship the folder with the service",
-        )
+    @contextmanager
+    def _writing(self, subject: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ConfigurationError(
+                f"schema {subject} is not in {self._root}, which cannot be written",
+                why=error.strerror or str(error),
+                remedy="run `choreo schema write` where it can be, and ship the folder with the service",
+            ) from None
 
 
 def _load(path: Path) -> Any:
@@ -145,9 +139,9 @@ def _load(path: Path) -> Any:
         schema = json.loads(path.read_bytes())
         identity(schema)
         return schema
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except ValueError as error:
         raise ConfigurationError(
-            f"{path} is no Avro schema", why=f"{type(error).__name__}: {error}", remedy="mend or remove the file"
+            f"{path} is no Avro schema", why=str(error), remedy="mend or remove the file"
         ) from None
 
 
@@ -155,8 +149,10 @@ def _has(versions: Iterable[Schema], schema: Schema) -> bool:
     return identity(schema) in map(identity, versions)
 
 
-def _aside(folder: Path, schema: Schema) -> Path:
-    handle, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=folder)
+def _aside(path: Path, schema: Schema) -> Path:
+    """A hidden file beside the path that holds the schema."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.write(text(schema))
         file.flush()
@@ -167,8 +163,7 @@ def _aside(folder: Path, schema: Schema) -> Path:
 
 def _link(path: Path, schema: Schema) -> None:
     """Create the file whole, unless it is there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = _aside(path.parent, schema)
+    aside = _aside(path, schema)
     try:
         with suppress(FileExistsError):
             path.hardlink_to(aside)

@@ -10,7 +10,7 @@ import json
 import os
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 
 import httpx2
 
@@ -29,23 +29,19 @@ class HttpRegistry:
     Args:
         url: its address; may carry `user:password@`. Without, CHOREO_REGISTRY_USER and CHOREO_REGISTRY_PASSWORD are
             used if they are set.
-        transport: what sends the requests; the network unless given.
     """
 
-    def __init__(self, url: str, *, transport: httpx2.AsyncBaseTransport | None = None) -> None:
-        parts = urlsplit(url)
-        self._url = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
-        user = unquote(parts.username or "") or os.environ.get("CHOREO_REGISTRY_USER", "")
-        password = unquote(parts.password or "") or os.environ.get("CHOREO_REGISTRY_PASSWORD", "")
+    def __init__(self, url: str) -> None:
+        address = httpx2.URL(url)
+        user = address.username or os.environ.get("CHOREO_REGISTRY_USER", "")
+        password = address.password or os.environ.get("CHOREO_REGISTRY_PASSWORD", "")
+        self._url = str(address.copy_with(username=None, password=None)).rstrip("/")
         self._client = httpx2.AsyncClient(
             auth=(user, password) if user else None,
             timeout=_TIMEOUT,
-            transport=transport,
             headers={"Accept": f"{_TYPE}, application/json", "Content-Type": _TYPE},
         )
         self._schemas: dict[int | str, Any] = {}
-        self._versions: dict[tuple[str, int], Schema] = {}
-        self._ids: dict[tuple[str, str], int] = {}
 
     def address(self, schema_id: int) -> str:
         """Where anybody may read the schema."""
@@ -53,15 +49,12 @@ class HttpRegistry:
 
     async def register(self, subject: str, schema: Schema) -> int:
         """The id of the schema; registers it if need be."""
-        text = json.dumps(schema)
-        if (subject, text) not in self._ids:
-            what = f"schema {schema.get('name')} of subject {subject}"
-            body = {"schema": text, "schemaType": "AVRO"}
-            answer = await self._call("POST", f"/subjects/{quote(subject, safe='')}/versions", what, body)
-            if answer is None:
-                raise ConfigurationError(f"{self._url} has no subjects", remedy="check CHOREO_REGISTRY's path")
-            self._ids[subject, text] = int(self._part(answer, "id"))
-        return self._ids[subject, text]
+        what = f"schema {schema.get('name')} of subject {subject}"
+        body = {"schema": json.dumps(schema), "schemaType": "AVRO"}
+        answer = await self._call("POST", f"/subjects/{quote(subject, safe='')}/versions", what, body)
+        if answer is None:
+            raise ConfigurationError(f"{self._url} has no subjects", remedy="check CHOREO_REGISTRY's path")
+        return int(self._part(answer, "id"))
 
     async def schema(self, schema_id: int | str) -> Any:
         """The schema of an id or GUID."""
@@ -80,12 +73,10 @@ class HttpRegistry:
         """All versions, oldest first."""
         path = f"/subjects/{quote(subject, safe='')}/versions"
         numbers = await self._call("GET", path, f"subject {subject}") or []
-        for number in numbers:
-            if (subject, number) not in self._versions:
-                answer = await self._call("GET", f"{path}/{number}", f"version {number} of {subject}")
-                if answer is not None:
-                    self._versions[subject, number] = self._parsed(answer)
-        return [self._versions[subject, number] for number in sorted(numbers) if (subject, number) in self._versions]
+        answers = [
+            await self._call("GET", f"{path}/{number}", f"version {number} of {subject}") for number in sorted(numbers)
+        ]
+        return [self._parsed(answer) for answer in answers if answer is not None]
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -98,11 +89,15 @@ class HttpRegistry:
         except httpx2.HTTPError as error:
             raise self._unavailable(what, f"{type(error).__name__} {error}".strip()) from None
         status, answer = response.status_code, _json_of(response)
-        message = answer.get("message", "") if isinstance(answer, dict) else ""
+        known = answer if isinstance(answer, dict) else {}
+        message = known.get("message", "")
+        # Registries that know no GUIDs have no such path: whatever their 404 says, it will not change.
+        if status == HTTPStatus.NOT_FOUND and (
+            known.get("error_code") in _NOT_FOUND or path.startswith("/schemas/guids/")
+        ):
+            return None
         if status == HTTPStatus.OK and answer is not None:
             return answer
-        if status == HTTPStatus.NOT_FOUND and isinstance(answer, dict) and answer.get("error_code") in _NOT_FOUND:
-            return None
         if status in {409, 422}:
             raise IncompatibleSchemaError(f"the registry {self._url} refuses {what}", why=message or f"HTTP {status}")
         if status in {401, 403}:

@@ -9,57 +9,43 @@ import io
 import json
 import re
 import types
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from decimal import Decimal
-from functools import cache
-from typing import Annotated, Any, Literal, NewType, Union, get_args, get_origin
+from functools import cache, partial
+from typing import Annotated, Any, Literal, NamedTuple, NewType, NoReturn, Union, get_args, get_origin
 
 import fastavro
 import pydantic
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
+from pydantic_core import PydanticUndefined, SchemaValidator
 
-from choreo.errors import EncodeError
+from choreo.errors import DeclarationError
 from choreo.events import Event
 from choreo.wire import datum as make
-from choreo.wire.avro import named_once, without
-from choreo.wire.datum import NONE, Convert, Place, WireType
+from choreo.wire.datum import Convert, WireType
 
-_ARRAYS: dict[Any, tuple[type, ...]] = {
-    list: (list,),
-    tuple: (tuple,),
-    set: (set,),
-    frozenset: (frozenset,),
-    Sequence: (list, tuple),
-}
-_MEANT: dict[Any, type] = {
-    pydantic.AwareDatetime: dt.datetime,
-    pydantic.PastDatetime: dt.datetime,
-    pydantic.FutureDatetime: dt.datetime,
-    pydantic.PastDate: dt.date,
-    pydantic.FutureDate: dt.date,
-}
+_NONE = type(None)
+_REVIVE = "__revive__"
+"""Datum key of a function that makes the datum an instance of its class, where a union has several records."""
 _CONSTANT = (list, tuple, dict, set, frozenset, pydantic.BaseModel)
 """Default factories that make the same value each time; of others a schema can know nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """How one event class goes over the wire.
 
     Attributes:
         schema: its Avro schema.
-        write: the Avro datum of an event; raises EncodeError naming the field.
+        write: the Avro datum of an event; raises pydantic's ValidationError naming the field.
         read: pydantic's input of a datum; None if the datum will do.
-        models: the class of each record by full name.
-        ambiguous: whether records are to be read with `MODEL` in them, because some union has several.
+        records: the class of each record by full name, and what makes an instance of a datum.
+        ambiguous: whether some union has several records, so that a datum has to say which one it is.
     """
 
     schema: dict[str, Any]
     write: Convert
     read: Convert | None
-    models: dict[str, type[pydantic.BaseModel]]
+    records: dict[str, tuple[type[pydantic.BaseModel], Convert]]
     ambiguous: bool
 
 
@@ -70,13 +56,10 @@ def plan_of(event_class: type[Event]) -> Plan:
     Raises:
         DeclarationError: a field has a type or default that Avro cannot hold.
     """
-    walk = _Walk(event_class, marked=False)
-    root = walk.record(event_class, Place(event_class.__qualname__))
-    if walk.ambiguous:
-        walk = _Walk(event_class, marked=True)
-        root = walk.record(event_class, Place(event_class.__qualname__))
-    assert root.write  # noqa: S101 - for the type checker: records always have a writer
-    return Plan(named_once(root.avro, set()), root.write, root.read, walk.models, walk.ambiguous)
+    walk = _Walk(event_class)
+    root = walk.record(event_class, "")
+    schema, write = _named_once(root.avro, set()), SchemaValidator(root.write).validate_python
+    return Plan(schema, write, _revived if walk.ambiguous else root.read, walk.records, walk.ambiguous)
 
 
 def schema_of(event_class: type[Event]) -> dict[str, Any]:
@@ -84,117 +67,159 @@ def schema_of(event_class: type[Event]) -> dict[str, Any]:
     return plan_of(event_class).schema
 
 
-def default_of(info: FieldInfo) -> Any:
-    """A field's default as Avro knows defaults: a constant; PydanticUndefined if it has none."""
-    if isinstance(info.default_factory, type) and issubclass(info.default_factory, _CONSTANT):
-        return info.default_factory()
-    return info.default
+def reading_schema(event_class: type[Event]) -> Any:
+    """The class's schema for resolving: fastavro hands out defaults as they stand there, so they are Python's own."""
+    plan = plan_of(event_class)
+    parsed: Any = fastavro.parse_schema(plan.schema)
+    for name, (model, revive) in plan.records.items():
+        fields = parsed["__named_schemas"][name]["fields"]
+        for field in fields:
+            default = _default_of(model.model_fields[field["name"]])
+            if default is not PydanticUndefined:
+                field["default"] = default
+        if plan.ambiguous:
+            fields.append({"name": _REVIVE, "type": "null", "default": revive})
+    return parsed
+
+
+def _revived(datum: Any) -> Any:
+    """The datum with the records inside it as instances of their classes."""
+    if isinstance(datum, list):
+        return [_revived(one) for one in datum]
+    if type(datum) is not dict:
+        return datum
+    inside = {name: _revived(one) for name, one in datum.items()}
+    # A map may have any key, but no function.
+    return inside.pop(_REVIVE)(inside) if callable(inside.get(_REVIVE)) else inside
 
 
 class _Walk:
-    """One walk over the annotations of an event class; `marked` says that every datum carries `MODEL`."""
+    """One walk over the annotations of an event class; paths name its fields: `lines[].price`."""
 
-    def __init__(self, event: type[Event], *, marked: bool) -> None:
-        self._marked = marked
+    def __init__(self, event: type[Event]) -> None:
+        self._event = event
         self._namespace, _, self._name = event.contract.type_name.rpartition(".")
         self._named: dict[str, Any] = {}
         self._open: list[type[pydantic.BaseModel]] = []
-        self.models: dict[str, type[pydantic.BaseModel]] = {}
+        self.records: dict[str, tuple[type[pydantic.BaseModel], Convert]] = {}
         self.ambiguous = False
 
-    def record(self, model: type[pydantic.BaseModel], place: Place) -> WireType:
+    def record(self, model: type[pydantic.BaseModel], path: str) -> WireType:
         if model in self._open:
-            place.fail(f"has {model.__name__} inside {model.__name__}", "carry a flat list of nodes with ids")
-        name = self._define(model.__name__ if place.path else self._name, model, place)
+            self._fail(path, f"has {model.__name__} inside {model.__name__}", "carry a flat list of nodes with ids")
+        name = self._define(model.__name__ if path else self._name, model, path)
         self._open.append(model)
         fields, declared = {}, []
         for field, info in model.model_fields.items():
-            _check_names(model, field, info, place.field(field))
-            fields[field] = self._of(info.annotation, info.metadata, place.field(field))
-            declared.append(_declared(info, field, fields[field], place.field(field)))
+            inner = f"{path}.{field}" if path else field
+            self._check_carried(model, field, info, inner)
+            fields[field] = self._of(info.annotation, info.metadata, inner)
+            declared.append(self._declared(info, field, fields[field], inner))
         self._open.pop()
-        self.models[name] = model
-        avro = {"type": "record", "name": name, **_doc(model.__doc__), "fields": declared}
-        write = make.record_writer(model, fields, place)
-        return WireType(avro, (model,), write, make.record_reader(fields, marked=self._marked))
+        wire = make.record(model, {"type": "record", "name": name, **_doc(model.__doc__), "fields": declared}, fields)
+        self.records[name] = model, partial(_instance, model if path else None, wire.read)
+        return wire
 
-    def _of(self, annotation: Any, metadata: Sequence[Any], place: Place) -> WireType:
+    def _of(self, annotation: Any, metadata: Sequence[Any], path: str) -> WireType:
         annotation, metadata = _unwrapped(annotation, metadata)
         origin, args = get_origin(annotation), get_args(annotation)
         if origin in {Union, types.UnionType}:
-            branches = [self._of(arg, metadata, place) for arg in args if arg is not NONE]
-            self.ambiguous |= sum(wire.accepts[0] in self.models.values() for wire in branches) > 1
-            return make.union(branches, place, nullable=NONE in args)
+            branches = [self._of(arg, metadata, path) for arg in args if arg is not _NONE]
+            self._check_union([make.look_of(wire.avro) for wire in branches], path)
+            return make.union(branches, nullable=_NONE in args)
         if origin is Literal:
-            return make.literal(args, self._define(self._literal_name(place), args, place), place)
-        if origin in _ARRAYS and (origin is not tuple or args[1:] == (...,)):
-            return make.array(self._of(args[0], (), place.inside("[]")), _ARRAYS[origin], place)
-        if origin in {dict, Mapping} and _unwrapped(args[0], ())[0] is str:
-            return make.mapping(self._of(args[1], (), place.inside("{}")), place)
-        return self._of_class(annotation, metadata, place)
+            if not all(isinstance(symbol, str) and make.SYMBOL.match(symbol) for symbol in args):
+                remedy = "use an Enum: its member names are written"
+                self._fail(path, "is a Literal that is no list of Avro names", remedy)
+            return make.literal(args, self._define(self._literal_name(path), args, path))
+        if origin in {list, set, frozenset} or (origin is tuple and args[1:] == (...,)):
+            return make.array(self._of(args[0], (), f"{path}[]"), origin)
+        if origin is dict and _unwrapped(args[0], ())[0] is str:
+            return make.mapping(self._of(args[1], (), f"{path}{{}}"))
+        return self._of_class(annotation, metadata, path)
 
-    def _of_class(self, annotation: Any, metadata: Sequence[Any], place: Place) -> WireType:
+    def _of_class(self, annotation: Any, metadata: Sequence[Any], path: str) -> WireType:
         if annotation in make.PLAIN:
             return make.PLAIN[annotation]
-        if annotation in {dt.datetime, dt.time}:
-            return make.clock(annotation, place)
         if annotation is Decimal:
-            return make.decimal(_limit(metadata, "max_digits"), _limit(metadata, "decimal_places"), place)
+            return make.decimal(_limit(metadata, "max_digits"), _limit(metadata, "decimal_places"))
         if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
-            return self.record(annotation, place)
+            return self.record(annotation, path)
         if isinstance(annotation, type) and issubclass(annotation, enum.Enum) and not issubclass(annotation, enum.Flag):
-            name = self._define(annotation.__name__, annotation, place)
-            return make.enumeration(annotation, name, _doc(annotation.__doc__), place)
+            name = self._define(annotation.__name__, annotation, path)
+            return make.enumeration(annotation, {"name": name, **_doc(annotation.__doc__)})
         shown = annotation.__qualname__ if isinstance(annotation, type) else annotation
-        return place.fail(f"has the type {shown}, which no Avro type holds", "docs/schemas.md lists those that do")
+        return self._fail(
+            path, f"has the type {shown}, which no Avro type holds", "docs/schemas.md lists those that do"
+        )
 
-    def _literal_name(self, place: Place) -> str:
+    def _declared(self, info: FieldInfo, name: str, wire: WireType, path: str) -> dict[str, Any]:
+        """The field of a record's schema."""
+        field: dict[str, Any] = {"name": name, "type": wire.avro, **_doc(info.description)}
+        aliases = [alias for alias in _accepted(info) if alias != name]
+        if aliases:
+            field["aliases"] = aliases
+        default = _default_of(info)
+        if default is PydanticUndefined:
+            return field
+        try:
+            datum = SchemaValidator(wire.write).validate_python(default)
+        except pydantic.ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            self._fail(path, f"has a default it does not allow ({reason})", "change the default or the type")
+        if isinstance(wire.avro, list):  # Avro reads a union's default by its first branch
+            first = "null" if datum is None else datum[0]
+            field["type"] = sorted(wire.avro, key=lambda branch: make.branch_of(branch) != first)
+        field["default"] = _json(_named_once(field["type"], set()), datum)
+        return field
+
+    def _check_carried(self, model: type[pydantic.BaseModel], field: str, info: FieldInfo, path: str) -> None:
+        if info.exclude:
+            self._fail(path, "is declared exclude=True, but a record carries every field", "drop exclude or the field")
+        by_name = model.model_config.get("populate_by_name") or model.model_config.get("validate_by_name")
+        if info.validation_alias is not None and field not in _accepted(info) and not by_name:
+            remedy = f"use validation_alias=AliasChoices({field!r}, ...)"
+            self._fail(path, "accepts only its alias, but a record carries the field's own name", remedy)
+
+    def _check_union(self, looks: list[str], path: str) -> None:
+        alike = ["string" if look == "enum" else look for look in looks if look != "record"]
+        records = looks.count("record")
+        self.ambiguous |= records > 1
+        if len(set(alike)) < len(alike) or ("map" in alike and records):
+            self._fail(path, "is a union of types that look alike in a record", "wrap each in a model of its own")
+
+    def _literal_name(self, path: str) -> str:
         owner = self._name if len(self._open) == 1 else self._open[-1].__name__
-        return owner + re.sub(r"\W", "", place.path.rpartition(".")[2]).title().replace("_", "")
+        return owner + re.sub(r"\W", "", path.rpartition(".")[2]).title().replace("_", "")
 
-    def _define(self, short: str, what: Any, place: Place) -> str:
+    def _define(self, short: str, what: Any, path: str) -> str:
         short = re.sub(r"\W+", "_", short).strip("_")
         name = f"{self._namespace}.{short}" if self._namespace else short
         if self._named.setdefault(name, what) != what:
-            place.fail(f"has a second type named {name}", "rename one of the two classes")
+            self._fail(path, f"has a second type named {name}", "rename one of the two classes")
         return name
 
-
-def _check_names(model: type[pydantic.BaseModel], field: str, info: FieldInfo, place: Place) -> None:
-    if info.exclude:
-        place.fail("is declared exclude=True, but a record carries every field", "drop exclude or the field")
-    by_name = model.model_config.get("populate_by_name") or model.model_config.get("validate_by_name")
-    if info.validation_alias is not None and field not in _accepted(info) and not by_name:
-        remedy = f"use validation_alias=AliasChoices({field!r}, ...)"
-        place.fail("accepts only its alias, but a record carries the field's own name", remedy)
+    def _fail(self, path: str, what: str, remedy: str) -> NoReturn:
+        raise DeclarationError(f"event {self._event.__qualname__}: field {path} {what}", remedy=remedy)
 
 
-def _declared(info: FieldInfo, name: str, wire: WireType, place: Place) -> dict[str, Any]:
-    """The field of a record's schema."""
-    field: dict[str, Any] = {"name": name, "type": wire.avro, **_doc(info.description)}
-    aliases = [alias for alias in _accepted(info) if alias != name]
-    if aliases:
-        field["aliases"] = aliases
-    default = default_of(info)
-    if default is PydanticUndefined:
-        return field
-    if not (wire.write or make.fits(type(default), wire.accepts)):
-        place.fail(f"has a default of type {type(default).__name__}", f"use {make.names(wire.accepts)}")
-    try:
-        datum = wire.write(default) if wire.write else default
-    except EncodeError as error:
-        place.fail(f"has a default it does not allow ({error.what})", "change the default or the type")
-    if isinstance(wire.avro, list):
-        field["type"] = _default_first(wire.avro, datum)
-    field["default"] = _json(named_once(field["type"], set()), datum)
-    return field
+def _instance(model: type[pydantic.BaseModel] | None, read: Convert | None, datum: Any) -> Any:
+    """A record's datum as an instance of its model; that of the event itself, which has none, only converted."""
+    data = read(datum) if read else datum
+    return model.model_validate(data, strict=False) if model else data
 
 
-def _default_first(union: list[Any], datum: Any) -> list[Any]:
-    """Avro reads a union's default by its first branch."""
-    named = datum[0] if isinstance(datum, tuple) else next(branch for branch in union if branch != "null")
-    first = "null" if datum is None else named
-    return sorted(union, key=lambda branch: make.branch_of(branch) != first)
+def _named_once(part: Any, seen: set[str]) -> Any:
+    """A schema with every named type defined at its first use and only named after that."""
+    if isinstance(part, list):
+        return [_named_once(one, seen) for one in part]
+    if not isinstance(part, dict):
+        return part
+    if "fields" in part or "symbols" in part:
+        if part["name"] in seen:
+            return part["name"]
+        seen.add(part["name"])
+    return {key: value if key == "default" else _named_once(value, seen) for key, value in part.items()}
 
 
 def _json(avro: Any, datum: Any) -> Any:
@@ -202,12 +227,20 @@ def _json(avro: Any, datum: Any) -> Any:
     buffer = io.BytesIO()
     fastavro.schemaless_writer(buffer, fastavro.parse_schema(avro), datum)
     buffer.seek(0)
-    raw = fastavro.schemaless_reader(buffer, fastavro.parse_schema(without(avro, "logicalType")))
+    plain = json.loads(json.dumps(avro), object_hook=lambda part: {k: v for k, v in part.items() if k != "logicalType"})
+    raw = fastavro.schemaless_reader(buffer, fastavro.parse_schema(plain))
     return json.loads(json.dumps(raw, default=lambda octets: octets.decode("latin-1")))
 
 
+def _default_of(info: FieldInfo) -> Any:
+    """A field's default as Avro knows defaults: a constant; PydanticUndefined if it has none."""
+    if isinstance(info.default_factory, type) and issubclass(info.default_factory, _CONSTANT):
+        return info.default_factory()
+    return info.default
+
+
 def _unwrapped(annotation: Any, metadata: Sequence[Any]) -> tuple[Any, Sequence[Any]]:
-    """The type behind Annotated, NewType, `type X = ...` and pydantic's own names, with all constraints on the way."""
+    """The type behind Annotated, NewType, `type X = ...` and AwareDatetime, with all constraints on the way."""
     while True:
         if get_origin(annotation) is Annotated:
             annotation, *more = get_args(annotation)
@@ -217,7 +250,7 @@ def _unwrapped(annotation: Any, metadata: Sequence[Any]) -> tuple[Any, Sequence[
         elif type(annotation).__name__ == "TypeAliasType":  # in `typing` from Python 3.12
             annotation = annotation.__value__
         else:
-            return _MEANT.get(annotation, annotation), metadata
+            return dt.datetime if annotation is pydantic.AwareDatetime else annotation, metadata
 
 
 def _limit(metadata: Sequence[Any], name: str) -> int | None:

@@ -85,10 +85,10 @@ async def test_a_contract_written_by_hand_is_a_version(registry):
 
 
 async def test_types_whose_names_begin_alike_are_kept_apart(registry):
-    for name in ("Order", "Order.2", "com.acme.Order"):
+    for name in ("Order", "Order.V2", "com.acme.Order"):
         for number in (1, 2):
             await registry.register(f"orders-{name}", {**version(number), "name": name})
-    for name in ("Order", "Order.2", "com.acme.Order"):
+    for name in ("Order", "Order.V2", "com.acme.Order"):
         assert [one["name"] for one in await registry.versions(f"orders-{name}")] == [name, name]
 
 
@@ -113,7 +113,7 @@ async def test_an_unknown_subject_has_no_versions(registry):
 async def test_two_schemas_of_one_id_are_told(registry, monkeypatch):
     monkeypatch.setattr(folder_module, "schema_id", lambda _schema: 5)
     await registry.register("orders-Order", version(1))
-    with pytest.raises(IncompatibleSchemaError, match="Order and Order have the same schema id 5"):
+    with pytest.raises(IncompatibleSchemaError, match="have the id 5, 31 bits of their hashes; one is Order"):
         await registry.register("orders-Order", version(2))
 
 
@@ -191,7 +191,7 @@ def test_written_text_is_the_file(registry):
     path, _ = registry.write_contract("orders", "Order", version(1))
     assert path.read_text(encoding="utf-8") == text(version(1))
     assert path.stat().st_mode & 0o777 == 0o644
-    assert list(registry.contracts()) == [("orders", "Order", version(1))]
+    assert registry.contracts("Order") == [("orders", version(1))]
 
 
 def test_addresses_choose_the_registry(tmp_path):
