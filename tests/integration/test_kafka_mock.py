@@ -94,3 +94,11 @@ async def test_statistics_show_the_lag(mock_bootstrap, topic):
 
 def exposed():
     return generate_latest(registry).decode()
+
+
+async def test_what_is_closed_is_forgotten(log, topic):
+    for _ in range(3):
+        await log.producer().close()
+        await log.consumer([topic]).close()
+    log.producer()
+    assert len(log._opened) == 1

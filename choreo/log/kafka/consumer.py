@@ -30,6 +30,11 @@ class KafkaConsumer:
         """The partitions owned now."""
         return self._owner.partitions.owned
 
+    @property
+    def ended(self) -> bool:
+        """Whether it is closed and its thread gone."""
+        return self._owner.ended.done()
+
     async def poll(self, max_records: int = 500, timeout: float | None = None) -> list[Record]:
         """Records as they come; empty when `timeout` seconds pass without one."""
         owner = self._owner

@@ -13,13 +13,13 @@ import confluent_kafka as ck
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec  # type: ignore[attr-defined] # public
 
 from choreo.errors import ConfigurationError, LogUnavailableError
-from choreo.log.kafka import settings as client_settings
 from choreo.log.kafka import telemetry
 from choreo.log.kafka.consumer import KafkaConsumer
 from choreo.log.kafka.errors import as_choreo, explained
 from choreo.log.kafka.owner import Owner
 from choreo.log.kafka.partitions import ours, theirs
 from choreo.log.kafka.producer import KafkaProducer
+from choreo.log.kafka.settings import for_admin, for_consumer, for_producer, parse, principal
 from choreo.log.kafka.transactions import TransactionalProducer
 from choreo.log.port import Capabilities, Listener, Start, Topic, TopicPartition
 
@@ -45,19 +45,19 @@ class KafkaLog:
 
     def __init__(self, hosts: str, settings: Mapping[str, str]) -> None:
         self._hosts, self._settings = hosts, settings
-        self._who = client_settings.principal(settings)
+        self._who = principal(settings)
         self._trouble: ck.KafkaError | None = None
         self._opened: list[KafkaConsumer | KafkaProducer] = []
         self._executor = ThreadPoolExecutor(2, "choreo kafka")
 
     @classmethod
-    def at(cls, url: str, client_settings_: Mapping[str, str]) -> KafkaLog:
+    def at(cls, url: str, client_settings: Mapping[str, str]) -> KafkaLog:
         """The log at `kafka://host:9092,host:9092?setting=value`, not connected yet.
 
         Raises:
             ConfigurationError: the address or a setting cannot work.
         """
-        return cls(*client_settings.parse(url, client_settings_))
+        return cls(*parse(url, client_settings))
 
     @property
     def url(self) -> str:
@@ -66,7 +66,7 @@ class KafkaLog:
 
     async def __aenter__(self) -> Self:
         """Connect, or say within about 10 seconds why not."""
-        conf = client_settings.for_admin(self._hosts, self._settings)
+        conf = for_admin(self._hosts, self._settings)
         self._admin = _made(lambda: AdminClient(telemetry.callbacks(conf, self._on_error)))
         await self._blocking(self._connect)
         return self
@@ -217,10 +217,10 @@ class KafkaLog:
 
     def producer(self, *, transactional_id: str | None = None) -> KafkaProducer:
         """An idempotent producer, or a transactional one."""
-        conf = client_settings.for_producer(self._hosts, self._settings, transactional_id)
+        conf = for_producer(self._hosts, self._settings, transactional_id)
         kind = TransactionalProducer if transactional_id else KafkaProducer
         producer = _made(lambda: kind(conf, self._who, self._limit_of))
-        self._opened.append(producer)
+        self._keep(producer)
         return producer
 
     def consumer(
@@ -233,12 +233,16 @@ class KafkaLog:
     ) -> KafkaConsumer:
         """A member of `group`, or a reader of all partitions."""
         name = group or f"choreo-reader-{uuid.uuid4()}"
-        conf = client_settings.for_consumer(self._hosts, self._settings, name, start)
+        conf = for_consumer(self._hosts, self._settings, name, start)
         ends = self._ends if start == "latest" else None
         owner = _made(lambda: Owner(conf, list(topics), listener, self._who, ends, member=group is not None))
         consumer = KafkaConsumer(owner, group)
-        self._opened.append(consumer)
+        self._keep(consumer)
         return consumer
+
+    def _keep(self, opened: KafkaConsumer | KafkaProducer) -> None:
+        """Remember what to close; what has been closed since is forgotten."""
+        self._opened = [*(each for each in self._opened if not each.ended), opened]
 
 
 def _made(make: Callable[[], T]) -> T:

@@ -97,6 +97,11 @@ class KafkaProducer:
         self._client = Client(settings)
         self._closed = False
 
+    @property
+    def ended(self) -> bool:
+        """Whether it is closed and its thread gone."""
+        return self._closed and self._client.ended.done()
+
     def live(self) -> Client:
         """The client; a new one after an error that only ends a client."""
         if self._closed:

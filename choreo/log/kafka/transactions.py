@@ -93,7 +93,7 @@ class TransactionalProducer(KafkaProducer):
 
     def _undone(self, client: Client, error: ck.KafkaError, failures: list[Failure]) -> Exception:
         """Abort; the reason why."""
-        reason = explained(error, "transaction", self.who)
+        reason = explained(error, f"transaction of {self.settings['transactional.id']!r}", self.who)
         if isinstance(reason, NotOwnerError) and error.fatal():
             self._fenced = reason
             return reason
