@@ -1,4 +1,4 @@
-"""`choreo run`: services at work until a signal says stop."""
+"""`choreo run` and `choreo graph`: services at work until a signal says stop, and a picture of who reacts to what."""
 
 from __future__ import annotations
 
@@ -6,22 +6,18 @@ import asyncio
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Literal
 
 import typer
 
+from choreo.choreography import Choreography
 from choreo.cli.common import INTERRUPTED, LogOption, Modules, RegistryOption, run_async, settings_with
 from choreo.cli.load import load_services
+from choreo.runtime.settings import Settings
+from choreo.service import Service
 
-if TYPE_CHECKING:
-    from choreo.runtime.settings import Settings
-    from choreo.service import Service
-
-EXAMPLES = """Examples:
-
-choreo run services.shop
-
-choreo run services.shop:payments --log kafka://localhost:9092"""
+RUN_EXAMPLES = "Examples:\n\nchoreo run services.shop\n\nchoreo run services.shop:payments --log kafka://localhost:9092"
+GRAPH_EXAMPLES = "Examples:\n\nchoreo graph services.shop\n\nchoreo graph services.shop --format mermaid > shop.mmd"
 
 
 def run(
@@ -58,3 +54,15 @@ async def _run(services: list[Service], settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     await run_services(services, settings, stop=stop)
+
+
+Format = Annotated[Literal["text", "mermaid", "json"], typer.Option("--format", "-f", help="What to print.")]
+
+
+def graph(modules: Modules = None, output: Format = "text") -> None:
+    """Show who reacts to what: every event, its handlers, and what they emit.
+
+    Nothing is run and no log is asked: the graph is read from the handlers' declarations.
+    """
+    render = {"text": Choreography.to_text, "mermaid": Choreography.to_mermaid, "json": Choreography.to_json}
+    print(render[output](Choreography.of(load_services(modules or []))))

@@ -8,31 +8,30 @@ import typer
 
 from choreo.choreography import Choreography
 from choreo.cli import tail
-from choreo.cli.common import JsonOption, LogOption, print_json, print_table, run_async, settings_with
+from choreo.cli.common import JsonOption, LogOption, print_rows, run_async, settings_with
 from choreo.cli.load import load_services
 from choreo.errors import ConfigurationError
 from choreo.log import Topic, TopicPartition, open_log
+from choreo.runtime.settings import Settings
+
+Names = list[str] | None
 
 app = typer.Typer(
     help="Create, list and tail the topics of the log.", no_args_is_help=True, rich_markup_mode="markdown"
 )
-app.command("tail", epilog=tail.EXAMPLES)(tail.tail)
+app.command(epilog=tail.EXAMPLES)(tail.tail)
 
 
 @app.command(
     epilog="Examples: choreo topics create services.shop --partitions 12 | choreo topics create --topic orders"
 )
 def create(
-    modules: Annotated[
-        list[str] | None, typer.Argument(metavar="MODULE", help="All topics that these modules' services need.")
-    ] = None,
-    names: Annotated[
-        list[str] | None, typer.Option("--topic", "-t", metavar="NAME", help="A topic by its name.")
-    ] = None,
+    modules: Annotated[Names, typer.Argument(metavar="MODULE", help="All topics that its services need.")] = None,
+    names: Annotated[Names, typer.Option("--topic", "-t", metavar="NAME", help="A topic by its name.")] = None,
     partitions: Annotated[int, typer.Option(min=1, help="More lets more instances share the work.")] = 4,
     replication: Annotated[int, typer.Option(min=-1, help="Copies; -1 is the broker's own default.")] = -1,
     given: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A Kafka topic setting, e.g. retention.ms.")
+        Names, typer.Option("--set", metavar="NAME=VALUE", help="A Kafka topic setting, e.g. retention.ms.")
     ] = None,
     log: LogOption = None,
     as_json: JsonOption = False,
@@ -46,16 +45,11 @@ def create(
         raise ConfigurationError("no topic is named", remedy="name a module with services, or --topic NAME")
     kwargs = {name: value for name, _, value in pairs}
     topics = [Topic(name=n, partitions=partitions, replication=replication, settings=kwargs) for n in wanted]
-    created = run_async(_create(topics, log))
-    rows = [(name, "created" if name in created else "exists") for name in wanted]
-    if as_json:
-        print_json({"created": created, "existing": [name for name in wanted if name not in created]})
-    else:
-        print_table(("topic", ""), rows)
+    created = run_async(_create(settings_with(log=log), topics))
+    print_rows([{"topic": n, "state": "created" if n in created else "exists"} for n in wanted], as_json=as_json)
 
 
-async def _create(topics: list[Topic], url: str | None) -> list[str]:
-    settings = settings_with(log=url)
+async def _create(settings: Settings, topics: list[Topic]) -> list[str]:
     async with open_log(settings.log, settings.kafka) as log:
         return await log.create_topics(topics)
 
@@ -63,19 +57,14 @@ async def _create(topics: list[Topic], url: str | None) -> list[str]:
 @app.command("list", epilog="Example: choreo topics list --log kafka://localhost:9092 --json")
 def list_topics(log: LogOption = None, as_json: JsonOption = False) -> None:
     """List topics, their partitions, and how many offsets they hold (records, where nothing was compacted)."""
-    rows = run_async(_list(log))
-    columns = ("topic", "partitions", "offsets")
-    if as_json:
-        print_json([dict(zip(columns, row, strict=True)) for row in rows])
-    else:
-        print_table(columns, rows)
+    print_rows(run_async(_list(settings_with(log=log))), as_json=as_json)
 
 
-async def _list(url: str | None) -> list[tuple[str, int, int]]:
-    settings = settings_with(log=url)
+async def _list(settings: Settings) -> list[dict[str, object]]:
     async with open_log(settings.log, settings.kafka) as log:
         topics = sorted((await log.topics()).values(), key=lambda topic: topic.name)
-        everything = [TopicPartition(topic.name, number) for topic in topics for number in range(topic.partitions)]
+        places = {t.name: [TopicPartition(t.name, number) for number in range(t.partitions)] for t in topics}
+        everything = [place for those in places.values() for place in those]
         begins, ends = await log.beginning_offsets(everything), await log.end_offsets(everything)
-    held = {partition: ends[partition] - begins[partition] for partition in everything}
-    return [(t.name, t.partitions, sum(held[TopicPartition(t.name, n)] for n in range(t.partitions))) for t in topics]
+    held = {name: sum(ends[place] - begins[place] for place in those) for name, those in places.items()}
+    return [{"topic": t.name, "partitions": t.partitions, "offsets": held[t.name]} for t in topics]

@@ -31,9 +31,7 @@ def test_all_is_well_before_the_first_start(cli):
     ended = cli("doctor", "cli_shop", "--json")
     found = report(ended)
     assert ended.code == 0
-    assert found["versions"][1].startswith("Python 3.")
-    assert found["settings"][1].startswith("log sqlite:///.choreo/log.db, store")
-    assert found["log written and read"][0] == "ok"
+    assert found["log"] == ("ok", "sqlite:///.choreo/log.db answers, 0 topics")
     assert found["topics"] == ("ok", "dlq.mail, dlq.payments, orders, payments will be made at the first start")
     assert found["registry"] == ("ok", "schemas answers")
     assert found["contract orders/OrderPlaced"][0] == "warn"
@@ -57,12 +55,11 @@ def test_events_are_left_alone(cli, placed):
     assert cli("doctor", "cli_shop").code == 0
     assert cli("doctor", "cli_shop").code == 0
     assert cli("topics", "tail", "orders", "--from-beginning", "--json").out == before
-    assert "choreo.doctor\t1\t2" in cli("topics", "list").out
-    assert {row["topic"] for row in cli("topics", "tail", "--json").rows} == {"orders"}, "probes are no news"
+    assert cli("topics", "list").out == "orders\t4\t3\n"
 
 
 def test_without_modules_only_what_is_general_is_looked_at(cli):
-    assert set(report(cli("doctor", "--json"))) == {"versions", "settings", "log", "log written and read", "registry"}
+    assert set(report(cli("doctor", "--json"))) == {"log", "registry"}
 
 
 def test_text_is_a_line_each(cli):
@@ -71,18 +68,12 @@ def test_text_is_a_line_each(cli):
     assert all(len(line.split("\t")) == 4 for line in lines)
 
 
-def test_a_misspelt_variable_is_a_warning(cli, monkeypatch):
-    monkeypatch.setenv("CHOREO_LGO", "x")
-    ended = cli("doctor", "--json")
-    assert ended.code == 0
-    assert report(ended)["settings"] == ("warn", "nobody reads CHOREO_LGO")
-
-
 def test_secrets_in_addresses_are_not_shown(cli, monkeypatch):
-    monkeypatch.setenv("CHOREO_STORE", "postgresql://me:hidden@db/{service}?password=hidden")
-    ended = cli("doctor", "--registry", "http://me:hidden@127.0.0.1:1")
+    monkeypatch.setenv("CHOREO_STORE", "sqlite:///.choreo/{service}.db?key=hidden")
+    ended = cli("doctor", "cli_shop", "--registry", "http://me:hidden@127.0.0.1:1")
     assert "hidden" not in ended.out + ended.err
-    assert "store postgresql://db/{service}, registry http://127.0.0.1:1" in ended.out
+    assert "sqlite:///.choreo/mail.db is made at the first start" in ended.out
+    assert "http://127.0.0.1:1 gave no answer" in ended.out
 
 
 def test_missing_topics_fail_where_they_are_not_created(cli, monkeypatch):
@@ -91,10 +82,9 @@ def test_missing_topics_fail_where_they_are_not_created(cli, monkeypatch):
     ended = cli("doctor", "cli_shop", "--json")
     assert ended.code == 1
     assert report(ended)["topics"] == ("fail", "there is no dlq.mail, dlq.payments, payments")
-    assert report(ended)["log written and read"] == ("warn", "not tried, there is no topic choreo.doctor")
     remedies = {row["what"]: row["remedy"] for row in ended.rows[0]}
-    assert cli(*remedies["log written and read"].removeprefix("choreo ").split()).code == 0
-    assert report(cli("doctor", "--json"))["log written and read"][0] == "ok", "the remedy works"
+    assert cli(*remedies["topics"].replace("MODULE", "cli_shop").removeprefix("choreo ").split()).code == 0
+    assert report(cli("doctor", "cli_shop", "--json"))["topics"][0] == "ok", "the remedy works"
 
 
 def test_a_contract_that_drifts_fails_for_who_emits_it(cli, project):
@@ -106,7 +96,8 @@ def test_a_contract_that_drifts_fails_for_who_emits_it(cli, project):
     status, detail = report(ended)["contract payments/PaymentCharged"]
     assert ended.code == 1
     assert status == "fail"
-    assert "sum is in the class" in detail
+    assert detail.startswith("sum is ")
+    assert "in the class" in detail
 
 
 def test_a_reader_may_have_its_own_view_of_a_contract(cli, other):
@@ -126,8 +117,7 @@ def test_a_store_of_another_service_fails(cli, other, spawn, placed):
     assert ended.code == 1
     assert found["store of copier"][0] == "fail"
     assert "belongs to service 'payments'" in found["store of copier"][1]
-    assert found["store of payments"] == ("fail", "sqlite:///.choreo/payments.db is the store of copier too")
-    assert report(cli("doctor", "cli_shop:payments", "--json"))["store of payments"][1].endswith("payments.db opens")
+    assert found["store of payments"] == ("ok", "sqlite:///.choreo/payments.db opens")
 
 
 def test_what_cannot_be_reached_fails_and_the_rest_is_still_looked_at(cli):
@@ -138,10 +128,3 @@ def test_what_cannot_be_reached_fails_and_the_rest_is_still_looked_at(cli):
     assert "/proc/none" in found["log"][1]
     assert found["registry"][0] == "fail"
     assert "http://127.0.0.1:1 gave no answer" in found["registry"][1]
-
-
-def test_the_group_protocol_of_a_kafka_log_is_named(cli, mock_bootstrap):
-    ended = cli("doctor", "--json", "--log", f"kafka://{mock_bootstrap}")
-    status, detail = report(ended)["group protocol"]
-    assert status == "ok"
-    assert "KIP-848" in detail

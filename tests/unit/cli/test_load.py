@@ -28,11 +28,11 @@ def test_the_list_called_services_decides_where_there_is_one(module):
     assert names(load_services(["cli_pack"])) == ["payments"]
 
 
-def test_one_service_by_its_attribute_or_by_its_name(module):
-    module("cli_named", "from choreo import Service\nmine = Service('billing')\npair = [Service('a'), Service('b')]")
-    assert names(load_services(["cli_named:mine"])) == ["billing"]
+def test_one_service_by_its_name(module):
+    module("cli_named", "from choreo import Service\nmine = Service('billing')\nother = Service('other')")
     assert names(load_services(["cli_named:billing"])) == ["billing"]
-    assert names(load_services(["cli_named:pair"])) == ["a", "b"]
+    with pytest.raises(ConfigurationError, match=r"has no service 'mine' \(its services are: billing, other\)"):
+        load_services(["cli_named:mine"])
 
 
 def test_a_service_is_found_by_name_where_a_module_has_that_name_too(module):

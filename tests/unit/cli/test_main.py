@@ -1,11 +1,13 @@
 import subprocess
 import sys
+from datetime import UTC, datetime
+from decimal import Decimal
 from importlib.metadata import version
 
 import pytest
 
 from choreo import ChoreoError, ConfigurationError, DeclarationError
-from choreo.cli.common import exit_code, json_text, print_table
+from choreo.cli.common import exit_code, json_text, print_rows
 from choreo.errors import LogUnavailableError, RegistryUnavailableError, StoreUnavailableError, UnknownTopicError
 
 HEAVY = ("confluent_kafka", "fastavro", "httpx2", "opentelemetry.sdk", "sqlite3", "starlette", "structlog")
@@ -145,19 +147,20 @@ def test_settings_that_cannot_be(cli, monkeypatch, name, value, message):
 
 
 def test_tables_are_tab_separated_unless_a_terminal_looks_on(capsys, monkeypatch):
-    rows = [("[bold]orders[/]", 4), ("payments", 12)]
-    print_table(("topic", "partitions"), rows)
+    rows = [{"topic": "[bold]orders[/]", "partitions": 4}, {"topic": "payments", "partitions": 12}]
+    print_rows(rows, as_json=False)
     assert capsys.readouterr().out == "[bold]orders[/]\t4\npayments\t12\n"
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("TERM", "dumb")
-    print_table(("topic", "partitions"), rows)
+    print_rows(rows, as_json=False)
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert lines == ["topic            partitions", "[bold]orders[/]  4", "payments         12"]
 
 
-def test_json_of_what_json_does_not_know():
-    from datetime import UTC, datetime
-    from decimal import Decimal
+def test_decimals_are_written_out():
+    assert json_text({"a": [Decimal("0E-9"), {"b": Decimal("1E+3")}]}) == '{"a":["0.000000000",{"b":"1000"}]}'
 
+
+def test_json_of_what_json_does_not_know():
     data = {"b": b"\xff", "d": Decimal("1.50"), "t": datetime(2026, 1, 1, tzinfo=UTC), "n": float("nan"), "o": object}
     assert json_text(data).startswith('{"b":"_w==","d":"1.50","t":"2026-01-01T00:00:00Z","n":"NaN","o":"<class')

@@ -1,11 +1,13 @@
 import asyncio
 import json
 import signal
+from importlib import import_module
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
+from choreo import connect
 from choreo.log import NewRecord, open_log
 
 
@@ -17,6 +19,16 @@ def append(*records):
             producer = log.producer()
             await producer.append(records)
             await producer.close()
+
+    asyncio.run(run())
+
+
+def go_on_with(saga):
+    """Publish a PaymentCharged of this saga."""
+
+    async def run():
+        async with connect() as bus:
+            await bus.publish(import_module("cli_shop").PaymentCharged(order_id="o-1"), correlation_id=saga)
 
     asyncio.run(run())
 
@@ -40,7 +52,7 @@ def many(cli):
 
 
 def test_a_row_has_everything_that_links_an_event(cli, placed):
-    cli("publish", "PaymentCharged", "-m", "cli_shop", "--correlation-id", placed[0], "--json", '{"order_id": "o-1"}')
+    go_on_with(placed[0])
     first, last = tail(cli, "--saga", placed[0])
     assert (first["type"], last["type"]) == ("OrderPlaced", "PaymentCharged")
     assert first["correlation_id"] == last["correlation_id"] == first["event_id"] == placed[0]
@@ -55,11 +67,6 @@ def test_the_last_ones_are_shown_by_time_over_all_partitions(cli, many):
     assert keys(tail(cli, "payments", "-n", "3")) == ["o-28", "o-29", "x"]
     assert len(tail(cli)) == 10
     assert tail(cli, "-n", "0") == []
-
-
-def test_of_a_type_the_last_ones_are_shown_wherever_they_lie(cli, many):
-    assert keys(tail(cli, "--type", "PaymentCharged", "-n", "1")) == ["x"]
-    assert tail(cli, "--type", "OrderPlaced") == []
 
 
 def test_all_from_the_beginning(cli, many):
@@ -137,15 +144,10 @@ def test_text_cannot_steer_the_terminal(cli, placed):
     assert "event [red]x" in text
 
 
-def test_text_puts_ids_on_lines_of_their_own_where_it_is_narrow(cli, placed, monkeypatch):
+def test_text_has_a_line_for_the_ids_and_one_for_the_data(cli, placed):
     saga = placed[2]
-    wide = cli("topics", "tail", "-n", "1").out
-    assert f"  event {saga}  saga {saga}\n" in wide
-    assert '\n  {"order_id":"o-3","total":3}\n' in wide
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    monkeypatch.setenv("TERM", "dumb")
-    monkeypatch.setenv("COLUMNS", "80")
-    assert f"  event {saga}\n  saga {saga}\n" in cli("topics", "tail", "-n", "1").out
+    text = cli("topics", "tail", "-n", "1").out
+    assert text.endswith(f'\n  event {saga}  saga {saga}\n  {{"order_id":"o-3","total":3}}\n')
 
 
 def test_following_goes_on_until_it_is_interrupted(cli, placed, spawn):

@@ -7,7 +7,7 @@ def test_the_topics_that_services_need_are_created(cli):
     ended = cli("topics", "create", "cli_shop", "--partitions", "2", "--json")
     assert ended.code == 0, ended.err
     names = ["dlq.mail", "dlq.payments", "orders", "payments"]
-    assert ended.rows == [{"created": names, "existing": []}]
+    assert ended.rows == [[{"topic": name, "state": "created"} for name in names]]
     expected = [{"topic": name, "partitions": 2, "offsets": 0} for name in names]
     assert cli("topics", "list", "--json").rows == [expected]
 
