@@ -136,7 +136,7 @@ async def test_a_reader_takes_partitions_that_come_later(kafka_bootstrap, topic,
         admin = AdminClient({"bootstrap.servers": kafka_bootstrap})
         await asyncio.wrap_future(admin.create_partitions([NewPartitions(topic, 5)])[topic])
         async with asyncio.timeout(30):
-            while len(reader.assignment) != 5:  # noqa: ASYNC110 - nothing tells when
-                await asyncio.sleep(0.02)
+            while len(reader.assignment) != 5:
+                assert await reader.poll(1, 0.05) == []
         await log.producer().append([NewRecord(topic, None, b"new", [], None, 4)])
         assert [r.partition for r in await reader.poll(1, 30)] == [4]

@@ -12,11 +12,11 @@ from typing import Any, Self, TypeVar
 import confluent_kafka as ck
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec  # type: ignore[attr-defined] # public
 
-from choreo.errors import ConfigurationError, LogUnavailableError
+from choreo.errors import ConfigurationError, LogUnavailableError, UnknownTopicError
 from choreo.log.kafka import telemetry
 from choreo.log.kafka.consumer import KafkaConsumer
 from choreo.log.kafka.errors import as_choreo, explained
-from choreo.log.kafka.owner import Owner
+from choreo.log.kafka.owner import GRACE, Owner
 from choreo.log.kafka.partitions import ours, theirs
 from choreo.log.kafka.producer import KafkaProducer
 from choreo.log.kafka.settings import for_admin, for_consumer, for_producer, parse, principal
@@ -161,8 +161,8 @@ class KafkaLog:
         return self._offsets(partitions, _LATEST)
 
     def _offsets(self, partitions: Iterable[TopicPartition], spec: OffsetSpec) -> dict[TopicPartition, int]:
-        """One request per broker, however many partitions; again while leaders move. Blocking."""
-        asked, deadline = dict.fromkeys(theirs(partitions), spec), time.monotonic() + REQUEST_WAIT
+        """One request per broker, however many partitions; again while what is known of them is old. Blocking."""
+        asked, begun = dict.fromkeys(theirs(partitions), spec), time.monotonic()
         while asked:
             answers = self._admin.list_offsets(
                 asked, isolation_level=ck.IsolationLevel.READ_COMMITTED, request_timeout=REQUEST_WAIT
@@ -172,11 +172,11 @@ class KafkaLog:
                     self._answer(answer, f"offsets of {key.topic}-{key.partition}") for key, answer in answers.items()
                 ]
                 return dict(zip(ours(answers), (one.offset for one in known), strict=True))
-            except LogUnavailableError:
-                if time.monotonic() > deadline:
+            except (LogUnavailableError, UnknownTopicError) as error:
+                if time.monotonic() - begun > (GRACE if isinstance(error, UnknownTopicError) else REQUEST_WAIT):
                     raise
                 time.sleep(0.1)
-                self._admin.list_topics(timeout=REQUEST_WAIT)  # learns the new leaders
+                self._admin.list_topics(timeout=REQUEST_WAIT)  # learns of new partitions and leaders
         return {}
 
     async def committed(self, group: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
