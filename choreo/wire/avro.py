@@ -9,7 +9,7 @@ from typing import Any
 from fastavro.schema import SchemaParseException, expand_schema
 
 _PRIMITIVES = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
-_SAYS_NOTHING = frozenset({"doc", "order"})
+_SAYS_NOTHING = frozenset({"doc", "order", "__fastavro_parsed", "__named_schemas"})
 
 
 def normal(schema: Any) -> Any:

@@ -13,20 +13,20 @@ from uuid import UUID
 
 import fastavro
 import pydantic
+from fastavro.read import SchemaResolutionError
 
 from choreo.errors import DecodeError, EncodeError, SchemaNotCachedError
 from choreo.events import Event, Metadata, key_of
 from choreo.log.port import NewRecord, Record
 from choreo.wire import envelope
 from choreo.wire.avro import identity, normal
-from choreo.wire.datum import Convert
 from choreo.wire.registry import Registry
-from choreo.wire.schema import plan_of, reading_schema
+from choreo.wire.schema import plan_of, reading_schema, schema_of
 
 E = TypeVar("E", bound=Event)
 
 GUID_HEADER = "__value_schema_id"
-_ID, _GUID = struct.Struct(">bI"), struct.Struct(">b16s")
+_ID, _GUID_SIZE = struct.Struct(">bI"), 17
 _BROKEN = (
     ValueError,
     TypeError,
@@ -35,17 +35,9 @@ _BROKEN = (
     ArithmeticError,
     AttributeError,
     RecursionError,
-    fastavro.read.SchemaResolutionError,
+    SchemaResolutionError,
 )
 """What fastavro, and validators of event classes, raise for bytes and values that do not suit."""
-
-
-class _Schema(NamedTuple):
-    """A writer's schema: the full name of its record, as registered, and as fastavro takes it."""
-
-    name: str
-    raw: Any
-    parsed: Any
 
 
 class _Writer(NamedTuple):
@@ -53,30 +45,17 @@ class _Writer(NamedTuple):
 
     prefix: bytes
     schema: Any
-    datum: Convert
     address: str
 
 
-class _Reader(NamedTuple):
-    """How records of one writer's schema become events of one class; no reader's schema: the two are the same."""
-
-    writer: _Schema
-    reader: Any
-    convert: Convert | None
-
-
 class Codec:
-    """Turns events into records and records into events.
-
-    Args:
-        registry: where schemas are registered and found.
-    """
+    """Turns events into records and records into events, with schemas from a registry."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._writers: dict[type[Event], _Writer] = {}
-        self._schemas: dict[int | str, _Schema] = {}
-        self._readers: dict[tuple[int | str, type[Event]], _Reader] = {}
+        self._schemas: dict[int | str, Any] = {}
+        self._reading: dict[tuple[int | str, type[Event]], Any] = {}
 
     async def prepare(self, *, writes: Iterable[type[Event]], reads: Iterable[type[Event]]) -> None:
         """Register the schemas of classes to be written, and check those to be read. May be repeated.
@@ -90,11 +69,10 @@ class Codec:
             plan_of(event_class)
         for event_class in writes:
             if event_class not in self._writers:
-                plan, contract = plan_of(event_class), event_class.contract
-                schema_id = await self._registry.register(f"{contract.topic}-{contract.type_name}", plan.schema)
-                schema = self._schemas.setdefault(schema_id, _parsed(schema_id, plan.schema))
-                address = self._registry.address(schema_id)
-                self._writers[event_class] = _Writer(_ID.pack(0, schema_id), schema.parsed, plan.write, address)
+                schema, contract = schema_of(event_class), event_class.contract
+                schema_id = await self._registry.register(f"{contract.topic}-{contract.type_name}", schema)
+                parsed = self._schemas.setdefault(schema_id, _parsed(schema_id, schema))
+                self._writers[event_class] = _Writer(_ID.pack(0, schema_id), parsed, self._registry.address(schema_id))
 
     async def load(self, schema_id: int | str) -> None:
         """Bring a writer's schema into memory.
@@ -120,7 +98,7 @@ class Codec:
         stream = BytesIO()
         stream.write(writer.prefix)
         try:
-            fastavro.schemaless_writer(stream, writer.schema, writer.datum(event))
+            fastavro.schemaless_writer(stream, writer.schema, plan_of(type(event)).write(event))
         except _BROKEN as error:
             remedy = "build events by their constructor, which validates"
             raise EncodeError(f"event {name} cannot be written", why=_reason(error), remedy=remedy) from None
@@ -128,9 +106,7 @@ class Codec:
         headers = envelope.write(meta, contract.type_name, writer.address, key)
         return NewRecord(contract.topic, key, stream.getvalue(), headers, timestamp)
 
-    def metadata(self, record: Record) -> Metadata:
-        """What the record's headers say; see `envelope.read`."""
-        return envelope.read(record)
+    metadata = staticmethod(envelope.read)
 
     def type_of(self, record: Record, meta: Metadata) -> str:
         """The event's type: as its producer wrote it, or the name of the writer's schema; empty if it has neither.
@@ -142,7 +118,7 @@ class Codec:
         if meta.type_name:
             return meta.type_name
         schema_id, _, _ = _opened(record)
-        return self._schema(schema_id).name if schema_id is not None else ""
+        return _name_of(self._schema(schema_id)) if schema_id is not None else ""
 
     def decode(self, record: Record, event_class: type[E]) -> E:
         """The event in a record.
@@ -154,8 +130,8 @@ class Codec:
         schema_id, stream, data = _opened(record)
         convert = None
         if schema_id is not None:
-            plan = self._readers.get((schema_id, event_class)) or self._reader(record, schema_id, event_class)
-            data, convert = _read(record, stream, plan.writer, plan.reader), plan.convert
+            reader = self._reader(record, schema_id, event_class)
+            data, convert = _read(record, stream, self._schemas[schema_id], reader), plan_of(event_class).read
         elif isinstance(data, dict):  # JSON without unknown fields, as Avro's resolution would leave them out
             data = {name: value for name, value in data.items() if name in event_class.model_fields}
         try:
@@ -176,70 +152,72 @@ class Codec:
             name = envelope.read(record).type_name
         else:
             schema = self._schema(schema_id)
-            name, data = schema.name, _read(record, stream, schema, None)
+            name, data = _name_of(schema), _read(record, stream, schema, None)
         return name, data if isinstance(data, dict) else {"data": data}
 
-    def _schema(self, schema_id: int | str) -> _Schema:
+    def _schema(self, schema_id: int | str) -> Any:
         try:
             return self._schemas[schema_id]
         except KeyError:
             raise SchemaNotCachedError(schema_id) from None
 
-    def _reader(self, record: Record, schema_id: int | str, event_class: type[Event]) -> _Reader:
-        writer, plan = self._schema(schema_id), plan_of(event_class)
-        if writer.name.rpartition(".")[2] != event_class.contract.type_name.rpartition(".")[2]:
-            # Avro matches records by their short names.
-            raise _no_such(record, event_class, f"schema {schema_id} is of {writer.name or 'no record'}")
-        same = not plan.ambiguous and identity(writer.raw) == identity(plan.schema)
-        reader = _Reader(writer, None if same else reading_schema(event_class), plan.read)
-        self._readers[schema_id, event_class] = reader
-        return reader
+    def _reader(self, record: Record, schema_id: int | str, event_class: type[Event]) -> Any:
+        """The schema to read with; None if it is the writer's."""
+        if (schema_id, event_class) not in self._reading:
+            writer, plan = self._schema(schema_id), plan_of(event_class)
+            name = _name_of(writer)
+            if name.rpartition(".")[2] != event_class.contract.type_name.rpartition(".")[2]:
+                # Avro matches records by their short names.
+                raise _no_such(record, event_class, f"schema {schema_id} is of {name or 'no record'}")
+            same = not plan.ambiguous and identity(writer) == identity(plan.schema)
+            self._reading[schema_id, event_class] = None if same else reading_schema(event_class)
+        return self._reading[schema_id, event_class]
 
 
-def _parsed(schema_id: int | str, schema: Any) -> _Schema:
+def _parsed(schema_id: int | str, schema: Any) -> Any:
     try:
-        plain = normal(schema)
-        return _Schema(plain.get("name", "") if isinstance(plain, dict) else "", schema, fastavro.parse_schema(schema))
+        normal(schema)
+        return fastavro.parse_schema(schema)
     except ValueError as error:
         raise DecodeError(f"schema {schema_id} is no Avro schema that can be read", why=str(error)) from None
+
+
+def _name_of(parsed: Any) -> str:
+    return str(parsed.get("name", "")) if isinstance(parsed, dict) else ""
 
 
 def _opened(record: Record) -> tuple[int | str | None, BytesIO, Any]:
     """The writer's schema id and the Avro data; or no id, and data that came as JSON."""
     if record.value is None:
         raise envelope.unreadable(record, "its value is null, a tombstone")
-    binary = envelope.binary_mode(record)
-    value = binary.value or b""
-    header = dict(binary.headers).get(GUID_HEADER)
+    record = envelope.binary_mode(record)
+    value, header = record.value or b"", dict(record.headers).get(GUID_HEADER)
     schema_id, size = _schema_id(value if header is None else header)
-    if schema_id is None:
-        if header is not None:
-            raise envelope.unreadable(record, f"its header {GUID_HEADER} is no schema id")
-        if not envelope.content_type(binary).endswith((b"/json", b"+json")):
-            raise envelope.unreadable(record, "its value has no Confluent framing and its content type names no JSON")
-        return None, BytesIO(), envelope.json_of(binary)
-    stream = BytesIO(value)
-    stream.seek(size if header is None else 0)
-    return schema_id, stream, None
+    if schema_id is not None:
+        return schema_id, BytesIO(value[size:] if header is None else value), None
+    if header is not None:
+        raise envelope.unreadable(record, f"its header {GUID_HEADER} is no schema id")
+    return None, BytesIO(), envelope.json_of(record)
 
 
 def _schema_id(framing: bytes) -> tuple[int | str | None, int]:
     """Confluent framing: 0 and a 4-byte id, or 1 and a 16-byte GUID. Returns the id and the bytes it took."""
-    magic = framing[:1]
-    if magic == b"\0" and len(framing) >= _ID.size:
+    if framing[:1] == b"\0" and len(framing) >= _ID.size:
         return _ID.unpack_from(framing)[1], _ID.size
-    if magic == b"\1" and len(framing) >= _GUID.size:
-        return str(UUID(bytes=_GUID.unpack_from(framing)[1])), _GUID.size
+    if framing[:1] == b"\1" and len(framing) >= _GUID_SIZE:
+        return str(UUID(bytes=framing[1:_GUID_SIZE])), _GUID_SIZE
     return None, 0
 
 
-def _read(record: Record, stream: BytesIO, writer: _Schema, reader: Any) -> Any:
+def _read(record: Record, stream: BytesIO, writer: Any, reader: Any) -> Any:
     try:
-        datum = fastavro.schemaless_reader(stream, writer.parsed, reader)
+        datum = fastavro.schemaless_reader(stream, writer, reader)
     except _BROKEN as error:
-        raise envelope.unreadable(record, f"its value does not suit schema {writer.name}, {_reason(error)}") from None
+        raise envelope.unreadable(
+            record, f"its value does not suit schema {_name_of(writer)}, {_reason(error)}"
+        ) from None
     if stream.read(1):
-        raise envelope.unreadable(record, f"bytes are left after its {writer.name}")
+        raise envelope.unreadable(record, f"bytes are left after its {_name_of(writer)}")
     return datum
 
 

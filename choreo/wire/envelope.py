@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import base64
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from choreo.errors import DecodeError
 from choreo.events import Metadata
 from choreo.log.port import Headers, Record
-from choreo.wire.ids import record_event_id
+from choreo.wire.ids import derive_event_id
 
 _TEXT = frozenset(
     {"ce_id", "ce_type", "ce_source", "ce_time", "ce_correlationid", "ce_causationid", "traceparent", "tracestate"}
 )
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_YEAR_10000 = 253_402_300_800_000
+"""Milliseconds after which datetime knows no times."""
 
 
 def write(meta: Metadata, type_name: str, dataschema: str, key: bytes) -> Headers:
@@ -56,21 +57,23 @@ def read(record: Record) -> Metadata:
     """
     record = binary_mode(record)
     text: dict[str, str] = {}
-    name = "key"
+    name = ""
     try:
         (record.key or b"").decode()
         for name, value in record.headers:
             if name in _TEXT:
                 text[name] = value.decode()
     except UnicodeDecodeError:
-        raise unreadable(record, f"its {'key' if name == 'key' else 'header ' + name} is no UTF-8") from None
+        raise unreadable(record, f"its {f'header {name}' if name else 'key'} is no UTF-8") from None
     got = text.get
-    event_id = got("ce_id") or record_event_id(record.topic, record.partition, record.offset, time_ms=record.timestamp)
+    when = record.timestamp if 0 <= record.timestamp < _YEAR_10000 else 0
+    event_id = got("ce_id") or derive_event_id("", record.topic, str(record.partition), record.offset, time_ms=when)
+    time = got("ce_time") or datetime.fromtimestamp(when / 1000, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
     return Metadata(
         event_id,
         got("ce_type", ""),
         got("ce_source") or f"/{record.topic}",
-        got("ce_time") or _time_of(record),
+        time,
         got("ce_correlationid") or event_id,
         got("ce_causationid") or None,
         got("traceparent") or None,
@@ -79,45 +82,38 @@ def read(record: Record) -> Metadata:
 
 
 def binary_mode(record: Record) -> Record:
-    """The record as it would be in binary mode: the attributes of a structured-mode document become headers.
-
-    Raises:
-        DecodeError: the value is no CloudEvents document though its content type says so.
-    """
+    """The record as it would be in binary mode: the attributes of a structured-mode document become headers."""
     if not dict(record.headers).get("content-type", b"").startswith(b"application/cloudevents"):
         return record
-    mode = content_type(record)
+    mode = _content_type(record)
     if mode != b"application/cloudevents+json":
         raise unreadable(record, f"{mode!r} is not application/cloudevents+json, the one event format read")
     document = json_of(record)
     if not isinstance(document, dict):
         raise unreadable(record, "its CloudEvents document is no JSON object")
-    encoded, data = document.pop("data_base64", None), document.pop("data", None)
     headers = [header for header in record.headers if header[0] != "content-type"]
-    for name, value in document.items():
-        if f"ce_{name}" in _TEXT and value is not None:
-            if not isinstance(value, str):
-                raise unreadable(record, f"the CloudEvents attribute {name} is no text")
-            headers.append((f"ce_{name}", value.encode(errors="surrogatepass")))
-    if encoded is None:
-        return record._replace(value=json.dumps(data).encode(), headers=[*headers, ("content-type", b"text/json")])
+    for name in ("id", "type", "source", "time", "correlationid", "causationid"):
+        value = document.get(name) or ""
+        if not isinstance(value, str):
+            raise unreadable(record, f"the CloudEvents attribute {name} is no text")
+        headers.append((f"ce_{name}", value.encode(errors="surrogatepass")))
+    if "data_base64" not in document:
+        data = json.dumps(document.get("data")).encode()
+        return record._replace(value=data, headers=[*headers, ("content-type", b"application/json")])
     try:
-        return record._replace(value=base64.b64decode(encoded, validate=True), headers=headers)
+        return record._replace(value=base64.b64decode(document["data_base64"], validate=True), headers=headers)
     except (TypeError, ValueError) as error:
         raise unreadable(record, f"data_base64 is no base64, {error}") from None
 
 
-def content_type(record: Record) -> bytes:
-    """The media type that a record names, without its parameters; empty if it names none."""
+def _content_type(record: Record) -> bytes:
     return dict(record.headers).get("content-type", b"").partition(b";")[0].strip()
 
 
 def json_of(record: Record) -> Any:
-    """The value of a record as JSON.
-
-    Raises:
-        DecodeError: it is none.
-    """
+    """The value of a record that says it is JSON; DecodeError if it is none."""
+    if not _content_type(record).endswith((b"/json", b"+json")):
+        raise unreadable(record, "its value has no Confluent framing and its content type names no JSON")
     try:
         return json.loads(record.value or b"")
     except (ValueError, RecursionError) as error:
@@ -132,12 +128,3 @@ def place(record: Record) -> str:
 def unreadable(record: Record, why: str) -> DecodeError:
     """The error for a record that will never be an event, whatever class it is read as."""
     return DecodeError(f"record {place(record)} cannot be read", why=why)
-
-
-def _time_of(record: Record) -> str:
-    """The record's timestamp as RFC 3339, for producers that wrote no time; the epoch if it has none."""
-    try:
-        time = _EPOCH + timedelta(milliseconds=max(record.timestamp, 0))
-    except OverflowError:
-        time = _EPOCH
-    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -24,12 +24,7 @@ _NOT_FOUND = range(40400, 40500)
 
 
 class HttpRegistry:
-    """A Confluent-API registry.
-
-    Args:
-        url: its address; may carry `user:password@`. Without, CHOREO_REGISTRY_USER and CHOREO_REGISTRY_PASSWORD are
-            used if they are set.
-    """
+    """A Confluent-API registry. Its address may carry `user:password@`; CHOREO_REGISTRY_USER and _PASSWORD also do."""
 
     def __init__(self, url: str) -> None:
         address = httpx2.URL(url)
@@ -57,15 +52,13 @@ class HttpRegistry:
         return int(self._part(answer, "id"))
 
     async def schema(self, schema_id: int | str) -> Any:
-        """The schema of an id or GUID."""
+        """The schema of an id or GUID; asked for once."""
         if schema_id not in self._schemas:
             kind = "ids" if isinstance(schema_id, int) else "guids"
             answer = await self._call("GET", f"/schemas/{kind}/{quote(str(schema_id))}", f"schema {schema_id}")
             if answer is None:
-                raise SchemaNotFoundError(
-                    f"schema {schema_id} is not in the registry {self._url}",
-                    remedy="check that the record's writer uses the same registry",
-                )
+                what = f"schema {schema_id} is not in the registry {self._url}"
+                raise SchemaNotFoundError(what, remedy="check that the record's writer uses the same registry")
             self._schemas[schema_id] = self._parsed(answer)
         return self._schemas[schema_id]
 
@@ -73,9 +66,7 @@ class HttpRegistry:
         """All versions, oldest first."""
         path = f"/subjects/{quote(subject, safe='')}/versions"
         numbers = await self._call("GET", path, f"subject {subject}") or []
-        answers = [
-            await self._call("GET", f"{path}/{number}", f"version {number} of {subject}") for number in sorted(numbers)
-        ]
+        answers = [await self._call("GET", f"{path}/{number}", f"subject {subject}") for number in sorted(numbers)]
         return [self._parsed(answer) for answer in answers if answer is not None]
 
     async def aclose(self) -> None:
@@ -88,36 +79,29 @@ class HttpRegistry:
             response = await self._client.request(method, self._url + path, json=body)
         except httpx2.HTTPError as error:
             raise self._unavailable(what, f"{type(error).__name__} {error}".strip()) from None
-        status, answer = response.status_code, _json_of(response)
-        known = answer if isinstance(answer, dict) else {}
-        message = known.get("message", "")
+        status, answer = response.status_code, _json_of(response.text)
+        said = answer if isinstance(answer, dict) else {}
+        why = f"HTTP {status} {said.get('message', '')}".strip()
         # Registries that know no GUIDs have no such path: whatever their 404 says, it will not change.
-        if status == HTTPStatus.NOT_FOUND and (
-            known.get("error_code") in _NOT_FOUND or path.startswith("/schemas/guids/")
-        ):
+        if status == HTTPStatus.NOT_FOUND and (said.get("error_code") in _NOT_FOUND or "/schemas/guids/" in path):
             return None
-        if status == HTTPStatus.OK and answer is not None:
-            return answer
         if status in {409, 422}:
-            raise IncompatibleSchemaError(f"the registry {self._url} refuses {what}", why=message or f"HTTP {status}")
+            raise IncompatibleSchemaError(f"the registry {self._url} refuses {what}", why=why)
         if status in {401, 403}:
-            raise ConfigurationError(
-                f"the registry {self._url} denies access to {what} (HTTP {status})",
-                remedy="set CHOREO_REGISTRY_USER and CHOREO_REGISTRY_PASSWORD, or give that user the right",
-            )
-        raise self._unavailable(what, f"HTTP {status} {message}".strip())
+            remedy = "set CHOREO_REGISTRY_USER and CHOREO_REGISTRY_PASSWORD, or give that user the right"
+            raise ConfigurationError(f"the registry {self._url} denies access to {what}", why=why, remedy=remedy)
+        if status != HTTPStatus.OK or not isinstance(answer, (dict, list)):
+            raise self._unavailable(what, why)
+        return answer
 
     def _parsed(self, answer: Any) -> Any:
         """The schema in an answer. JSON text of a primitive type may be the bare name."""
         text = self._part(answer, "schema")
-        try:
-            return json.loads(text)
-        except ValueError:
-            return text
+        return _json_of(text) or text
 
     def _part(self, answer: Any, name: str) -> Any:
-        if not isinstance(answer, dict) or name not in answer:
-            raise self._unavailable("an answer", f"it has no {name!r}")
+        if name not in answer:
+            raise self._unavailable("a schema", f"its answer has no {name!r}")
         return answer[name]
 
     def _unavailable(self, what: str, why: str) -> RegistryUnavailableError:
@@ -125,8 +109,8 @@ class HttpRegistry:
         return RegistryUnavailableError(f"the registry {self._url} gave no answer about {what}", why=why, remedy=remedy)
 
 
-def _json_of(response: httpx2.Response) -> Any:
+def _json_of(text: str) -> Any:
     try:
-        return response.json()
+        return json.loads(text)
     except ValueError:
         return None

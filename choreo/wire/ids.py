@@ -22,23 +22,13 @@ def new_event_id() -> str:
 
 
 def derive_event_id(cause_id: str, service: str, handler: str, ordinal: int, *, time_ms: int) -> str:
-    """The id of the event that a handler emits as its `ordinal`th for a cause (UUIDv8).
+    """The id of the event that a service's handler emits as its `ordinal`th (from 0) for a cause (UUIDv8).
 
-    Args:
-        cause_id: the id of the handled event.
-        service: the handling service.
-        handler: the handler's name.
-        ordinal: 0 for the first event it emits for this cause, then counted up.
-        time_ms: milliseconds since the epoch that begin the id if the cause's id does not begin with a time;
-            must be the same on a re-run, such as the cause's record timestamp.
+    `time_ms`, milliseconds since the epoch, begins the id if the cause's does not begin with a time. It must be the
+    same on a re-run, such as the timestamp of the cause's record.
     """
     text = f"{cause_id}\0{service}\0{handler}\0{ordinal}"
     return _uuid8(_time_of(cause_id).lower() or f"{time_ms & 0xFFFFFFFFFFFF:012x}", text)
-
-
-def record_event_id(topic: str, partition: int, offset: int, *, time_ms: int) -> str:
-    """The id of a record whose producer gave it none (UUIDv8); `time_ms` is the record's timestamp."""
-    return _uuid8(f"{max(time_ms, 0) & 0xFFFFFFFFFFFF:012x}", f"{topic}\0{partition}\0{offset}")
 
 
 def inbox_key(source: str, event_id: str, handler: str) -> bytes:

@@ -12,9 +12,10 @@ Schema = dict[str, Any]
 
 
 class Registry(Protocol):
-    """A store of schemas by id, and by subject in the order of their versions.
+    """A store of schemas by id, and by subject in the order of their versions; they never change once they have an id.
 
-    A subject is `<topic>-<type name>` (Confluent's TopicRecordNameStrategy). Schemas never change once they have an id.
+    A subject is `<topic>-<type name>` (Confluent's TopicRecordNameStrategy). Whatever asks the registry raises
+    RegistryUnavailableError if there is no answer, and may be repeated.
     """
 
     def address(self, schema_id: int) -> str:
@@ -26,26 +27,16 @@ class Registry(Protocol):
 
         Raises:
             IncompatibleSchemaError: the registry refuses it.
-            RegistryUnavailableError: no answer; may be repeated.
             ConfigurationError: no right or no way to write here.
         """
         ...
 
     async def schema(self, schema_id: int | str) -> Any:
-        """The schema of an id (a number, or a GUID as text).
-
-        Raises:
-            SchemaNotFoundError: the registry answered that there is none.
-            RegistryUnavailableError: no answer; may be repeated.
-        """
+        """The schema of an id (a number, or a GUID as text); SchemaNotFoundError if there is none."""
         ...
 
     async def versions(self, subject: str) -> list[Schema]:
-        """All versions, oldest first; empty if the subject is unknown.
-
-        Raises:
-            RegistryUnavailableError: no answer; may be repeated.
-        """
+        """All versions, oldest first; empty if the subject is unknown."""
         ...
 
     async def aclose(self) -> None:
@@ -66,8 +57,6 @@ def open_registry(url: str = "schemas") -> Registry:
     if scheme in {"http", "https"}:
         return HttpRegistry(url)
     if scheme:
-        raise ConfigurationError(
-            f"registry address {urlsplit(url)._replace(netloc='...').geturl()!r} has the unknown scheme {scheme!r}",
-            remedy="name a folder such as schemas/, or http://host:port",
-        )
+        remedy = "name a folder such as schemas/, or http://host:port"
+        raise ConfigurationError(f"the registry's address has the unknown scheme {scheme!r}", remedy=remedy)
     return FolderRegistry(Path(url))

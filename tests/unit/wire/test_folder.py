@@ -196,6 +196,6 @@ def test_written_text_is_the_file(registry):
 
 def test_addresses_choose_the_registry(tmp_path):
     assert isinstance(open_registry(str(tmp_path)), FolderRegistry)
-    with pytest.raises(ConfigurationError, match=r"has the unknown scheme 'ftp' .name a folder") as error:
+    with pytest.raises(ConfigurationError, match=r"address has the unknown scheme 'ftp' .name a folder") as error:
         open_registry("ftp://user:secret@host/x")
     assert "secret" not in str(error.value)
