@@ -44,7 +44,7 @@ app.command("schema", help="Contracts: write, check and show the Avro schemas of
 app.command(epilog=demo.EXAMPLES)(demo.demo)
 
 
-def _show_version(wanted: bool) -> None:
+def _version(wanted: bool) -> None:
     if wanted:
         print(f"choreo {version('choreo')}")
         raise typer.Exit
@@ -53,12 +53,8 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _global(
     ctx: typer.Context,
-    debug: Annotated[
-        bool, typer.Option("--debug", envvar="CHOREO_DEBUG", help="Show the traceback of an error too.")
-    ] = False,
-    _version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
-    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", envvar="CHOREO_DEBUG", help="Show errors' tracebacks.")] = False,
+    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
 ) -> None:
     """Event-driven choreography on Kafka: run services, publish events, see what flows."""
     ctx.obj["debug"] = debug

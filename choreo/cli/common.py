@@ -24,11 +24,9 @@ T = TypeVar("T")
 
 FAILED, WRONG_USAGE, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
 
-LogOption = Annotated[
-    str | None, typer.Option("--log", metavar="URL", help="Where the log is; CHOREO_LOG unless given.")
-]
+LogOption = Annotated[str | None, typer.Option("--log", metavar="URL", help="Where the log is; else CHOREO_LOG.")]
 RegistryOption = Annotated[
-    str | None, typer.Option("--registry", metavar="FOLDER|URL", help="Where the schemas are; CHOREO_REGISTRY.")
+    str | None, typer.Option("--registry", metavar="FOLDER|URL", help="Where the schemas are; else CHOREO_REGISTRY.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 _MODULES_HELP = "Modules with services; CHOREO_MODULES unless given."

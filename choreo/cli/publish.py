@@ -28,9 +28,11 @@ _SHOWN = 20
 def publish(
     type_name: Annotated[str, typer.Argument(metavar="TYPE", help="The event's type name.")],
     text: Annotated[str | None, typer.Option("--json", metavar="JSON", help="One event's fields.")] = None,
-    file: Annotated[typer.FileBinaryRead | None, typer.Option(help="Events, one a line; - is standard input.")] = None,
+    file: Annotated[
+        typer.FileBinaryRead | None, typer.Option(metavar="PATH", help="Events, one a line; - is stdin.")
+    ] = None,
     modules: Annotated[
-        list[str] | None, typer.Option("--module", "-m", help="Where its class is; CHOREO_MODULES.")
+        list[str] | None, typer.Option("--module", "-m", help="Where it is; else CHOREO_MODULES.")
     ] = None,
     skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Publish a bad file's valid lines.")] = False,
     log: LogOption = None,

@@ -23,9 +23,6 @@ GRAPH_EXAMPLES = "Examples:\n\nchoreo graph services.shop\n\nchoreo graph servic
 def run(
     modules: Modules = None,
     log: LogOption = None,
-    store: Annotated[
-        str | None, typer.Option(metavar="URL", help="Store of services that name none; CHOREO_STORE unless given.")
-    ] = None,
     registry: RegistryOption = None,
     create_topics: Annotated[bool | None, typer.Option(help="Missing topics; created by embedded logs only.")] = None,
     log_level: Annotated[str, typer.Option(envvar="CHOREO_LOG_LEVEL", help="Least level that is logged.")] = "info",
@@ -36,7 +33,7 @@ def run(
     at once (exit code 130), which loses nothing: what was not finished is done again at the next start.
     """
     services = load_services(modules or [])
-    settings = settings_with(log=log, store=store, registry=registry, create_topics=create_topics)
+    settings = settings_with(log=log, registry=registry, create_topics=create_topics)
     run_async(_run(services, settings), log_level=log_level)
 
 

@@ -51,10 +51,8 @@ def tail(
     """
     start = None if since is None else int((time.time() - seconds(since)) * 1000)
     last = sys.maxsize if from_beginning or since is not None or saga is not None else last
-    settings = common.settings_with(log=log, registry=registry)
-    common.run_async(
-        _tail(settings, topics or [], start, last, saga, common.print_json if as_json else _print, follow=follow)
-    )
+    settings, show = common.settings_with(log=log, registry=registry), common.print_json if as_json else _print
+    common.run_async(_tail(settings, topics or [], start, last, saga, show, follow=follow))
 
 
 async def _tail(
@@ -94,9 +92,8 @@ async def _bounds(log: Log, names: list[str], since: int | None, last: int) -> t
     missing = sorted(set(names) - set(known))
     if missing or not known:
         raise UnknownTopicError(f"the log {log.url} has no topics {', '.join(missing)}".rstrip())
-    ends = await log.end_offsets(
-        TopicPartition(name, n) for name in names or known for n in range(known[name].partitions)
-    )
+    places = [TopicPartition(name, n) for name in names or known for n in range(known[name].partitions)]
+    ends = await log.end_offsets(places)
     if since is None:
         begins = await log.beginning_offsets(ends)
         starts = {place: max(begins[place], end - last) for place, end in ends.items()}
@@ -126,7 +123,7 @@ async def _row(record: Record, codec: Codec) -> Row:
     row: Row = {"time": when.replace("+00:00", "Z"), "topic": record.topic, "partition": record.partition}
     row["offset"] = record.offset
     row["key"] = None if record.key is None else record.key.decode(errors="backslashreplace")
-    if reason := dict(record.headers).get("__dlq.errors.message"):
+    for reason in [value for name, value in record.headers if name == "__dlq.errors.message"]:
         row["dead_letter"] = reason.decode(errors="backslashreplace")
     try:
         meta = codec.metadata(record)
@@ -144,20 +141,19 @@ async def _row(record: Record, codec: Codec) -> Row:
 
 
 def _print(row: Row) -> None:
-    """Print a row, without the characters in it that would steer the terminal."""
-    shown = {
-        name: "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in value)
-        for name, value in row.items()
-        if isinstance(value, str)
-    }
-    style, key = typer.style, f"key {shown['key']}" if "key" in shown else "no key"
-    place = style(f"{row['topic']}/{row['partition']}@{row['offset']}", dim=True)
-    typer.echo(f"{style(row['time'], dim=True)}  {style(shown.get('type') or '?', bold=True)}  {key}  {place}")
-    ids = {"event": "event_id", "cause": "causation_id", "saga": "correlation_id"}
-    if linked := "".join(f"  {label} {shown[name]}" for label, name in ids.items() if shown.get(name)):
+    key = "no key" if row["key"] is None else f"key {_printable(row['key'])}"
+    time_, name = typer.style(row["time"], dim=True), typer.style(_printable(row.get("type") or "?"), bold=True)
+    typer.echo(f"{time_}  {name}  {key}  {row['topic']}/{row['partition']}@{row['offset']}")
+    ids = {"event": row.get("event_id"), "cause": row.get("causation_id"), "saga": row.get("correlation_id")}
+    if linked := "".join(f"  {label} {_printable(id_)}" for label, id_ in ids.items() if id_):
         typer.echo(linked)
-    for name in ("dead_letter", "undecodable"):
-        if name in shown:
-            typer.secho(f"  {name.replace('_', ' ')}: {shown[name]}", fg="red")
+    for label in ("dead_letter", "undecodable"):
+        if label in row:
+            typer.secho(f"  {label.replace('_', ' ')}: {_printable(row[label])}", fg="red")
     if "data" in row:
-        typer.echo(f"  {common.json_text(row['data'])}")
+        typer.echo(f"  {_printable(common.json_text(row['data']))}")
+
+
+def _printable(text: str) -> str:
+    """The text without characters that would steer the terminal."""
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)

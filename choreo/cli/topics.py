@@ -16,23 +16,17 @@ from choreo.runtime.settings import Settings
 
 Names = list[str] | None
 
-app = typer.Typer(
-    help="Create, list and tail the topics of the log.", no_args_is_help=True, rich_markup_mode="markdown"
-)
+app = typer.Typer(help="Create, list and tail topics.", no_args_is_help=True, rich_markup_mode="markdown")
 app.command(epilog=tail.EXAMPLES)(tail.tail)
 
 
-@app.command(
-    epilog="Examples: choreo topics create services.shop --partitions 12 | choreo topics create --topic orders"
-)
+@app.command(epilog="Examples: choreo topics create services.shop --partitions 12 | choreo topics create -t orders")
 def create(
     modules: Annotated[Names, typer.Argument(metavar="MODULE", help="All topics that its services need.")] = None,
     names: Annotated[Names, typer.Option("--topic", "-t", metavar="NAME", help="A topic by its name.")] = None,
     partitions: Annotated[int, typer.Option(min=1, help="More lets more instances share the work.")] = 4,
     replication: Annotated[int, typer.Option(min=-1, help="Copies; -1 is the broker's own default.")] = -1,
-    given: Annotated[
-        Names, typer.Option("--set", metavar="NAME=VALUE", help="A Kafka topic setting, e.g. retention.ms.")
-    ] = None,
+    given: Annotated[Names, typer.Option("--set", metavar="NAME=VALUE", help="As retention.ms=1000.")] = None,
     log: LogOption = None,
     as_json: JsonOption = False,
 ) -> None:

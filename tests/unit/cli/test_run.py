@@ -88,10 +88,16 @@ def test_missing_topics_are_named_where_they_are_not_created(cli):
         ([], 2, "no module is named"),
         (["cli_shop", "--log-level", "loud"], 2, "log level 'loud' is unknown"),
         (["cli_shop", "--registry", "http://127.0.0.1:1"], 3, "the registry http://127.0.0.1:1 gave no answer"),
-        (["cli_shop", "--store", "mysql://x"], 2, "mysql://x"),
     ],
 )
 def test_a_start_that_cannot_be(cli, args, code, message):
     ended = cli("run", *args)
     assert ended.code == code
     assert message in ended.err.splitlines()[-1]
+
+
+def test_a_store_that_nobody_knows_is_named(cli, monkeypatch):
+    monkeypatch.setenv("CHOREO_STORE", "mysql://x")
+    ended = cli("run", "cli_shop")
+    assert ended.code == 2
+    assert "mysql://x" in ended.err.splitlines()[-1]
