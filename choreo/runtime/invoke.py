@@ -25,6 +25,7 @@ from choreo.wire import Codec
 from choreo.wire.ids import derive_event_id
 
 _log = structlog.get_logger("choreo.runtime")
+_ENDS_MORE_THAN_THE_HANDLER = (AbandonedError, asyncio.CancelledError, KeyboardInterrupt, SystemExit, GeneratorExit)
 
 
 class Invoker:
@@ -83,7 +84,9 @@ class Invoker:
 
     async def _attempt(self, job: Job, task: Task, attempt: int) -> tuple[BaseException | None, Stage]:
         """One call. Returns what went wrong and where, or None."""
-        session = Session(self._unit, job)
+        worker = asyncio.current_task()
+        assert worker is not None  # noqa: S101 - the invoker is called by workers, which are tasks
+        session = Session(self._unit, job, worker)
         stage: Stage = "handle"
         try:
             result = await self._call(job, task.handler, attempt, session)
@@ -103,9 +106,12 @@ class Invoker:
             raise
         except BaseException as error:  # whatever a handler raises is its retry policy's business
             await session.undo()
-            if _ends_more_than_the_handler(error):
+            reason = session.reason(error)
+            # Cancelled without anybody having cancelled the worker: that was something the handler waited for.
+            own = isinstance(reason, asyncio.CancelledError) and not worker.cancelling()
+            if isinstance(reason, _ENDS_MORE_THAN_THE_HANDLER) and not own:
                 raise
-            return error, stage
+            return reason, stage
         else:
             return None, stage
         finally:
@@ -188,13 +194,6 @@ class Invoker:
             sleeping.cancel()
         if job.partition.leaving.is_set():
             raise AbandonedError
-
-
-def _ends_more_than_the_handler(error: BaseException) -> bool:
-    if isinstance(error, asyncio.CancelledError):  # unless somebody cancelled what the handler was waiting for
-        task = asyncio.current_task()
-        return task is not None and task.cancelling() > 0
-    return isinstance(error, (AbandonedError, KeyboardInterrupt, SystemExit, GeneratorExit))
 
 
 def _in_thread(handler: Handler, arguments: tuple[Any, ...]) -> Any:

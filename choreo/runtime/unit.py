@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from choreo.errors import ChoreoError, StoreUnavailableError
 from choreo.log.port import NewRecord, TopicPartition
 from choreo.runtime import outbox
 from choreo.runtime.partitions import AbandonedError, Job, Partition, Task
 from choreo.store.port import Effects, Store
+
+HOLD_LIMIT = 15.0
+"""Seconds that one handler run may hold the store's connection."""
 
 
 @dataclass(slots=True)
@@ -154,9 +158,12 @@ class UnitOfWork:
 class Session:
     """One handler run's use of the store's connection: under a savepoint, from the first use to the end."""
 
-    __slots__ = ("_entering", "_job", "_unit", "closed", "entered")
+    __slots__ = ("_entering", "_job", "_limit", "_overdue", "_unit", "_worker", "closed", "entered")
 
-    def __init__(self, unit: UnitOfWork, job: Job) -> None:
+    def __init__(self, unit: UnitOfWork, job: Job, worker: asyncio.Task[Any]) -> None:
+        self._worker = worker
+        self._limit: asyncio.TimerHandle | None = None
+        self._overdue = False
         self._unit = unit
         self._job = job
         self._entering: asyncio.Future[None] | None = None
@@ -184,14 +191,27 @@ class Session:
             if not unit.store.in_transaction:
                 await unit.store.begin()
             await unit.store.savepoint()
-            if self.closed:  # meanwhile: nobody will call `leave` any more
-                await unit.store.rollback_to_savepoint()
-            self.check()
+            self.check()  # again: the handler may have ended meanwhile, and nobody would call `leave`
         except BaseException:
             unit.changed.set()
             unit.lock.release()
             raise
         self.entered = True
+        self._limit = asyncio.get_running_loop().call_later(HOLD_LIMIT, self._end_handler)
+
+    def _end_handler(self) -> None:
+        self._overdue = True
+        self._worker.cancel()
+
+    def reason(self, error: BaseException) -> BaseException:
+        """Why the handler ended: what it raised, unless that comes of our own impatience."""
+        if not self._overdue or self._worker.uncancel():
+            return error
+        return ChoreoError(
+            f"the handler held ctx.db for more than {HOLD_LIMIT:g} s",
+            why="nothing of this instance can be committed meanwhile",
+            remedy="make slow calls before its first use of ctx.db",
+        )
 
     def check(self) -> None:
         """Whether the handler may use the connection.
@@ -228,5 +248,7 @@ class Session:
         self.closed = True
         if self.entered:
             self.entered = False
+            if self._limit is not None:
+                self._limit.cancel()
             self._unit.changed.set()
             self._unit.lock.release()

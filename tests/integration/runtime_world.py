@@ -125,7 +125,10 @@ class World:
             known = await self.log.topics()
             everything = [TopicPartition(topic, n) for topic in topics for n in range(known[topic].partitions)]
             end = {at: offset for at, offset in (await self.log.end_offsets(everything)).items() if offset}
-            progress = self.rows(service.name, "SELECT topic, partition, watermark, done FROM choreo_progress")
+            try:
+                progress = self.rows(service.name, "SELECT topic, partition, watermark, done FROM choreo_progress")
+            except sqlite3.OperationalError:  # the service has not opened its store yet
+                return False
             return {(*at, offset, "") for at, offset in end.items()} <= set(progress)
 
         await eventually(is_done, lambda: f"{service.name} has read to the end")

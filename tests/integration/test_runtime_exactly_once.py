@@ -67,7 +67,13 @@ async def test_an_event_published_twice_takes_effect_once(world, apart):
 
 async def test_copies_in_one_append_with_other_keys_take_effect_once(world):
     """The copies lie in several partitions, and lanes; all but one are dropped."""
-    service = effects_service(concurrency=16)
+    service, calls = effects_service(concurrency=16), Counter()
+
+    @service.on(Placed)
+    async def count(order: Placed, ctx: Context) -> None:
+        await asyncio.sleep(0)
+        calls[ctx.event_id] += 1
+
     async with world.running(service):
         await world.publish(Placed(id="o"))
         await world.read_to_the_end(service)
@@ -80,6 +86,32 @@ async def test_copies_in_one_append_with_other_keys_take_effect_once(world):
         await world.log.producer().append(copies)
         await world.read_to_the_end(service)
     assert Counter(world.rows("payments")) == {("o", 0): 1, ("p", 1): 2}, "p twice: as itself and as the event 'copied'"
+    assert set(calls.values()) == {1}, "a copy waits for the one under way, and is then dropped unhandled"
+
+
+async def test_two_runs_of_one_event_in_one_transaction_are_one_effect(memory_world):
+    """Should a copy ever run beside the original, the second to finish is undone."""
+    service, gate, started = Service("payments", tables=TABLES), asyncio.Event(), []
+
+    @service.on(Placed)
+    async def pay(order: Placed, ctx: Context) -> Paid:
+        started.append(ctx.event_id)
+        await gate.wait()
+        await ctx.db.execute("INSERT INTO effects VALUES (?, ?)", (order.id, order.n))
+        return Paid(id=order.id, n=order.n)
+
+    async with memory_world.running(service) as instances:
+        await memory_world.publish(Placed(id="o"))
+        await eventually(lambda: len(started) == 1)
+        instances["payments"]._intake.forget_all()
+        (original,) = await memory_world.records("orders")
+        await memory_world.log.producer().append([NewRecord("orders", b"other", original.value, original.headers)])
+        await eventually(lambda: len(started) == 2)
+        gate.set()
+        await memory_world.read_to_the_end(service)
+        assert instances["payments"].stats.duplicates == 1
+    await once(memory_world, [Placed(id="o")])
+    assert len(await memory_world.records("payments")) == 1
 
 
 async def test_copies_handled_at_once_by_two_instances_take_effect_once(world):

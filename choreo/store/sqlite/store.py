@@ -14,8 +14,6 @@ from typing import TypeVar
 from urllib.parse import parse_qs, unquote
 from uuid import uuid4
 
-import structlog
-
 from choreo.errors import ConfigurationError, FencedError, StoreOwnedError, StoreUnavailableError
 from choreo.log.port import TopicPartition
 from choreo.store import ranges
@@ -25,12 +23,12 @@ from choreo.store.sqlite.database import SqliteDatabase, passing
 
 _PACKAGE = "choreo.store.sqlite"
 _Q = load_queries(_PACKAGE)
-_LOCK_WAIT_MS = 2_000
+_LOCK_WAIT = 30.0
+"""Seconds to wait for another process's transaction."""
 _LOG_APPLICATION_ID = 0x63686C67
 """Marks the file of an embedded log, which shares its write lock with nobody."""
 _MOST_KEYS = 4_096
 """Inbox keys asked for in one statement; SQLite's limit of parameters is 32,766."""
-_log = structlog.get_logger("choreo.store")
 
 T = TypeVar("T")
 
@@ -90,7 +88,7 @@ class SqliteStore:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._writer = self._connect()
         self._reader = self._connect()
-        self._writer.execute(f"PRAGMA busy_timeout = {10 * _LOCK_WAIT_MS}")
+        self._writer.execute(f"PRAGMA busy_timeout = {int(_LOCK_WAIT * 1000)}")
         self._migrate(service)
         if tables:
             self._writer.executescript(f"BEGIN IMMEDIATE;\n{tables}\n;COMMIT")
@@ -222,20 +220,19 @@ class SqliteStore:
                 raise
 
     def _begin_patiently(self) -> None:
-        """Wait for another process's transaction, off the event loop."""
-        deadline = time.monotonic() + 30
-        self._writer.execute(f"PRAGMA busy_timeout = {_LOCK_WAIT_MS}")
-        try:
-            while True:
-                try:
-                    self._writer.execute("BEGIN IMMEDIATE")
-                    return
-                except sqlite3.OperationalError as error:
-                    if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                        raise
-                    _log.warning("another process holds the store's write lock", store=str(self._path))
-        finally:
-            self._writer.execute("PRAGMA busy_timeout = 0")
+        """Wait for another process's transaction, off the event loop.
+
+        SQLite's own waiting sleeps up to 100 ms at a time, in which a busy instance comes first over and over.
+        """
+        begun = time.monotonic()
+        while True:
+            try:
+                self._writer.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > begun + _LOCK_WAIT:
+                    raise
+            time.sleep(0.001)
 
     async def savepoint(self) -> None:
         """See `Store.savepoint`."""
