@@ -13,7 +13,7 @@ from uuid import UUID
 
 import fastavro
 import pydantic
-from fastavro.read import SchemaResolutionError
+from fastavro.read import SchemaResolutionError as Unresolvable
 
 from choreo.errors import DecodeError, EncodeError, SchemaNotCachedError
 from choreo.events import Event, Metadata, key_of
@@ -27,16 +27,7 @@ E = TypeVar("E", bound=Event)
 
 GUID_HEADER = "__value_schema_id"
 _ID, _GUID_SIZE = struct.Struct(">bI"), 17
-_BROKEN = (
-    ValueError,
-    TypeError,
-    LookupError,
-    EOFError,
-    ArithmeticError,
-    AttributeError,
-    RecursionError,
-    SchemaResolutionError,
-)
+_BROKEN = (ValueError, TypeError, LookupError, EOFError, ArithmeticError, AttributeError, RuntimeError, Unresolvable)
 """What fastavro, and validators of event classes, raise for bytes and values that do not suit."""
 
 

@@ -12,13 +12,8 @@ from typing import Any, NamedTuple
 
 from choreo.wire.avro import normal
 
-_PROMOTIONS = {
-    "int": {"long", "float", "double"},
-    "long": {"float", "double"},
-    "float": {"double"},
-    "string": {"bytes"},
-    "bytes": {"string"},
-}
+_NUMBERS = ("int", "long", "float", "double")
+"""Each may be read as those after it."""
 
 
 class Mode(StrEnum):
@@ -34,14 +29,11 @@ class Mode(StrEnum):
 
 
 class Incompatibility(NamedTuple):
-    """One reason why a reader cannot read a writer's data.
+    """One reason why a reader cannot read a writer's data; `rule` is a stable name of what is broken.
 
-    Attributes:
-        path: the field, such as `lines[].price`; a union's branch is in angle brackets, the record itself is empty.
-        rule: a stable name of the broken rule, such as `missing-default`.
-        reason: a sentence for people.
-        version: which of the old schemas, counted from 1.
-        direction: `backward` (the new schema reads old data) or `forward` (the old one reads new data).
+    The path names the field, such as `lines[].price`, a union's branch in angle brackets; it is empty for the record
+    itself. The version counts the old schemas from 1; the direction says whether the new schema reads old data
+    (`backward`) or the old one new data (`forward`).
     """
 
     path: str
@@ -75,39 +67,41 @@ def _faults(reader: Any, writer: Any, path: str) -> Iterator[Incompatibility]:
         return
     if isinstance(reader, list):
         # As readers do: the first branch that matches is taken, whatever comes of it.
-        matching = next((branch for branch in reader if _matches(branch, writer)), None)
-        if matching is None:
-            reason = f"{_kind(writer)} is none of {', '.join(map(_kind, reader))}"
+        branches, reader = reader, next((branch for branch in reader if _matches(branch, writer)), None)
+        if reader is None:
+            reason = f"{_kind(writer)} is none of {', '.join(map(_kind, branches))}"
             yield Incompatibility(path, "missing-union-branch", reason)
             return
-        reader = matching
-    if not _matches(reader, writer):
+    if _matches(reader, writer):
+        yield from _logical_faults(reader, writer, path)
+        yield from _inner_faults(reader, writer, path)
+    else:
         rule = "name-mismatch" if _type(reader) == _type(writer) else "type-mismatch"
         yield Incompatibility(path, rule, f"{_kind(writer)} cannot be read as {_kind(reader)}")
-        return
-    yield from _logical_faults(reader, writer, path)
-    yield from _inner_faults(reader, writer, path)
 
 
 def _matches(reader: Any, writer: Any) -> bool:
     """Whether the two are of one kind, as far as can be seen without looking inside."""
     kind, wanted = _type(writer), _type(reader)
-    if kind != wanted or not isinstance(writer, dict) or "name" not in writer:
-        return kind == wanted or wanted in _PROMOTIONS.get(kind, ())
+    if kind != wanted:
+        return {kind, wanted} == {"string", "bytes"} or (
+            kind in _NUMBERS and wanted in _NUMBERS[_NUMBERS.index(kind) :]
+        )
+    if not isinstance(writer, dict) or "name" not in writer:
+        return True
     short = writer["name"].rpartition(".")[2]
     return reader["name"].rpartition(".")[2] == short or writer["name"] in reader.get("aliases", ())
 
 
 def _logical_faults(reader: Any, writer: Any, path: str) -> Iterator[Incompatibility]:
-    ours, theirs = (side.get("logicalType", "") if isinstance(side, dict) else "" for side in (reader, writer))
-    if ours != theirs:
-        yield Incompatibility(path, "logical-type", f"{theirs or 'plain'} {_type(writer)} is no {ours or 'plain one'}")
-    elif ours == "decimal":
-        (digits, places), (new_digits, new_places) = (
-            (side["precision"], side.get("scale", 0)) for side in (writer, reader)
-        )
-        if new_places != places or new_digits < digits:
-            reason = f"decimal({digits}, {places}) cannot be read as decimal({new_digits}, {new_places})"
+    ours, theirs = (side if isinstance(side, dict) else {} for side in (reader, writer))
+    if ours.get("logicalType") != theirs.get("logicalType"):
+        reason = f"{theirs.get('logicalType', 'plain')} {_type(writer)} is no {ours.get('logicalType', 'plain one')}"
+        yield Incompatibility(path, "logical-type", reason)
+    elif ours.get("logicalType") == "decimal":
+        (digits, places), (old_digits, old_places) = ((one["precision"], one.get("scale", 0)) for one in (ours, theirs))
+        if places != old_places or digits < old_digits:
+            reason = f"decimal({old_digits}, {old_places}) cannot be read as decimal({digits}, {places})"
             yield Incompatibility(path, "decimal", reason)
 
 
@@ -115,17 +109,15 @@ def _inner_faults(reader: Any, writer: Any, path: str) -> Iterator[Incompatibili
     kind = _type(writer)
     if kind == "record":
         yield from _record_faults(reader, writer, path)
-    elif kind == "enum":
-        lost = [symbol for symbol in writer["symbols"] if symbol not in reader["symbols"]]
-        if lost and "default" not in reader:
-            reason = f"{reader['name']} knows no {', '.join(lost)} and has no default symbol"
-            yield Incompatibility(path, "missing-symbols", reason)
-    elif kind == "fixed" and reader["size"] != writer["size"]:
-        yield Incompatibility(path, "fixed-size", f"size {writer['size']} cannot be read as {reader['size']}")
     elif kind == "array":
         yield from _faults(reader["items"], writer["items"], f"{path}[]")
     elif kind == "map":
         yield from _faults(reader["values"], writer["values"], f"{path}{{}}")
+    elif kind == "enum" and "default" not in reader and (lost := set(writer["symbols"]) - {*reader["symbols"]}):
+        reason = f"{reader['name']} knows no {', '.join(sorted(lost))} and has no default symbol"
+        yield Incompatibility(path, "missing-symbols", reason)
+    elif kind == "fixed" and reader["size"] != writer["size"]:
+        yield Incompatibility(path, "fixed-size", f"size {writer['size']} cannot be read as {reader['size']}")
 
 
 def _record_faults(reader: Any, writer: Any, path: str) -> Iterator[Incompatibility]:

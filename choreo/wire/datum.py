@@ -22,8 +22,6 @@ from pydantic_core import core_schema as core
 
 DURATION = "choreo.duration-micros"
 """Logical type of a timedelta. Avro's `duration` has months and no sign; others read this one as a plain long."""
-PRECISION, SCALE = 38, 9
-"""Decimal digits in all, and after the point, where a field declares none."""
 
 Convert = Callable[[Any], Any]
 SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -35,12 +33,10 @@ fastavro.read.LOGICAL_READERS[f"long-{DURATION}"] = lambda micros, *_schemas: dt
 
 
 class WireType(NamedTuple):
-    """What one annotation means in Avro.
+    """What one annotation means in Avro: its schema, every named type written out where it is used.
 
-    Attributes:
-        avro: its schema; every named type is written out where it is used.
-        write: checks a value and makes its datum.
-        read: makes pydantic's input of a datum, or of a field's default; None if it will do as it is.
+    `write` checks a value and makes its datum, `read` makes pydantic's input of a datum, or of a field's default; None
+    if that will do as it is.
     """
 
     avro: Any
@@ -98,8 +94,7 @@ def array(item: WireType, kind: type) -> WireType:
 
     write: CoreSchema = core.list_schema(item.write, strict=True)
     if kind is not list:
-        write = core.no_info_wrap_validator_function(listed, write)
-        write = core.chain_schema([core.is_instance_schema(kind), write])
+        write = core.chain_schema([core.is_instance_schema(kind), core.no_info_wrap_validator_function(listed, write)])
     read = (lambda datum: [each(one) for one in datum]) if each else None
     return WireType({"type": "array", "items": item.avro}, write, read)
 
@@ -120,19 +115,19 @@ def union(branches: Sequence[WireType], *, nullable: bool) -> WireType:
         convert = reads.get(type(datum))
         return convert(datum) if convert else datum
 
-    tagged: list[CoreSchema | tuple[CoreSchema, str]] = []
-    for wire in branches:
-        name = branch_of(wire.avro)
-        tagged.append((core.no_info_after_validator_function(partial(_tagged, name), wire.write), name))
+    tagged: list[CoreSchema | tuple[CoreSchema, str]] = [
+        (core.no_info_after_validator_function(partial(_tagged, name), wire.write), name)
+        for name, wire in ((branch_of(wire.avro), wire) for wire in branches)
+    ]
     write: CoreSchema = core.union_schema(tagged, mode="left_to_right")
     avro = [*(["null"] if nullable else []), *(wire.avro for wire in branches)]
     return WireType(avro, core.nullable_schema(write) if nullable else write, read if reads else None)
 
 
 def decimal(digits: int | None, places: int | None) -> WireType:
-    """An exact number. Without declared places, all the declared digits may stand before the point."""
-    scale = SCALE if places is None else places
-    precision = PRECISION if digits is None else digits + (SCALE if places is None else 0)
+    """An exact number, of 38 digits with 9 places; declared digits without places may all stand before the point."""
+    scale = 9 if places is None else places
+    precision = 38 if digits is None else digits + (9 if places is None else 0)
     unit, context = Decimal(1).scaleb(-scale), Context(prec=precision, traps=[Inexact, InvalidOperation])
 
     def write(value: Any) -> Any:
@@ -141,10 +136,7 @@ def decimal(digits: int | None, places: int | None) -> WireType:
         try:
             return value.quantize(unit, context=context)
         except (Inexact, InvalidOperation):
-            raise ValueError(
-                f"{value} has more digits than decimal({precision}, {scale}) holds; "
-                "round it where it is made, or declare Field(max_digits=..., decimal_places=...)"
-            ) from None
+            raise ValueError(f"{value} has more digits than decimal({precision}, {scale}) holds; round it") from None
 
     avro = {**_logical("bytes", "decimal"), "precision": precision, "scale": scale}
     return WireType(avro, core.no_info_plain_validator_function(write))

@@ -34,12 +34,9 @@ _CONSTANT = (list, tuple, dict, set, frozenset, pydantic.BaseModel)
 class Plan(NamedTuple):
     """How one event class goes over the wire.
 
-    Attributes:
-        schema: its Avro schema.
-        write: the Avro datum of an event; raises pydantic's ValidationError naming the field.
-        read: pydantic's input of a datum; None if the datum will do.
-        records: the class of each record by full name, and what makes an instance of a datum.
-        ambiguous: whether some union has several records, so that a datum has to say which one it is.
+    `write` makes the Avro datum of an event, or raises pydantic's ValidationError; `read` makes pydantic's input of a
+    datum, None if that will do. `records` has by full name the class of each record, and what makes an instance of a
+    datum. It is `ambiguous` if some union has several records, so that a datum has to say which one it is.
     """
 
     schema: dict[str, Any]
@@ -117,7 +114,7 @@ class _Walk:
             declared.append(self._declared(info, field, fields[field], inner))
         self._open.pop()
         wire = make.record(model, {"type": "record", "name": name, **_doc(model.__doc__), "fields": declared}, fields)
-        self.records[name] = model, partial(_instance, model if path else None, wire.read)
+        self.records[name] = model, partial(_revive, model, wire.read)
         return wire
 
     def _of(self, annotation: Any, metadata: Sequence[Any], path: str) -> WireType:
@@ -203,10 +200,8 @@ class _Walk:
         raise DeclarationError(f"event {self._event.__qualname__}: field {path} {what}", remedy=remedy)
 
 
-def _instance(model: type[pydantic.BaseModel] | None, read: Convert | None, datum: Any) -> Any:
-    """A record's datum as an instance of its model; that of the event itself, which has none, only converted."""
-    data = read(datum) if read else datum
-    return model.model_validate(data, strict=False) if model else data
+def _revive(model: type[pydantic.BaseModel], read: Convert | None, datum: Any) -> pydantic.BaseModel:
+    return model.model_validate(read(datum) if read else datum, strict=False)
 
 
 def _named_once(part: Any, seen: set[str]) -> Any:
@@ -244,7 +239,7 @@ def _unwrapped(annotation: Any, metadata: Sequence[Any]) -> tuple[Any, Sequence[
     while True:
         if get_origin(annotation) is Annotated:
             annotation, *more = get_args(annotation)
-            metadata = [*metadata, *more]
+            metadata = [*metadata, *more, *(part for one in more for part in getattr(one, "metadata", ()))]
         elif isinstance(annotation, NewType):
             annotation = annotation.__supertype__
         elif type(annotation).__name__ == "TypeAliasType":  # in `typing` from Python 3.12
@@ -254,13 +249,7 @@ def _unwrapped(annotation: Any, metadata: Sequence[Any]) -> tuple[Any, Sequence[
 
 
 def _limit(metadata: Sequence[Any], name: str) -> int | None:
-    for constraint in metadata:
-        found = getattr(constraint, name, None)
-        if found is None and isinstance(constraint, FieldInfo):
-            found = _limit(constraint.metadata, name)
-        if found is not None:
-            return int(found)
-    return None
+    return next((limit for one in metadata if (limit := getattr(one, name, None)) is not None), None)
 
 
 def _accepted(info: FieldInfo) -> list[str]:
