@@ -104,31 +104,29 @@ async def _faults(cls: type[Event], registry: Registry, mode: Mode) -> list[tupl
 
 def differences(contract: Any, schema: Any) -> Iterator[tuple[str, str]]:
     """Where a contract and a class's schema differ: paths, each with what the two say."""
-    said, meant = (dict(_facts({"type": normal(one)}, "")) for one in (contract, schema))
+    roots = ({"fields": [{"name": "", "type": normal(one)}]} for one in (contract, schema))
+    said, meant = (dict(_facts(root, "")) for root in roots)
     for path in sorted(said.keys() | meant.keys()):
         if said.get(path) != meant.get(path):
             yield path, f"is {meant.get(path, 'absent')} in the class, {said.get(path, 'absent')} in the contract"
 
 
-def _facts(field: Any, path: str) -> Iterator[tuple[str, str]]:
-    """A field and those inside it: paths, each with JSON of what is said there, without the deeper fields."""
-    said = {key: value for key, value in field.items() if key != "name"}
-    shallow = json.loads(json.dumps(said), object_hook=lambda part: {k: v for k, v in part.items() if k != "fields"})
-    yield path, json.dumps(shallow, sort_keys=True)
-    records = [*_records(field["type"])]
-    for record in records:
-        where = f"{path}<{record['name']}>" if len(records) > 1 else path
-        for inner in record["fields"]:
-            yield from _facts(inner, f"{where}.{inner['name']}".lstrip("."))
+def _facts(part: Any, path: str) -> Iterator[tuple[str, str]]:
+    """What a schema says of its fields and of those inside them: paths, each with JSON without the deeper fields."""
+    for branch in part if isinstance(part, list) else []:
+        yield from _facts(branch, f"{path}<{branch['name']}>" if "fields" in branch else path)
+    if isinstance(part, dict):
+        for inside in part.keys() & {"items", "values"}:
+            yield from _facts(part[inside], path)
+        for field in part.get("fields", ()):
+            inner = f"{path}.{field['name']}".strip(".")
+            said = json.dumps({key: value for key, value in field.items() if key != "name"}, sort_keys=True)
+            yield inner, json.dumps(json.loads(said, object_hook=_without_fields))
+            yield from _facts(field["type"], inner)
 
 
-def _records(part: Any) -> Iterator[Any]:
-    """The records in a schema that are in no other record."""
-    if isinstance(part, dict) and "fields" in part:
-        yield part
-    elif isinstance(part, (dict, list)):
-        for one in part.values() if isinstance(part, dict) else part:
-            yield from _records(one)
+def _without_fields(part: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in part.items() if key != "fields"}
 
 
 def _classes(modules: list[str] | None) -> list[type[Event]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 from io import BytesIO
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 import fastavro
@@ -31,20 +31,16 @@ _BROKEN = (ValueError, TypeError, LookupError, EOFError, ArithmeticError, Attrib
 """What fastavro, and validators of event classes, raise for bytes and values that do not suit."""
 
 
-class _Writer(NamedTuple):
-    """How one event class is written."""
-
-    prefix: bytes
-    schema: Any
-    address: str
-
-
 class Codec:
-    """Turns events into records and records into events, with schemas from a registry."""
+    """Turns events into records and records into events, with schemas from a registry.
+
+    What reads a record raises SchemaNotCachedError if its writer's schema is to be loaded first, and DecodeError if the
+    record will never be what was asked for.
+    """
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._writers: dict[type[Event], _Writer] = {}
+        self._writers: dict[type[Event], tuple[int, str]] = {}
         self._schemas: dict[int | str, Any] = {}
         self._reading: dict[tuple[int | str, type[Event]], Any] = {}
 
@@ -62,8 +58,8 @@ class Codec:
             if event_class not in self._writers:
                 schema, contract = schema_of(event_class), event_class.contract
                 schema_id = await self._registry.register(f"{contract.topic}-{contract.type_name}", schema)
-                parsed = self._schemas.setdefault(schema_id, _parsed(schema_id, schema))
-                self._writers[event_class] = _Writer(_ID.pack(0, schema_id), parsed, self._registry.address(schema_id))
+                self._schemas.setdefault(schema_id, _parsed(schema_id, schema))
+                self._writers[event_class] = schema_id, self._registry.address(schema_id)
 
     async def load(self, schema_id: int | str) -> None:
         """Bring a writer's schema into memory.
@@ -83,41 +79,31 @@ class Codec:
             EncodeError: a value does not fit the schema, named by its field; or the class was not prepared.
         """
         name = type(event).__qualname__
-        writer = self._writers.get(type(event))
-        if writer is None:
+        if type(event) not in self._writers:
             raise EncodeError(f"event {name} is not prepared", remedy=f"await Codec.prepare(writes=[{name}], reads=[])")
+        schema_id, address = self._writers[type(event)]
         stream = BytesIO()
-        stream.write(writer.prefix)
+        stream.write(_ID.pack(0, schema_id))
         try:
-            fastavro.schemaless_writer(stream, writer.schema, plan_of(type(event)).write(event))
+            fastavro.schemaless_writer(stream, self._schemas[schema_id], plan_of(type(event)).write(event))
         except _BROKEN as error:
             remedy = "build events by their constructor, which validates"
             raise EncodeError(f"event {name} cannot be written", why=_reason(error), remedy=remedy) from None
         key, contract = key_of(event), event.contract
-        headers = envelope.write(meta, contract.type_name, writer.address, key)
+        headers = envelope.write(meta, contract.type_name, address, key)
         return NewRecord(contract.topic, key, stream.getvalue(), headers, timestamp)
 
     metadata = staticmethod(envelope.read)
 
     def type_of(self, record: Record, meta: Metadata) -> str:
-        """The event's type: as its producer wrote it, or the name of the writer's schema; empty if it has neither.
-
-        Raises:
-            SchemaNotCachedError: `load` that schema first.
-            DecodeError: the record is none that can be read.
-        """
+        """The event's type: as its producer wrote it, or the name of the writer's schema; empty if it has neither."""
         if meta.type_name:
             return meta.type_name
         schema_id, _, _ = _opened(record)
         return _name_of(self._schema(schema_id)) if schema_id is not None else ""
 
     def decode(self, record: Record, event_class: type[E]) -> E:
-        """The event in a record.
-
-        Raises:
-            SchemaNotCachedError: `load` the writer's schema first.
-            DecodeError: this record will never be an event of this class.
-        """
+        """The event in a record."""
         schema_id, stream, data = _opened(record)
         convert = None
         if schema_id is not None:
@@ -132,12 +118,7 @@ class Codec:
             raise _no_such(record, event_class, _reason(error)) from None
 
     def decode_any(self, record: Record) -> tuple[str, dict[str, Any]]:
-        """The type name and the plain data of a record of any type, by its writer's schema alone.
-
-        Raises:
-            SchemaNotCachedError: `load` the writer's schema first.
-            DecodeError: this record holds no event.
-        """
+        """The type name and the plain data of a record of any type, by its writer's schema alone."""
         schema_id, stream, data = _opened(record)
         if schema_id is None:
             name = envelope.read(record).type_name

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from choreo.errors import ConfigurationError, IncompatibleSchemaError, SchemaNotFoundError
 from choreo.wire.avro import identity, schema_id, text
@@ -28,7 +28,7 @@ class FolderRegistry:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._known: dict[int, Any] = {}
+        self._known: dict[int | str, Any] = {}
 
     def address(self, schema_id: int) -> str:
         """A URN, for a folder has no address that others could open."""
@@ -51,16 +51,13 @@ class FolderRegistry:
         if schema_id not in self._known:
             for path in sorted(self._root.glob("*/**/*.avsc")):
                 self._remember(_load(path))
-        try:
-            return self._known[int(schema_id)]
-        except (KeyError, ValueError):
-            raise SchemaNotFoundError(
-                f"schema {schema_id} is not in the folder {self._root}",
-                remedy="copy its .avsc file there, or point CHOREO_REGISTRY at the registry that its writer uses",
-            ) from None
+        if schema_id not in self._known:
+            remedy = "copy its .avsc file there, or point CHOREO_REGISTRY at the registry that its writer uses"
+            raise SchemaNotFoundError(f"schema {schema_id} is not in the folder {self._root}", remedy=remedy)
+        return self._known[schema_id]
 
     async def versions(self, subject: str) -> list[Schema]:
-        """All versions, oldest first."""
+        """All versions, oldest first: the numbered ones, then the contract if it is none of them."""
         topic, _, type_name = subject.rpartition("-")
         return self._history(topic, type_name)
 
@@ -77,11 +74,7 @@ class FolderRegistry:
         return [(path.parent.name, _load(path)) for path in sorted(self._root.glob(f"*/{type_name}.avsc"))]
 
     def write_contract(self, topic: str, type_name: str, schema: Schema) -> tuple[Path, bool]:
-        """Make this the contract and keep the one before as a version; returns the file, and whether it changed.
-
-        Raises:
-            ConfigurationError: the folder cannot be written.
-        """
+        """Make this the contract and keep the one before as a version; returns the file, and whether it changed."""
         path, old = self._contract_path(topic, type_name), self.contract(topic, type_name)
         if old is not None and text(old) == text(schema):
             return path, False
@@ -92,7 +85,6 @@ class FolderRegistry:
         return path, True
 
     def _history(self, topic: str, type_name: str) -> list[Schema]:
-        """The numbered versions, then the contract if it is none of them."""
         versions = [*self._numbered(topic, type_name).values()]
         contract = self.contract(topic, type_name)
         return versions if contract is None or _has(versions, contract) else [*versions, contract]
@@ -116,10 +108,8 @@ class FolderRegistry:
     def _remember(self, schema: Any) -> int:
         number = schema_id(schema)
         if identity(self._known.setdefault(number, schema)) != identity(schema):
-            raise IncompatibleSchemaError(
-                f"two schemas in {self._root} have the id {number}, 31 bits of their hashes; one is {schema['name']}",
-                remedy='add a property to one of the two, such as "version": 2',
-            )
+            what = f"two schemas in {self._root} have the id {number}, 31 bits of their hashes; one is {schema['name']}"
+            raise IncompatibleSchemaError(what, remedy='add a property to one of the two, such as "version": 2')
         return number
 
     @contextmanager
@@ -127,11 +117,9 @@ class FolderRegistry:
         try:
             yield
         except OSError as error:
-            raise ConfigurationError(
-                f"schema {subject} is not in {self._root}, which cannot be written",
-                why=error.strerror or str(error),
-                remedy="run `choreo schema write` where it can be, and ship the folder with the service",
-            ) from None
+            what = f"schema {subject} is not in {self._root}, which cannot be written"
+            remedy = "run `choreo schema write` where it can be, and ship the folder with the service"
+            raise ConfigurationError(what, why=error.strerror or str(error), remedy=remedy) from None
 
 
 def _load(path: Path) -> Any:
@@ -140,9 +128,7 @@ def _load(path: Path) -> Any:
         identity(schema)
         return schema
     except ValueError as error:
-        raise ConfigurationError(
-            f"{path} is no Avro schema", why=str(error), remedy="mend or remove the file"
-        ) from None
+        raise ConfigurationError(f"{path} is no Avro schema", why=str(error), remedy="mend or remove it") from None
 
 
 def _has(versions: Iterable[Schema], schema: Schema) -> bool:
@@ -152,13 +138,12 @@ def _has(versions: Iterable[Schema], schema: Schema) -> bool:
 def _aside(path: Path, schema: Schema) -> Path:
     """A hidden file beside the path that holds the schema."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
+    aside = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+    with aside.open("x", encoding="utf-8") as file:
         file.write(text(schema))
         file.flush()
-        os.fsync(handle)
-        os.fchmod(handle, 0o644)  # mkstemp gives 0600, but a contract is for everybody
-    return Path(name)
+        os.fsync(file.fileno())
+    return aside
 
 
 def _link(path: Path, schema: Schema) -> None:

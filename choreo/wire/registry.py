@@ -20,7 +20,6 @@ class Registry(Protocol):
 
     def address(self, schema_id: int) -> str:
         """An absolute URI of a schema, for `ce_dataschema`; it holds no secret."""
-        ...
 
     async def register(self, subject: str, schema: Schema) -> int:
         """The id of this schema, which becomes the subject's newest version if it is none of them yet.
@@ -29,19 +28,15 @@ class Registry(Protocol):
             IncompatibleSchemaError: the registry refuses it.
             ConfigurationError: no right or no way to write here.
         """
-        ...
 
     async def schema(self, schema_id: int | str) -> Any:
         """The schema of an id (a number, or a GUID as text); SchemaNotFoundError if there is none."""
-        ...
 
     async def versions(self, subject: str) -> list[Schema]:
         """All versions, oldest first; empty if the subject is unknown."""
-        ...
 
     async def aclose(self) -> None:
         """Free what it holds. May be repeated."""
-        ...
 
 
 def open_registry(url: str = "schemas") -> Registry:

@@ -129,10 +129,10 @@ async def test_a_file_that_is_no_schema_is_named(registry, content):
 async def test_a_folder_that_cannot_be_written_names_the_remedy(registry, monkeypatch):
     await registry.register("orders-Order", version(1))
 
-    def refuse(**_arguments: object) -> None:
+    def refuse(_handle: int) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(folder_module.tempfile, "mkstemp", refuse)
+    monkeypatch.setattr(folder_module.os, "fsync", refuse)
     assert await registry.register("orders-Order", version(1)) == schema_id(version(1))
     with pytest.raises(ConfigurationError, match=r"cannot be written: Permission denied .run `choreo schema write`"):
         await registry.register("orders-Order", version(2))
