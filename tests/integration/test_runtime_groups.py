@@ -152,8 +152,8 @@ async def test_a_service_without_handlers_is_refused(memory_world):
 async def test_run_services_runs_until_it_is_told_to_stop(tmp_path):
     settings = World(None, tmp_path).settings(log=f"sqlite:///{tmp_path}/log.db")  # type: ignore[arg-type]
     stop, service = asyncio.Event(), effects_service()
-    running = asyncio.ensure_future(run_services([service], settings, stop=stop))
     async with open_log(settings.log) as log:
+        running = asyncio.ensure_future(run_services([service], settings, stop=stop))
         world = World(log, tmp_path)
         await world.publish(Placed(id="o"))
         await world.read_to_the_end(service)
@@ -222,7 +222,7 @@ async def test_a_handler_that_holds_the_store_too_long_holds_up_neither_the_othe
 ):
     monkeypatch.setattr("choreo.runtime.unit.HOLD_LIMIT", 0.05)
     service, hang, release = Service("payments", tables=TABLES), True, threading.Event()
-    often = Retry(attempts=10**6, delay=0, max_delay=0)
+    often = Retry(attempts=10**6, delay="50ms", max_delay="50ms")
     insert = "INSERT INTO effects VALUES (?, ?)"
 
     if kind == "async":
@@ -230,27 +230,27 @@ async def test_a_handler_that_holds_the_store_too_long_holds_up_neither_the_othe
         @service.on(Placed, retry=often)
         async def work(order: Placed, ctx: Context) -> None:
             await ctx.db.execute(insert, (order.id, order.n))
-            if hang and order.n < 2:
+            if hang and order.n == 0:
                 await asyncio.Event().wait()
     else:
 
         @service.on(Placed, retry=often)
         def work(order: Placed, ctx: SyncContext) -> None:
             ctx.db.execute(insert, (order.id, order.n))
-            if hang and order.n < 2:
+            if hang and order.n == 0:
                 release.wait()
 
     async with memory_world.running(service, stop_grace=0.05) as first:
         await memory_world.publish(*(Placed(id=f"o{n}", n=n) for n in range(20)))
-        await eventually(lambda: first["payments"].stats.retries > 1)
+        await eventually(lambda: first["payments"].stats.retries > 1 and first["payments"].stats.handled == 19)
         async with memory_world.running(service, stop_grace=0.05) as second:
             await eventually(lambda: len(second["payments"]._owned) == 2)
+            await memory_world.publish(*(Placed(id=f"o{n}", n=n) for n in range(20, 40)))
+            await eventually(lambda: second["payments"].stats.handled)
             hang = False
             release.set()
             await memory_world.read_to_the_end(service)
-            assert second["payments"].stats.handled
-            assert first["payments"].stats.handled
-    assert sorted(memory_world.rows("payments")) == sorted((f"o{n}", n) for n in range(20))
+    assert sorted(memory_world.rows("payments")) == sorted((f"o{n}", n) for n in range(40))
     assert await memory_world.records("dlq.payments") == []
 
 

@@ -88,11 +88,8 @@ class SqliteStore:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._writer = self._connect()
         self._reader = self._connect()
-        self._writer.execute(f"PRAGMA busy_timeout = {int(_LOCK_WAIT * 1000)}")
-        self._migrate(service)
-        if tables:
-            self._writer.executescript(f"BEGIN IMMEDIATE;\n{tables}\n;COMMIT")
         self._writer.execute("PRAGMA busy_timeout = 0")
+        self._migrate(service, tables)
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=10)
@@ -118,13 +115,13 @@ class SqliteStore:
                 remedy="put it on a local disk",
             )
 
-    def _migrate(self, service: str) -> None:
+    def _migrate(self, service: str, tables: str) -> None:
         writer = self._writer
         if writer.execute("PRAGMA application_id").fetchone()[0] == _LOG_APPLICATION_ID:
             raise ConfigurationError(
                 f"the store {self._path} is the file of a log", remedy="give the store a file of its own: CHOREO_STORE"
             )
-        writer.execute("BEGIN IMMEDIATE")
+        self._begin_patiently()
         writer.execute(_Q["make_migrations"])
         version = writer.execute(_Q["version"]).fetchone()[0]
         migrations = load_migrations(_PACKAGE)
@@ -142,6 +139,8 @@ class SqliteStore:
             )
         if owner is None:
             writer.execute(_Q["claim"], (service,))
+        for statement in _statements(tables):
+            writer.execute(statement)
         writer.execute("COMMIT")
 
     async def close(self) -> None:
@@ -305,10 +304,10 @@ class SqliteStore:
 
 
 def _statements(script: str) -> list[str]:
-    """A migration's statements one by one: `executescript` would commit the transaction they belong to."""
+    """A script's statements one by one: `executescript` would commit the transaction they belong to."""
     statements, current = [], ""
-    for line in script.splitlines():
-        current += f"{line}\n"
+    for part in f"{script}\n".split(";"):  # the last one may end in a comment
+        current += f"{part};"
         if sqlite3.complete_statement(current):
             statements.append(current)
             current = ""

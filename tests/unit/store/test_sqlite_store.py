@@ -130,6 +130,22 @@ async def test_a_database_of_the_users_own_becomes_a_store_too(path):
     await store.close()
 
 
+async def test_the_users_tables_may_be_any_sql(path):
+    tables = """CREATE TABLE IF NOT EXISTS a (x TEXT DEFAULT '; --'); CREATE TABLE IF NOT EXISTS b (y) -- one; two
+        ; CREATE TRIGGER IF NOT EXISTS t AFTER INSERT ON a BEGIN INSERT INTO b VALUES (1); DELETE FROM a; END
+        -- the end"""
+    for _ in range(2):
+        store = SqliteStore(path)
+        await store.open("payments", tables)
+        await store.begin()
+        await store.db.execute("INSERT INTO a VALUES ('x')")
+        await store.commit(Effects({}))
+        await store.close()
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT (SELECT count(*) FROM a), (SELECT count(*) FROM b)").fetchone() == (0, 2)
+    connection.close()
+
+
 # --- disks and rights -------------------------------------------------------------------------------------------------
 
 
