@@ -37,7 +37,7 @@ _ORDER = ("time", "dead_letter", "causation_id", "event_id")
 app = typer.Typer(help="Create, list and tail topics.", no_args_is_help=True, rich_markup_mode="markdown")
 
 
-@app.command(epilog="Examples: choreo topics create services.shop --partitions 12 | choreo topics create -t orders")
+@app.command(epilog="Examples:\n\nchoreo topics create services.shop --partitions 12\n\nchoreo topics create -t orders")
 def create(
     modules: Annotated[Names, typer.Argument(metavar="MODULE", help="All topics that its services need.")] = None,
     names: Annotated[Names, typer.Option("--topic", "-t", metavar="NAME", help="A topic by its name.")] = None,
@@ -81,7 +81,7 @@ async def _list(settings: Settings) -> list[dict[str, object]]:
     return [{"topic": t.name, "partitions": t.partitions, "offsets": held[t.name]} for t in topics]
 
 
-@app.command(epilog="Examples: choreo topics tail orders --follow | choreo topics tail --saga 0198c3f2-... --json")
+@app.command(epilog="Examples:\n\nchoreo topics tail orders --follow\n\nchoreo topics tail --saga 0198c3f2-... --json")
 def tail(
     topics: Annotated[Names, typer.Argument(metavar="TOPIC", help="All topics unless given.")] = None,
     saga: Annotated[str | None, typer.Option(metavar="ID", help="All of one saga (correlation id).")] = None,
@@ -106,7 +106,7 @@ def tail(
 async def _tail(
     settings: Settings, names: list[str], since: int | None, last: int, saga: str | None, show: Show, *, follow: bool
 ) -> None:
-    """Show the `last` records, from `since` (ms) on: few ones (or a saga's) by time, many and later ones as they come."""
+    """Show the `last` records, from `since` (ms) on: few (or a saga's) by time, many and later ones as they come."""
     from choreo.wire import Codec, open_registry
 
     async with open_log(settings.log, settings.kafka) as log, aclosing(open_registry(settings.registry)) as registry:
