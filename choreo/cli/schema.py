@@ -77,56 +77,43 @@ def show_command(type_name: TypeName, registry: Address = "schemas", as_json: Js
 
 async def find(classes: list[type[Event]], registry: Registry, mode: Mode) -> list[Finding]:
     """What is wrong between the classes and their contracts, and between the classes and all versions."""
+    found = []
     try:
-        return [
-            Finding(cls.contract.type_name, cls.contract.topic, *fault)
-            for cls in classes
-            for fault in await _faults(cls, registry, mode)
-        ]
+        for cls in classes:
+            topic, name = cls.contract.topic, cls.contract.type_name
+            versions = await registry.versions(f"{topic}-{name}")
+            newest = versions[-1] if versions else None
+            contract = registry.contract(topic, name) if isinstance(registry, FolderRegistry) else newest
+            found += [Finding(name, topic, *fault) for fault in _faults(schema_of(cls), contract, versions, mode)]
     finally:
         await registry.aclose()
+    return found
 
 
-async def _faults(cls: type[Event], registry: Registry, mode: Mode) -> list[tuple[str, str, str]]:
-    """The kind, path and reason of what is wrong with one class."""
-    topic, name, schema = cls.contract.topic, cls.contract.type_name, schema_of(cls)
-    versions = await registry.versions(f"{topic}-{name}")
-    newest = versions[-1] if versions else None
-    contract = registry.contract(topic, name) if isinstance(registry, FolderRegistry) else newest
+def _faults(schema: Any, contract: Any, versions: list[Any], mode: Mode) -> Iterator[tuple[str, str, str]]:
+    """The kind, path and reason of what is wrong with one class's schema."""
     if contract is None:
-        return [("missing", "", "has no contract (run `choreo schema write`)")]
-    others = [version for version in versions if identity(version) != identity(schema)]
-    return [("drift", path, reason) for path, reason in differences(contract, schema)] + [
-        (fault.rule, fault.path, f"{fault.reason} ({fault.direction}, version {fault.version})")
-        for fault in check(schema, others, mode)
-    ]
+        yield "missing", "", "has no contract (run `choreo schema write`)"
+        return
+    for path, reason in differences(contract, schema):
+        yield "drift", path, reason
+    for fault in check(schema, [one for one in versions if identity(one) != identity(schema)], mode):
+        yield fault.rule, fault.path, f"{fault.reason} ({fault.direction}, version {fault.version})"
 
 
 def differences(contract: Any, schema: Any) -> Iterator[tuple[str, str]]:
-    """Where a contract and a class's schema differ: paths, each with what the two say."""
-    roots = ({"fields": [{"name": "", "type": normal(one)}]} for one in (contract, schema))
-    said, meant = (dict(_facts(root, "")) for root in roots)
-    for path in sorted(said.keys() | meant.keys()):
-        if said.get(path) != meant.get(path):
-            yield path, f"is {meant.get(path, 'absent')} in the class, {said.get(path, 'absent')} in the contract"
+    """The fields of which a contract and a class's schema say different things, and what; no name: the record itself."""
+    said, meant = (_fields(normal(one)) for one in (contract, schema))
+    for name in sorted(said.keys() | meant.keys()):
+        if said.get(name) != meant.get(name):
+            yield name, f"is {meant.get(name, 'absent')} in the class, {said.get(name, 'absent')} in the contract"
 
 
-def _facts(part: Any, path: str) -> Iterator[tuple[str, str]]:
-    """What a schema says of its fields and of those inside them: paths, each with JSON without the deeper fields."""
-    for branch in part if isinstance(part, list) else []:
-        yield from _facts(branch, f"{path}<{branch['name']}>" if "fields" in branch else path)
-    if isinstance(part, dict):
-        for inside in part.keys() & {"items", "values"}:
-            yield from _facts(part[inside], path)
-        for field in part.get("fields", ()):
-            inner = f"{path}.{field['name']}".strip(".")
-            said = json.dumps({key: value for key, value in field.items() if key != "name"}, sort_keys=True)
-            yield inner, json.dumps(json.loads(said, object_hook=_without_fields))
-            yield from _facts(field["type"], inner)
-
-
-def _without_fields(part: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in part.items() if key != "fields"}
+def _fields(schema: Any) -> dict[str, str]:
+    said = {"": schema | {"fields": []}}
+    for field in schema["fields"]:
+        said[field["name"]] = {key: value for key, value in field.items() if key != "name"}
+    return {name: json.dumps(part, sort_keys=True) for name, part in said.items()}
 
 
 def _classes(modules: list[str] | None) -> list[type[Event]]:

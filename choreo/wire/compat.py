@@ -73,7 +73,6 @@ def _faults(reader: Any, writer: Any, path: str) -> Iterator[Incompatibility]:
             yield Incompatibility(path, "missing-union-branch", reason)
             return
     if _matches(reader, writer):
-        yield from _logical_faults(reader, writer, path)
         yield from _inner_faults(reader, writer, path)
     else:
         rule = "name-mismatch" if _type(reader) == _type(writer) else "type-mismatch"
@@ -93,21 +92,21 @@ def _matches(reader: Any, writer: Any) -> bool:
     return reader["name"].rpartition(".")[2] == short or writer["name"] in reader.get("aliases", ())
 
 
-def _logical_faults(reader: Any, writer: Any, path: str) -> Iterator[Incompatibility]:
-    ours, theirs = (side if isinstance(side, dict) else {} for side in (reader, writer))
-    if ours.get("logicalType") != theirs.get("logicalType"):
-        reason = f"{theirs.get('logicalType', 'plain')} {_type(writer)} is no {ours.get('logicalType', 'plain one')}"
+def _inner_faults(reader: Any, writer: Any, path: str) -> Iterator[Incompatibility]:
+    kind = _type(writer)
+    if _logical(reader) != _logical(writer):
+        reason = f"{_logical(writer) or 'plain'} {kind} cannot be read as {_logical(reader) or 'plain'}"
         yield Incompatibility(path, "logical-type", reason)
-    elif ours.get("logicalType") == "decimal":
-        (digits, places), (old_digits, old_places) = ((one["precision"], one.get("scale", 0)) for one in (ours, theirs))
+    elif kind == "fixed" and reader["size"] != writer["size"]:
+        yield Incompatibility(path, "fixed-size", f"size {writer['size']} cannot be read as {reader['size']}")
+    elif _logical(reader) == "decimal":
+        (digits, places), (old_digits, old_places) = (
+            (one["precision"], one.get("scale", 0)) for one in (reader, writer)
+        )
         if places != old_places or digits < old_digits:
             reason = f"decimal({old_digits}, {old_places}) cannot be read as decimal({digits}, {places})"
             yield Incompatibility(path, "decimal", reason)
-
-
-def _inner_faults(reader: Any, writer: Any, path: str) -> Iterator[Incompatibility]:
-    kind = _type(writer)
-    if kind == "record":
+    elif kind == "record":
         yield from _record_faults(reader, writer, path)
     elif kind == "array":
         yield from _faults(reader["items"], writer["items"], f"{path}[]")
@@ -116,8 +115,6 @@ def _inner_faults(reader: Any, writer: Any, path: str) -> Iterator[Incompatibili
     elif kind == "enum" and "default" not in reader and (lost := set(writer["symbols"]) - {*reader["symbols"]}):
         reason = f"{reader['name']} knows no {', '.join(sorted(lost))} and has no default symbol"
         yield Incompatibility(path, "missing-symbols", reason)
-    elif kind == "fixed" and reader["size"] != writer["size"]:
-        yield Incompatibility(path, "fixed-size", f"size {writer['size']} cannot be read as {reader['size']}")
 
 
 def _record_faults(reader: Any, writer: Any, path: str) -> Iterator[Incompatibility]:
@@ -131,6 +128,10 @@ def _record_faults(reader: Any, writer: Any, path: str) -> Iterator[Incompatibil
             yield from _faults(field["type"], written[sources[0]]["type"], inner)
         elif "default" not in field:
             yield Incompatibility(inner, "missing-default", "the writer has no such field, and it has no default")
+
+
+def _logical(schema: Any) -> str:
+    return schema.get("logicalType", "") if isinstance(schema, dict) else ""
 
 
 def _type(schema: Any) -> str:

@@ -26,7 +26,7 @@ DURATION = "choreo.duration-micros"
 Convert = Callable[[Any], Any]
 SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _MICROSECOND = dt.timedelta(microseconds=1)
-_READ_AS: dict[str, type] = {"record": dict, "map": dict, "array": list, "enum": str, "string": str}
+_READ_AS: dict[str, type] = {"record": dict, "map": dict, "array": list, "string": str}
 
 fastavro.write.LOGICAL_WRITERS[f"long-{DURATION}"] = lambda value, _schema: value // _MICROSECOND
 fastavro.read.LOGICAL_READERS[f"long-{DURATION}"] = lambda micros, *_schemas: dt.timedelta(microseconds=micros)
@@ -48,6 +48,7 @@ def _logical(kind: str, logical: str) -> dict[str, str]:
     return {"type": kind, "logicalType": logical}
 
 
+_MICROS = _logical("long", "timestamp-micros")
 PLAIN: dict[Any, WireType] = {
     str: WireType("string", core.str_schema(strict=True)),
     int: WireType("long", core.int_schema(strict=True, ge=-(2**63), le=2**63 - 1)),
@@ -57,9 +58,7 @@ PLAIN: dict[Any, WireType] = {
     UUID: WireType(_logical("string", "uuid"), core.uuid_schema(strict=True)),
     dt.date: WireType(_logical("int", "date"), core.date_schema(strict=True)),
     dt.time: WireType(_logical("long", "time-micros"), core.time_schema(strict=True, tz_constraint="naive")),
-    dt.datetime: WireType(
-        _logical("long", "timestamp-micros"), core.datetime_schema(strict=True, tz_constraint="aware")
-    ),
+    dt.datetime: WireType(_MICROS, core.datetime_schema(strict=True, tz_constraint="aware")),
     dt.timedelta: WireType(_logical("long", DURATION), core.timedelta_schema(strict=True)),
 }
 
@@ -142,12 +141,12 @@ def decimal(digits: int | None, places: int | None) -> WireType:
     return WireType(avro, core.no_info_plain_validator_function(write))
 
 
-def enumeration(kind: type[enum.Enum], named: dict[str, str]) -> WireType:
-    """An Enum, by its values if they are Avro names, else by its members' names; `named` is its name and doc."""
+def enumeration(kind: type[enum.Enum], name: str) -> WireType:
+    """An Enum, by its values if they are Avro names, else by its members' names."""
     by_value = all(isinstance(member.value, str) and SYMBOL.match(member.value) for member in kind)
     symbols = {member: member.value if by_value else member.name for member in kind}
     members = {symbol: member for member, symbol in symbols.items()}
-    avro: dict[str, Any] = {"type": "enum", **named, "symbols": list(members)}
+    avro: dict[str, Any] = {"type": "enum", "name": name, "symbols": list(members)}
     with suppress(ValueError):  # an Enum says with `_missing_` which member stands for unknown values
         avro["default"] = symbols[kind("choreo.unknown")]
     write = core.no_info_after_validator_function(symbols.__getitem__, core.is_instance_schema(kind))
@@ -161,7 +160,8 @@ def literal(symbols: Sequence[str], name: str) -> WireType:
 
 def look_of(avro: Any) -> str:
     """How a datum looks when it is read: two branches of a union that look the same could not be told apart."""
-    return avro if isinstance(avro, str) else str(avro["type"])
+    look = avro if isinstance(avro, str) else str(avro["type"])
+    return "string" if look == "enum" else look
 
 
 def branch_of(avro: Any) -> str:

@@ -48,11 +48,7 @@ class Plan(NamedTuple):
 
 @cache
 def plan_of(event_class: type[Event]) -> Plan:
-    """The plan of an event class.
-
-    Raises:
-        DeclarationError: a field has a type or default that Avro cannot hold.
-    """
+    """The plan of an event class; DeclarationError if a field has a type or default that Avro cannot hold."""
     walk = _Walk(event_class)
     root = walk.record(event_class, "")
     schema, write = _named_once(root.avro, set()), SchemaValidator(root.write).validate_python
@@ -126,9 +122,10 @@ class _Walk:
             return make.union(branches, nullable=_NONE in args)
         if origin is Literal:
             if not all(isinstance(symbol, str) and make.SYMBOL.match(symbol) for symbol in args):
-                remedy = "use an Enum: its member names are written"
-                self._fail(path, "is a Literal that is no list of Avro names", remedy)
-            return make.literal(args, self._define(self._literal_name(path), args, path))
+                self._fail(path, "is a Literal that is no list of Avro names", "use an Enum")
+            owner = self._name if len(self._open) == 1 else self._open[-1].__name__
+            name = owner + re.sub(r"\W|_", "", path.rpartition(".")[2].title())
+            return make.literal(args, self._define(name, args, path))
         if origin in {list, set, frozenset} or (origin is tuple and args[1:] == (...,)):
             return make.array(self._of(args[0], (), f"{path}[]"), origin)
         if origin is dict and _unwrapped(args[0], ())[0] is str:
@@ -144,11 +141,9 @@ class _Walk:
             return self.record(annotation, path)
         if isinstance(annotation, type) and issubclass(annotation, enum.Enum) and not issubclass(annotation, enum.Flag):
             name = self._define(annotation.__name__, annotation, path)
-            return make.enumeration(annotation, {"name": name, **_doc(annotation.__doc__)})
+            return make.enumeration(annotation, name)
         shown = annotation.__qualname__ if isinstance(annotation, type) else annotation
-        return self._fail(
-            path, f"has the type {shown}, which no Avro type holds", "docs/schemas.md lists those that do"
-        )
+        return self._fail(path, f"has the type {shown}, which no Avro type holds", "docs/schemas.md lists others")
 
     def _declared(self, info: FieldInfo, name: str, wire: WireType, path: str) -> dict[str, Any]:
         """The field of a record's schema."""
@@ -179,15 +174,10 @@ class _Walk:
             self._fail(path, "accepts only its alias, but a record carries the field's own name", remedy)
 
     def _check_union(self, looks: list[str], path: str) -> None:
-        alike = ["string" if look == "enum" else look for look in looks if look != "record"]
         records = looks.count("record")
         self.ambiguous |= records > 1
-        if len(set(alike)) < len(alike) or ("map" in alike and records):
+        if len(set(looks)) < len(looks) - max(records - 1, 0) or {"map", "record"} <= set(looks):
             self._fail(path, "is a union of types that look alike in a record", "wrap each in a model of its own")
-
-    def _literal_name(self, path: str) -> str:
-        owner = self._name if len(self._open) == 1 else self._open[-1].__name__
-        return owner + re.sub(r"\W", "", path.rpartition(".")[2]).title().replace("_", "")
 
     def _define(self, short: str, what: Any, path: str) -> str:
         short = re.sub(r"\W+", "_", short).strip("_")

@@ -109,10 +109,10 @@ def inner(avro: str, name: str = "I") -> dict[str, Any]:
         (
             ["null", {"type": "array", "items": inner("int")}],
             ["null", {"type": "array", "items": inner("long")}],
-            "f.x",
-            "long",
+            "f",
+            '{"name": "x", "type": "long"}',
         ),
-        ([inner("int"), inner("int", "J")], [inner("int"), inner("long", "J")], "f<J>.x", "long"),
+        ([inner("int"), inner("int", "J")], [inner("int"), inner("long", "J")], "f", '{"name": "x", "type": "long"}'),
     ],
 )
 def test_differences_are_named_where_they_are(contract, schema, path, reason):
