@@ -50,7 +50,6 @@ class Codec:
         Raises:
             DeclarationError: a class has a field that Avro cannot hold.
             IncompatibleSchemaError, ConfigurationError: the registry refuses a schema.
-            RegistryUnavailableError: it gave no answer; may be repeated.
         """
         for event_class in reads:
             plan_of(event_class)
@@ -62,12 +61,10 @@ class Codec:
                 self._writers[event_class] = schema_id, self._registry.address(schema_id)
 
     async def load(self, schema_id: int | str) -> None:
-        """Bring a writer's schema into memory.
+        """Bring a writer's schema into memory; may be repeated after RegistryUnavailableError.
 
         Raises:
-            SchemaNotFoundError: the registry does not know it. Permanent.
-            DecodeError: what it has under this id is no usable Avro schema. Permanent.
-            RegistryUnavailableError: the registry gave no answer; may be repeated.
+            SchemaNotFoundError, DecodeError: there is none under this id, or none that can be read. Permanent.
         """
         if schema_id not in self._schemas:
             self._schemas[schema_id] = _parsed(schema_id, await self._registry.schema(schema_id))
@@ -115,7 +112,7 @@ class Codec:
             # Strict classes would refuse a list for a tuple and a symbol for an Enum, which is how Avro data looks.
             return event_class.model_validate(convert(data) if convert else data, strict=False)
         except _BROKEN as error:  # a validator of the class may raise what it likes
-            raise _no_such(record, event_class, _reason(error)) from None
+            raise envelope.unreadable(record, _reason(error), f"is no {event_class.contract.type_name}") from None
 
     def decode_any(self, record: Record) -> tuple[str, dict[str, Any]]:
         """The type name and the plain data of a record of any type, by its writer's schema alone."""
@@ -140,7 +137,8 @@ class Codec:
             name = _name_of(writer)
             if name.rpartition(".")[2] != event_class.contract.type_name.rpartition(".")[2]:
                 # Avro matches records by their short names.
-                raise _no_such(record, event_class, f"schema {schema_id} is of {name or 'no record'}")
+                why = f"schema {schema_id} is of {name or 'no record'}"
+                raise envelope.unreadable(record, why, f"is no {event_class.contract.type_name}")
             same = not plan.ambiguous and identity(writer) == identity(plan.schema)
             self._reading[schema_id, event_class] = None if same else reading_schema(event_class)
         return self._reading[schema_id, event_class]
@@ -185,9 +183,8 @@ def _read(record: Record, stream: BytesIO, writer: Any, reader: Any) -> Any:
     try:
         datum = fastavro.schemaless_reader(stream, writer, reader)
     except _BROKEN as error:
-        raise envelope.unreadable(
-            record, f"its value does not suit schema {_name_of(writer)}, {_reason(error)}"
-        ) from None
+        why = f"its value does not suit schema {_name_of(writer)}, {_reason(error)}"
+        raise envelope.unreadable(record, why) from None
     if stream.read(1):
         raise envelope.unreadable(record, f"bytes are left after its {_name_of(writer)}")
     return datum
@@ -199,7 +196,3 @@ def _reason(error: Exception) -> str:
         return f"{type(error).__name__}: {error}"
     faults = error.errors(include_url=False, include_input=False, include_context=False)[:3]
     return "; ".join(f"field {'.'.join(map(str, one['loc'])) or '(all)'}: {one['msg']}" for one in faults)
-
-
-def _no_such(record: Record, event_class: type[Event], why: str) -> DecodeError:
-    return DecodeError(f"record {envelope.place(record)} is no {event_class.contract.type_name}", why=why)

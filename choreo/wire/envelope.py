@@ -120,11 +120,6 @@ def json_of(record: Record) -> Any:
         raise unreadable(record, f"its value is no JSON, {error}") from None
 
 
-def place(record: Record) -> str:
-    """Where a record lies, for messages: topic/partition/offset."""
-    return f"{record.topic}/{record.partition}/{record.offset}"
-
-
-def unreadable(record: Record, why: str) -> DecodeError:
-    """The error for a record that will never be an event, whatever class it is read as."""
-    return DecodeError(f"record {place(record)} cannot be read", why=why)
+def unreadable(record: Record, why: str, what: str = "cannot be read") -> DecodeError:
+    """The error for a record that will never be an event; it names topic/partition/offset."""
+    return DecodeError(f"record {record.topic}/{record.partition}/{record.offset} {what}", why=why)

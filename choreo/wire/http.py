@@ -46,35 +46,36 @@ class HttpRegistry:
         """The id of the schema; registers it if need be."""
         what = f"schema {schema.get('name')} of subject {subject}"
         body = {"schema": json.dumps(schema), "schemaType": "AVRO"}
-        answer = await self._call("POST", f"/subjects/{quote(subject, safe='')}/versions", what, body)
-        if answer is None:
+        schema_id = await self._call("POST", f"/subjects/{quote(subject, safe='')}/versions", what, "id", body)
+        if schema_id is None:
             raise ConfigurationError(f"{self._url} has no subjects", remedy="check CHOREO_REGISTRY's path")
-        return int(self._part(answer, "id"))
+        return int(schema_id)
 
     async def schema(self, schema_id: int | str) -> Any:
         """The schema of an id or GUID; asked for once."""
         if schema_id not in self._schemas:
             kind = "ids" if isinstance(schema_id, int) else "guids"
-            answer = await self._call("GET", f"/schemas/{kind}/{quote(str(schema_id))}", f"schema {schema_id}")
-            if answer is None:
+            text = await self._call("GET", f"/schemas/{kind}/{schema_id}", f"schema {schema_id}", "schema")
+            if text is None:
                 what = f"schema {schema_id} is not in the registry {self._url}"
                 raise SchemaNotFoundError(what, remedy="check that the record's writer uses the same registry")
-            self._schemas[schema_id] = self._parsed(answer)
+            self._schemas[schema_id] = _json_of(text) or text  # a primitive type may be its bare name
         return self._schemas[schema_id]
 
     async def versions(self, subject: str) -> list[Schema]:
         """All versions, oldest first."""
         path = f"/subjects/{quote(subject, safe='')}/versions"
-        numbers = await self._call("GET", path, f"subject {subject}") or []
-        answers = [await self._call("GET", f"{path}/{number}", f"subject {subject}") for number in sorted(numbers)]
-        return [self._parsed(answer) for answer in answers if answer is not None]
+        what = f"subject {subject}"
+        numbers = sorted(await self._call("GET", path, what) or [])
+        texts = [await self._call("GET", f"{path}/{number}", what, "schema") for number in numbers]
+        return [json.loads(text) for text in texts if text is not None]
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._client.aclose()
 
-    async def _call(self, method: str, path: str, what: str, body: Any = None) -> Any:
-        """The decoded answer; None for the registry's own "not found"."""
+    async def _call(self, method: str, path: str, what: str, part: str = "", body: Any = None) -> Any:
+        """This part of the decoded answer, or the list that it is; None for the registry's own "not found"."""
         try:
             response = await self._client.request(method, self._url + path, json=body)
         except httpx2.HTTPError as error:
@@ -90,19 +91,9 @@ class HttpRegistry:
         if status in {401, 403}:
             remedy = "set CHOREO_REGISTRY_USER and CHOREO_REGISTRY_PASSWORD, or give that user the right"
             raise ConfigurationError(f"the registry {self._url} denies access to {what}", why=why, remedy=remedy)
-        if status != HTTPStatus.OK or not isinstance(answer, (dict, list)):
+        if status != HTTPStatus.OK or not (part in said if part else isinstance(answer, list)):
             raise self._unavailable(what, why)
-        return answer
-
-    def _parsed(self, answer: Any) -> Any:
-        """The schema in an answer. JSON text of a primitive type may be the bare name."""
-        text = self._part(answer, "schema")
-        return _json_of(text) or text
-
-    def _part(self, answer: Any, name: str) -> Any:
-        if name not in answer:
-            raise self._unavailable("a schema", f"its answer has no {name!r}")
-        return answer[name]
+        return said[part] if part else answer
 
     def _unavailable(self, what: str, why: str) -> RegistryUnavailableError:
         remedy = "check CHOREO_REGISTRY and that the registry is up; it is asked again"
