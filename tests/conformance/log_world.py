@@ -120,7 +120,10 @@ async def collect(consumer: Consumer, count: int, max_records: int = 500) -> lis
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(PATIENCE):
             while len(records) < count:
-                records += await consumer.poll(max_records, 1.0)
+                # A poll gives what is there, which may be less than asked for: a small limit is for all polls together.
+                records += await consumer.poll(
+                    max_records if max_records > count else min(max_records, count - len(records)), 1.0
+                )
     assert len(records) == count, f"{len(records)} records instead of {count}: {[r[:3] for r in records[:20]]}"
     return records
 
