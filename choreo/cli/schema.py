@@ -23,7 +23,8 @@ app = typer.Typer(name="schema", help="Event contracts: write, check and show th
 _HELP = "Folder of .avsc files, or http(s)://."
 Address = Annotated[str, typer.Option("--registry", "--schemas", envvar="CHOREO_REGISTRY", help=_HELP)]
 TypeName = Annotated[str, typer.Argument(metavar="TYPE")]
-Compatibility = Annotated[Mode, typer.Option("--mode", help="Who must be able to read whose data.")]
+Rule = Annotated[Mode, typer.Option("--mode", help="Who must be able to read whose data.")]
+_DEFAULT = Mode.BACKWARD_TRANSITIVE
 
 
 class Finding(NamedTuple):
@@ -49,10 +50,7 @@ def write_command(modules: Modules = None, registry: Address = "schemas", as_jso
 
 @app.command("check")
 def check_command(
-    modules: Modules = None,
-    registry: Address = "schemas",
-    mode: Compatibility = Mode.BACKWARD_TRANSITIVE,
-    as_json: JsonOption = False,
+    modules: Modules = None, registry: Address = "schemas", mode: Rule = _DEFAULT, as_json: JsonOption = False
 ) -> None:
     """Fail if a class and its contract differ, or if a change breaks readers."""
     classes = _classes(modules)

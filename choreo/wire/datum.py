@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import fastavro
+import pydantic
 from pydantic_core import CoreSchema
 from pydantic_core import core_schema as core
 
@@ -63,13 +64,13 @@ PLAIN: dict[Any, WireType] = {
 }
 
 
-def record(model: type, avro: dict[str, Any], fields: dict[str, WireType]) -> WireType:
+def record(model: type[pydantic.BaseModel], avro: dict[str, Any], fields: dict[str, WireType]) -> WireType:
     """A model, written as the dict of its fields."""
     reads = [(name, wire.read) for name, wire in fields.items() if wire.read]
 
     def opened(value: Any) -> Any:
-        if type(value) is not model:
-            raise ValueError(f"{type(value).__name__} is not {model.__name__}, and other fields would be lost")
+        if type(value) is not model or value.__pydantic_extra__:
+            raise ValueError(f"{type(value).__name__} is not {model.__name__} alone, and other fields would be lost")
         return value.__dict__
 
     def read(datum: Any) -> Any:
@@ -114,11 +115,12 @@ def union(branches: Sequence[WireType], *, nullable: bool) -> WireType:
         convert = reads.get(type(datum))
         return convert(datum) if convert else datum
 
-    tagged: list[CoreSchema | tuple[CoreSchema, str]] = [
-        (core.no_info_after_validator_function(partial(_tagged, name), wire.write), name)
-        for name, wire in ((branch_of(wire.avro), wire) for wire in branches)
+    names = [branch_of(wire.avro) for wire in branches]
+    tags = [core.no_info_plain_validator_function(partial(_tagged, name)) for name in names]
+    tagged = [
+        (core.chain_schema([wire.write, tag]), name) for wire, tag, name in zip(branches, tags, names, strict=True)
     ]
-    write: CoreSchema = core.union_schema(tagged, mode="left_to_right")
+    write: CoreSchema = core.union_schema([*tagged], mode="left_to_right")
     avro = [*(["null"] if nullable else []), *(wire.avro for wire in branches)]
     return WireType(avro, core.nullable_schema(write) if nullable else write, read if reads else None)
 

@@ -36,14 +36,14 @@ class FolderRegistry:
 
     async def register(self, subject: str, schema: Schema) -> int:
         """The id of the schema; adds a version, and the contract if it is the first one."""
-        topic, _, type_name = subject.rpartition("-")
+        path = self._path(subject)
         with self._writing(subject):
-            if not self._history(topic, type_name):
-                _link(self._contract_path(topic, type_name), schema)
-            history = self._history(topic, type_name)
+            if not _history(path):
+                _link(path, schema)
+            history = _history(path)
             if not _has(history, schema):
                 for version in (*history, schema):
-                    self._add(topic, type_name, version)
+                    _add(path, version)
         return self._remember(schema)
 
     async def schema(self, schema_id: int | str) -> Any:
@@ -58,15 +58,14 @@ class FolderRegistry:
 
     async def versions(self, subject: str) -> list[Schema]:
         """All versions, oldest first: the numbered ones, then the contract if it is none of them."""
-        topic, _, type_name = subject.rpartition("-")
-        return self._history(topic, type_name)
+        return _history(self._path(subject))
 
     async def aclose(self) -> None:
         """Nothing is open."""
 
     def contract(self, topic: str, type_name: str) -> Schema | None:
         """The contract of a type, None if there is no file."""
-        path = self._contract_path(topic, type_name)
+        path = self._path(f"{topic}-{type_name}")
         return _load(path) if path.exists() else None
 
     def contracts(self, type_name: str) -> list[tuple[str, Schema]]:
@@ -75,35 +74,19 @@ class FolderRegistry:
 
     def write_contract(self, topic: str, type_name: str, schema: Schema) -> tuple[Path, bool]:
         """Make this the contract and keep the one before as a version; returns the file, and whether it changed."""
-        path, old = self._contract_path(topic, type_name), self.contract(topic, type_name)
+        path, old = self._path(f"{topic}-{type_name}"), self.contract(topic, type_name)
         if old is not None and text(old) == text(schema):
             return path, False
         with self._writing(f"{topic}-{type_name}"):
             if old is not None and identity(old) != identity(schema):
-                self._add(topic, type_name, old)
+                _add(path, old)
             _aside(path, schema).replace(path)
         return path, True
 
-    def _history(self, topic: str, type_name: str) -> list[Schema]:
-        versions = [*self._numbered(topic, type_name).values()]
-        contract = self.contract(topic, type_name)
-        return versions if contract is None or _has(versions, contract) else [*versions, contract]
-
-    def _add(self, topic: str, type_name: str, schema: Schema) -> None:
-        """Make the schema a numbered version unless it is one; who finds a number taken looks again."""
-        while not _has((numbered := self._numbered(topic, type_name)).values(), schema):
-            number = max(numbered, default=0) + 1
-            _link(self._root / topic / "versions" / f"{type_name}.{number}.avsc", schema)
-
-    def _contract_path(self, topic: str, type_name: str) -> Path:
+    def _path(self, subject: str) -> Path:
+        """The contract of a subject."""
+        topic, _, type_name = subject.rpartition("-")
         return self._root / topic / f"{type_name}.avsc"
-
-    def _numbered(self, topic: str, type_name: str) -> dict[int, Schema]:
-        """The numbered versions, oldest first. No part of a type's name begins with a digit, so all files are its own."""
-        files = (self._root / topic / "versions").glob(f"{type_name}.[0-9]*.avsc")
-        return {
-            number: _load(path) for number, path in sorted((int(path.stem.rpartition(".")[2]), path) for path in files)
-        }
 
     def _remember(self, schema: Any) -> int:
         number = schema_id(schema)
@@ -129,6 +112,25 @@ def _load(path: Path) -> Any:
         return schema
     except ValueError as error:
         raise ConfigurationError(f"{path} is no Avro schema", why=str(error), remedy="mend or remove it") from None
+
+
+def _history(contract: Path) -> list[Schema]:
+    versions = [*_numbered(contract).values()]
+    newest = [_load(contract)] if contract.exists() else []
+    return versions if newest and _has(versions, newest[0]) else versions + newest
+
+
+def _add(contract: Path, schema: Schema) -> None:
+    """Make the schema a numbered version unless it is one; who finds a number taken looks again."""
+    while not _has((numbered := _numbered(contract)).values(), schema):
+        number = max(numbered, default=0) + 1
+        _link(contract.parent / "versions" / f"{contract.stem}.{number}.avsc", schema)
+
+
+def _numbered(contract: Path) -> dict[int, Schema]:
+    """The numbered versions, oldest first. No part of a type's name begins with a digit, so all files are its own."""
+    files = (contract.parent / "versions").glob(f"{contract.stem}.[0-9]*.avsc")
+    return {number: _load(path) for number, path in sorted((int(path.stem.rpartition(".")[2]), path) for path in files)}
 
 
 def _has(versions: Iterable[Schema], schema: Schema) -> bool:
