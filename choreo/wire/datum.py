@@ -109,6 +109,8 @@ def mapping(item: WireType) -> WireType:
 
 def union(branches: Sequence[WireType], *, nullable: bool) -> WireType:
     """One of several types; whatever is not null is written with the name of its branch."""
+    # Readers take the first branch that a number may be promoted to, so the narrow ones come first.
+    branches = sorted(branches, key=lambda wire: {"int": 0, "double": 2}.get(look_of(wire.avro), 1))
     reads: dict[type, Convert] = {_READ_AS[look_of(wire.avro)]: wire.read for wire in branches if wire.read}
 
     def read(datum: Any) -> Any:
@@ -161,9 +163,9 @@ def literal(symbols: Sequence[str], name: str) -> WireType:
 
 
 def look_of(avro: Any) -> str:
-    """How a datum looks when it is read: two branches of a union that look the same could not be told apart."""
+    """How a datum may look when it is read: branches of a union that look the same could not be told apart."""
     look = avro if isinstance(avro, str) else str(avro["type"])
-    return "string" if look == "enum" else look
+    return "string" if look in {"enum", "bytes"} else look
 
 
 def branch_of(avro: Any) -> str:

@@ -212,6 +212,21 @@ async def test_alike_models_of_a_union_are_told_apart_even_when_only_the_reader_
     assert (await rewritten(PaidByCash(id="1", how=Cash(number="5")), Paid)).how == Cash(number="5")
 
 
+@pytest.mark.parametrize("value", [2**60 + 1, 1.5, dt.date(2026, 1, 2)])
+async def test_numbers_of_a_union_keep_their_types_even_where_the_reader_has_another_schema(value):
+    class Measured(Event, topic="t", key="id"):
+        id: str
+        value: float | int | dt.date
+
+    class Reads(Event, topic="t", key="id", name="Measured"):
+        id: str
+        value: float | int | dt.date
+        note: str = ""
+
+    back = await rewritten(Measured(id="1", value=value), Reads)
+    assert (back.value, type(back.value)) == (value, type(value))
+
+
 async def test_strict_classes_can_be_read():
     class Strict(Event, topic="t", key="id"):
         model_config = ConfigDict(strict=True)

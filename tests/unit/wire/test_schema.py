@@ -63,6 +63,7 @@ def field_of(annotation: Any, default: Any = ...) -> dict[str, Any]:
         (dict[str, float], {"type": "map", "values": "double"}),
         (str | None, ["null", "string"]),
         (int | str, ["long", "string"]),
+        (float | int | dt.date, [{"type": "int", "logicalType": "date"}, "long", "double"]),
         (list[str | None], {"type": "array", "items": ["null", "string"]}),
         (
             list[Annotated[Decimal, Field(max_digits=4, decimal_places=1)]],
@@ -189,6 +190,7 @@ class TwoLines(BaseModel):
         (str | UUID, "is a union of types that look alike"),
         (str | Size, "is a union of types that look alike"),
         (bytes | Decimal, "is a union of types that look alike"),
+        (str | bytes, "is a union of types that look alike"),
         (Card | dict[str, str], "is a union of types that look alike"),
         (list[int] | list[str], "is a union of types that look alike"),
         (Annotated[str, Field(validation_alias="other")], r"accepts only its alias.*AliasChoices\('field'"),
