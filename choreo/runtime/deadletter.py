@@ -64,11 +64,11 @@ def size_of(key: bytes | None, value: bytes | None, headers: Headers) -> int:
 
 
 def said(error: BaseException) -> str:
-    """An error's type and text; some errors cannot even make their text."""
+    """An error's text; some errors cannot even make it."""
     try:
-        return f"{type(error).__name__}: {error}"
+        return str(error)
     except Exception:  # noqa: BLE001 - the text is somebody else's code
-        return f"{type(error).__name__}, whose text cannot be made"
+        return "its text cannot be made"
 
 
 def _omitted(part: str, size: int, record: Record) -> tuple[str, bytes]:

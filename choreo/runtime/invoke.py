@@ -77,7 +77,8 @@ class Invoker:
             self._stats.retries += 1
             _log.warning(
                 "handler failed, trying again",
-                **identity(job, task.handler), attempt=attempt, delay=round(delay, 3), error=said(error),
+                **identity(job, task.handler), attempt=attempt, delay=round(delay, 3),
+                error=f"{type(error).__name__}: {said(error)}",
             )  # fmt: skip
             await self._wait(job, delay)
             attempt += 1
@@ -175,7 +176,8 @@ class Invoker:
         self._stats.dead_letters += 1
         _log.error(
             "handler gave up, record goes to the dead letters",
-            **identity(job, handler), stage=stage, attempts=attempts, error=said(error),
+            **identity(job, handler), stage=stage, attempts=attempts,
+            error=f"{type(error).__name__}: {said(error)}",
             exc_info=error if not isinstance(error, ChoreoError) else None,
         )  # fmt: skip
 

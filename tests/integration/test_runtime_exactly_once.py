@@ -269,6 +269,44 @@ async def test_what_was_written_before_the_store_failed_is_not_committed_without
     await once(memory_world, ORDERS[:3])
 
 
+@pytest.mark.parametrize("text", ["small", "x" * 50_000], ids=["in the commit", "in the handler"])
+async def test_a_store_whose_disk_is_full_goes_on_when_there_is_room(memory_world, monkeypatch, text):
+    monkeypatch.setattr(recovery, "_FIRST_DELAY", 0.001)
+    monkeypatch.setattr(recovery, "_MAX_DELAY", 0.004)
+    service = Service("payments", tables=f"{TABLES}; CREATE TABLE IF NOT EXISTS texts (text TEXT)")
+
+    @service.on(Placed)
+    async def pay(order: Placed, ctx: Context) -> Paid:
+        await ctx.db.execute("INSERT INTO effects VALUES (?, ?)", (order.id, order.n))
+        if text != "small":
+            await ctx.db.execute("INSERT INTO texts VALUES (?)", (text,))
+        return Paid(id=order.id, n=order.n)
+
+    async with memory_world.running(service) as instances:
+        instance = instances["payments"]
+        writer, failures = instance._store._writer, []
+        monkeypatch.setattr(
+            instance._recovery._ownership, "abandon_all", spied(instance._ownership.abandon_all, failures)
+        )
+        pages = writer.execute("PRAGMA page_count").fetchone()[0]
+        writer.execute(f"PRAGMA max_page_count = {pages}")
+        orders = [Placed(id="o" * 900 + str(n), n=n) for n in range(12)]
+        await memory_world.publish(*orders)
+        await eventually(lambda: len(failures) > 3)
+        assert memory_world.rows("payments") == []
+        writer.execute("PRAGMA max_page_count = 1000000")
+        await memory_world.read_to_the_end(service)
+    await once(memory_world, orders)
+
+
+def spied(call, calls):
+    def spy():
+        calls.append(call)
+        return call()
+
+    return spy
+
+
 async def test_a_handler_that_swallows_the_stores_error_writes_nothing_outside_the_transaction(memory_world):
     service, broken = Service("payments", tables=TABLES), True
     holder = {}

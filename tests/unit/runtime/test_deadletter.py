@@ -52,7 +52,7 @@ def test_everything_of_the_record_is_kept_and_the_reason_is_added():
     assert told["__dlq.errors.offset"] == b"77"
     assert told["__dlq.errors.group"] == b"payments"
     assert told["__dlq.errors.delivery.count"] == b"5"
-    assert told["__dlq.errors.message"] == b"ValueError: no money"
+    assert told["__dlq.errors.message"] == b"no money"
     assert told["choreo.dlq.exception"] == b"builtins.ValueError"
     assert told["choreo.dlq.stage"] == b"handle"
     assert told["choreo.dlq.handler"] == b"charge"
@@ -88,13 +88,13 @@ def test_no_header_is_doubled_when_a_record_fails_again():
     names = [name for name, _ in second.headers]
     assert names == ["ce_id", "x", "x", *[name for name in names if name in REASONS]], "nothing of the first reason"
     assert len(REASONS & set(names)) == len(names) - 3
-    assert dict(second.headers)["__dlq.errors.message"] == b"RuntimeError: worse"
+    assert dict(second.headers)["__dlq.errors.message"] == b"worse"
 
 
 @pytest.mark.parametrize("text", ["half a pair \ud800", "x" * 100_000, "", "zero \0 byte"])
 def test_any_message_can_be_written(text):
     message = dict(dead_letter(record(), failed(ValueError(text)), 1_000).headers)["__dlq.errors.message"]
-    assert message.decode()
+    assert message.decode()[:20] == text.encode("utf-8", "backslashreplace").decode()[:20]
     assert len(message) <= 16_000
 
 
@@ -104,7 +104,7 @@ class MuteError(Exception):
 
 
 def test_an_error_without_text_does_not_get_in_the_way():
-    assert said(MuteError()) == "MuteError, whose text cannot be made"
+    assert said(MuteError()) == "its text cannot be made"
     assert dict(dead_letter(record(), failed(MuteError()), 1_000).headers)["__dlq.errors.message"]
 
 
