@@ -1,57 +1,57 @@
-"""What the embedded logs (memory, SQLite) have in common: their consumers and producers."""
+"""What the embedded logs (memory, SQLite) have in common: all but where their tables are and who works on them."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
-from weakref import WeakSet
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from choreo.errors import ConfigurationError, LogError, LogUnavailableError, NotOwnerError, UnknownTopicError
 from choreo.log.groups import Step
-from choreo.log.port import Consumer, Listener, NewRecord, Producer, Record, Start, TopicPartition
+from choreo.log.limits import not_owner
+from choreo.log.port import Consumer, Listener, NewRecord, Producer, Record, Start, Topic, TopicPartition
+from choreo.log.tables import Commit, Fence, Tables
 
 _log = logging.getLogger(__name__)
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _PAUSE_AFTER_TROUBLE = 1.0
 
-Fetched: TypeAlias = "list[tuple[TopicPartition, list[Record]]]"
+
+class Runner(Protocol):
+    """Who works on the log's tables, one transaction after the other."""
+
+    async def run(self, operation: Callable[Concatenate[Tables, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run an operation. A LogError that it raises must come before its first write.
+
+        Raises:
+            LogUnavailableError: it has changed nothing, unless the commit itself failed.
+        """
 
 
-class Commit(NamedTuple):
-    """Offsets to commit, with what proves the right to: the member and the generation of each claim."""
+class EmbeddedLog:
+    """Implements `Log` but for being entered.
 
-    group: str
-    member: int
-    offsets: dict[TopicPartition, tuple[int, int]]
-
-
-class Fence(NamedTuple):
-    """Which producer of a transactional id is writing; only the newest epoch may."""
-
-    transactional_id: str
-    epoch: int
-
-
-class EmbeddedLog(ABC):
-    """What both embedded logs are: a `Log` whose consumers and producers rest on a few operations.
-
-    Any of these operations may raise LogUnavailableError: then it has done nothing, and may be repeated.
+    Args:
+        reader, writer: run the operations that only read, and the others.
 
     Attributes:
         check_interval: a member looks at its group at least this often (seconds); None if it is always woken.
+        consumers: those that are still open, in the order they were made.
     """
 
     check_interval: float | None
 
-    def __init__(self) -> None:
-        self._consumers: WeakSet[EmbeddedConsumer] = WeakSet()
+    def __init__(self, reader: Runner, writer: Runner) -> None:
+        self.read, self.write = reader.run, writer.run
+        self.consumers: list[EmbeddedConsumer] = []
 
     def producer(self, *, transactional_id: str | None = None) -> Producer:
-        """See `Log.producer`."""
         return EmbeddedProducer(self, transactional_id)
 
     def consumer(
@@ -62,62 +62,38 @@ class EmbeddedLog(ABC):
         listener: Listener | None = None,
         start: Start = "earliest",
     ) -> Consumer:
-        """See `Log.consumer`."""
         consumer = EmbeddedConsumer(self, topics, group, listener, start)
-        self._consumers.add(consumer)
+        self.consumers.append(consumer)
         return consumer
+
+    async def topics(self) -> dict[str, Topic]:
+        return await self.read(Tables.topics)
+
+    async def create_topics(self, topics: Sequence[Topic]) -> list[str]:
+        created = await self.write(Tables.create_topics, topics)
+        self.wake(regrouped=bool(created))
+        return created
+
+    async def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        return {partition: first for partition, (first, _) in (await self.read(Tables.bounds, partitions)).items()}
+
+    async def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        return {partition: end for partition, (_, end) in (await self.read(Tables.bounds, partitions)).items()}
+
+    async def committed(self, group: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        return await self.read(Tables.committed, group, partitions)
+
+    async def offsets_at(self, timestamp: int, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        return await self.read(Tables.offsets_at, timestamp, partitions)
 
     def wake(self, *, regrouped: bool = False) -> None:
         """Let consumers look for records, and at their group too if one has changed. Called on the event loop."""
-        for consumer in list(self._consumers):
+        for consumer in self.consumers:
             consumer.wake(regrouped=regrouped)
 
     async def close_consumers(self) -> None:
         """Close those that are still open."""
-        await asyncio.gather(*(consumer.close() for consumer in list(self._consumers)))
-
-    async def starts(
-        self, group: str | None, partitions: Sequence[TopicPartition], start: Start
-    ) -> dict[TopicPartition, int]:
-        """Where to begin: at what the group has committed, else at the first or the next offset."""
-        usual = await (self.beginning_offsets(partitions) if start == "earliest" else self.end_offsets(partitions))
-        return usual | (await self.committed(group, partitions) if group is not None else {})
-
-    @abstractmethod
-    async def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        """See `Log.beginning_offsets`."""
-
-    @abstractmethod
-    async def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        """See `Log.end_offsets`."""
-
-    @abstractmethod
-    async def committed(self, group: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        """See `Log.committed`."""
-
-    @abstractmethod
-    async def settle(self, group: str | None, member: int | None, topics: Sequence[str]) -> tuple[int, Step]:
-        """See `Group.settle`. Joins if there is no member, or no more; returns its id, and 0 without a group."""
-
-    @abstractmethod
-    async def release(self, group: str, member: int, partitions: Sequence[TopicPartition]) -> None:
-        """See `Group.release`."""
-
-    @abstractmethod
-    async def leave(self, group: str, member: int) -> None:
-        """See `Group.leave`."""
-
-    @abstractmethod
-    async def fetch(self, positions: Mapping[TopicPartition, int], limit: int, start: Start) -> Fetched:
-        """The records from these positions on, at most `limit`; positions as `place_of` reads them."""
-
-    @abstractmethod
-    async def register(self, transactional_id: str) -> int:
-        """The epoch of a new producer with this id; producers of older epochs are refused from now on."""
-
-    @abstractmethod
-    async def write(self, records: Sequence[NewRecord], commit: Commit | None, fence: Fence | None) -> None:
-        """Append and commit all, or raise and do nothing. Returns when it is durable."""
+        await asyncio.gather(*(consumer.close() for consumer in self.consumers))
 
 
 @dataclass
@@ -136,7 +112,11 @@ class _Owned:
 
 
 class EmbeddedConsumer:
-    """A consumer of an embedded log; one task keeps its membership and calls its listener."""
+    """Implements `Consumer`; one task keeps its membership and calls its listener.
+
+    Attributes:
+        looked: when it last looked at its group (monotonic seconds).
+    """
 
     def __init__(
         self, log: EmbeddedLog, topics: Sequence[str], group: str | None, listener: Listener | None, start: Start
@@ -144,20 +124,24 @@ class EmbeddedConsumer:
         self.log = log
         self._topics, self._group, self._listener, self._start = tuple(topics), group, listener, start
         self._member: int | None = None
+        self.looked = time.monotonic()
         self._owned: dict[TopicPartition, _Owned] = {}
         self._failure: Exception | None = None
         self._closing = False
         self._arrived = asyncio.Event()
         self._regrouped = asyncio.Event()
-        self._membership = asyncio.get_running_loop().create_task(self._keep_membership())
+        self._keeping = asyncio.get_running_loop().create_task(self._keep_membership())
+
+    @property
+    def membership(self) -> tuple[str, int]:
+        """Its group and its id there; the id 0 belongs to nobody."""
+        return self._group or "", self._member or 0
 
     @property
     def assignment(self) -> frozenset[TopicPartition]:
-        """The partitions owned now."""
         return frozenset(partition for partition, owned in self._owned.items() if owned.ready)
 
     async def poll(self, max_records: int = 500, timeout: float | None = None) -> list[Record]:
-        """See `Consumer.poll`."""
         loop = asyncio.get_running_loop()
         deadline = None if timeout is None else loop.time() + timeout
         while True:
@@ -172,14 +156,13 @@ class EmbeddedConsumer:
                 return records
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """See `Consumer.commit`."""
         try:
-            await self.log.write([], self.fence(offsets), None)
+            await self.log.write(Tables.write, [], self.claim(offsets), None)
         except NotOwnerError:
             self._regrouped.set()
             raise
 
-    def fence(self, offsets: Mapping[TopicPartition, int]) -> Commit:
+    def claim(self, offsets: Mapping[TopicPartition, int]) -> Commit:
         """These offsets with this member's claims on their partitions.
 
         Raises:
@@ -192,35 +175,28 @@ class EmbeddedConsumer:
             if partition not in self._owned:
                 raise not_owner(partition, self._group)
         claims = {partition: (offset, self._owned[partition].generation) for partition, offset in offsets.items()}
-        return Commit(self._group, self._member or 0, claims)
+        return Commit(*self.membership, claims)
 
     async def seek(self, partition: TopicPartition, offset: int) -> None:
-        """See `Consumer.seek`."""
         if partition not in self._owned:
             raise not_owner(partition, self._group)
         self._owned[partition].position = offset
         self._arrived.set()
 
     async def pause(self, partitions: Iterable[TopicPartition]) -> None:
-        """See `Consumer.pause`."""
-        self._set_paused(partitions, paused=True)
+        for partition in self._owned.keys() & set(partitions):
+            self._owned[partition].paused = True
 
     async def resume(self, partitions: Iterable[TopicPartition]) -> None:
-        """See `Consumer.resume`."""
-        self._set_paused(partitions, paused=False)
+        for partition in self._owned.keys() & set(partitions):
+            self._owned[partition].paused = False
         self._arrived.set()
 
-    def _set_paused(self, partitions: Iterable[TopicPartition], *, paused: bool) -> None:
-        for partition in partitions:
-            if partition in self._owned:
-                self._owned[partition].paused = paused
-
     async def close(self) -> None:
-        """See `Consumer.close`."""
         self._closing = True
         self._regrouped.set()
         self._arrived.set()
-        await asyncio.wait({self._membership})
+        await asyncio.wait({self._keeping})
 
     def wake(self, *, regrouped: bool = False) -> None:
         """Look for records again, and at the group too if it has changed. Called on the event loop."""
@@ -233,12 +209,12 @@ class EmbeddedConsumer:
         if not wanted:
             return []
         try:
-            fetched = await self.log.fetch(wanted, limit, self._start)
+            fetched = await self.log.read(Tables.fetch, wanted, limit, self._start)
         except LogUnavailableError as error:
             await self._wait_out(error)
             return []
         records: list[Record] = []
-        for partition, found in fetched:
+        for partition, found in fetched.items():
             owned = self._owned.get(partition)
             if owned and owned.readable and owned.position == wanted[partition]:
                 owned.position = found[-1].offset + 1
@@ -265,26 +241,34 @@ class EmbeddedConsumer:
             self._owned.clear()
             self._arrived.set()
             await self._leave()
+            self.log.consumers.remove(self)
 
     async def _leave(self) -> None:
-        if self._group is not None and self._member is not None:
+        if self._member:
             try:
-                await self.log.leave(self._group, self._member)
-            except LogUnavailableError as error:  # the others will notice that the heartbeats have ended
+                await self.log.write(Tables.leave, *self.membership)
+            except LogError as error:  # the others will notice that the heartbeats have ended
                 _log.warning("a member of group %s could not say that it leaves: %s", self._group, error)
 
     async def _look(self) -> None:
         try:
-            member, step = await self.log.settle(self._group, self._member, self._topics)
-            await self._lose([p for p, owned in self._owned.items() if step.owned.get(p) != owned.generation])
-            self._member, self._failure = member, None
-            await self._give_back(step.revoke)
-            await self._take({p: step.owned[p] for p in step.owned if p not in self._owned and p not in step.revoke})
+            owned, revoke = await self._settle()
+            await self._lose([p for p in self._owned if owned.get(p) != self._owned[p].generation])
+            self._failure = None
+            await self._give_back(revoke)
+            await self._take({p: owned[p] for p in owned if p not in self._owned and p not in revoke})
         except LogUnavailableError as error:
             await self._wait_out(error)
         except UnknownTopicError as error:
             self._failure = error
             self._arrived.set()
+
+    async def _settle(self) -> Step:
+        self.looked = time.monotonic()
+        if self._group is None:
+            return Step(dict.fromkeys(await self.log.read(Tables.partitions, self._topics), 0), [])
+        self._member, step = await self.log.write(Tables.settle, self._group, self._member, self._topics)
+        return step
 
     async def _lose(self, partitions: list[TopicPartition]) -> None:
         for partition in partitions:
@@ -300,15 +284,18 @@ class EmbeddedConsumer:
             await self._listener.revoked(known)
         for partition in known:
             del self._owned[partition]
-        if partitions and self._group is not None and self._member is not None:
-            await self.log.release(self._group, self._member, partitions)
+        if partitions and self._member:
+            await self.log.write(Tables.release, *self.membership, partitions)
 
     async def _take(self, claims: Mapping[TopicPartition, int]) -> None:
         if not claims:
             return
-        starts = await self.log.starts(self._group, list(claims), self._start)
+        bounds = await self.log.read(Tables.bounds, claims)
+        committed = await self.log.read(Tables.committed, self._group, claims) if self._group is not None else {}
         for partition, generation in claims.items():
-            self._owned[partition] = _Owned(generation, starts[partition])
+            first, end = bounds[partition]
+            usual = first if self._start == "earliest" else end
+            self._owned[partition] = _Owned(generation, committed.get(partition, usual))
         chosen = await self._listener.assigned(list(claims)) if self._listener else {}
         for partition in claims:
             owned = self._owned[partition]
@@ -318,20 +305,16 @@ class EmbeddedConsumer:
 
 
 class EmbeddedProducer:
-    """A producer of an embedded log."""
+    """Implements `Producer`."""
 
     def __init__(self, log: EmbeddedLog, transactional_id: str | None) -> None:
         self._log = log
         self._transactional_id = transactional_id
         self._fence: Fence | None = None
         self._registering = asyncio.Lock()
-        self._under_way = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
         self._closed = False
 
     async def append(self, records: Sequence[NewRecord]) -> None:
-        """See `Producer.append`."""
         await self._write(records, None)
 
     async def append_atomically(
@@ -340,55 +323,36 @@ class EmbeddedProducer:
         offsets: Mapping[TopicPartition, int] | None = None,
         consumer: Consumer | None = None,
     ) -> None:
-        """See `Producer.append_atomically`."""
         if self._transactional_id is None:
             raise ConfigurationError("this producer cannot append atomically", remedy="open it with a transactional_id")
         if not offsets:
             await self._write(records, None)
         elif isinstance(consumer, EmbeddedConsumer) and consumer.log is self._log:
-            await self._write(records, consumer.fence(offsets))
+            await self._write(records, consumer.claim(offsets))
         else:
             raise LogError("offsets are committed for a consumer's group", remedy="name a consumer of the same log")
 
     async def close(self) -> None:
-        """See `Producer.close`."""
         self._closed = True
-        await self._idle.wait()
+        # The log works in order: when this has had its turn, so has everything begun before.
+        async with self._registering:
+            with contextlib.suppress(LogError):
+                await self._log.write(lambda _: None)
 
     async def _write(self, records: Sequence[NewRecord], commit: Commit | None) -> None:
         if self._closed:
             raise LogError("this producer is closed", remedy="append before closing, or open another one")
-        self._under_way += 1
-        self._idle.clear()
-        try:
-            await self._log.write(records, commit, await self._fenced())
-        finally:
-            self._under_way -= 1
-            if not self._under_way:
-                self._idle.set()
+        await self._log.write(Tables.write, records, commit, await self._fenced())
+        if records:
+            self._log.wake()
 
     async def _fenced(self) -> Fence | None:
         async with self._registering:
             if self._transactional_id is not None and self._fence is None:
-                self._fence = Fence(self._transactional_id, await self._log.register(self._transactional_id))
+                self._fence = Fence(
+                    self._transactional_id, await self._log.write(Tables.register, self._transactional_id)
+                )
             return self._fence
-
-
-def fenced_producer(transactional_id: str) -> NotOwnerError:
-    """The error for a producer whose transactional id has a newer one."""
-    return NotOwnerError(
-        f"a newer producer of transactional id {transactional_id} has fenced this one",
-        remedy="stop here if another instance has taken over, else give each instance its own id",
-    )
-
-
-def not_owner(partition: TopicPartition, group: str | None) -> NotOwnerError:
-    """The error for a partition that this consumer does not own."""
-    return NotOwnerError(
-        f"{partition.topic}/{partition.partition} is not this consumer's",
-        why=f"group {group} has given it to another member, or has not given it out yet",
-        remedy="drop the work on it: its owner reads it again from the committed offset",
-    )
 
 
 async def _is_set(event: asyncio.Event, timeout: float | None) -> bool:

@@ -8,10 +8,11 @@ cannot commit what it did before.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from choreo.log.port import TopicPartition
 
@@ -48,12 +49,7 @@ class Claim(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What one member finds when it looks at its group.
-
-    Attributes:
-        owned: its partitions with the generation of each claim.
-        revoke: those of them that it should release.
-    """
+    """What a member finds when it looks: its partitions with the generation of each claim, and which to release."""
 
     owned: dict[TopicPartition, int]
     revoke: list[TopicPartition]
@@ -71,6 +67,22 @@ class Group:
     generation: int = 0
     members: dict[int, Member] = field(default_factory=dict)
     claims: dict[TopicPartition, Claim] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, text: str) -> Self:
+        """The group that `dump` has written."""
+        generation, members, claims = json.loads(text)
+        return cls(
+            generation,
+            {id_: Member(frozenset(topics), seen) for id_, topics, seen in members},
+            {TopicPartition(topic, number): Claim(*claim) for topic, number, *claim in claims},
+        )
+
+    def dump(self) -> str:
+        """The whole state as text; equal states have equal texts."""
+        members = [(id_, sorted(topics), seen) for id_, (topics, seen) in self.members.items()]
+        claims = [(*partition, *claim) for partition, claim in self.claims.items()]
+        return json.dumps([self.generation, members, claims])
 
     def join(self, member: int, topics: Iterable[str], now: int) -> None:
         """Add a member."""
@@ -116,11 +128,8 @@ class Group:
         for partition, owner in wanted.items():
             if owner == member and partition not in self.claims:
                 self.claims[partition] = Claim(member, self.generation)
-        mine = {partition: claim for partition, claim in self.claims.items() if claim.member == member}
-        return Step(
-            {partition: claim.generation for partition, claim in mine.items()},
-            [partition for partition, claim in mine.items() if claim.release_by is not None],
-        )
+        mine = [(partition, claim) for partition, claim in self.claims.items() if claim.member == member]
+        return Step({p: c.generation for p, c in mine}, [p for p, c in mine if c.release_by is not None])
 
     def owns(self, member: int, partition: TopicPartition, generation: int) -> bool:
         """Whether the member still holds this very claim."""

@@ -1,13 +1,13 @@
-"""What a topic lets in, and where in it a record or a reader goes: rules that the embedded logs take from Kafka."""
+"""What a topic lets in, and where in it a record goes: rules that the embedded logs take from Kafka."""
 
 from __future__ import annotations
 
 import re
 from typing import NamedTuple
 
-from choreo.errors import ConfigurationError, RecordTooLargeError, UnknownTopicError
+from choreo.errors import ConfigurationError, NotOwnerError, RecordTooLargeError, UnknownTopicError
 from choreo.log.partitioning import partition_for
-from choreo.log.port import NewRecord, Start, Topic, TopicPartition
+from choreo.log.port import NewRecord, Topic, TopicPartition
 
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}\Z")
 _MAX_MESSAGE_BYTES = "1048588"  # Kafka's default of max.message.bytes
@@ -68,13 +68,6 @@ def partition_of(record: NewRecord, limits: Limits, turn: int) -> int:
     return turn % limits.partitions if record.key is None else partition_for(record.key, limits.partitions)
 
 
-def place_of(position: int, first: int, end: int, start: Start) -> int:
-    """Where reading goes on: past trimmed records, and as `start` says if the log does not reach so far."""
-    if position > end:
-        return first if start == "earliest" else end
-    return max(position, first)
-
-
 def unknown_topic(topic: str) -> UnknownTopicError:
     """The error for a topic that does not exist."""
     return UnknownTopicError(f"topic {topic} does not exist", remedy="create it: choreo topics create")
@@ -85,4 +78,13 @@ def unknown_partition(partition: TopicPartition) -> UnknownTopicError:
     name, number = partition
     return UnknownTopicError(
         f"topic {name} has no partition {number}", remedy="see how many it has: choreo topics list"
+    )
+
+
+def not_owner(partition: TopicPartition, group: str | None) -> NotOwnerError:
+    """The error for a partition that a consumer does not own."""
+    return NotOwnerError(
+        f"{partition.topic}/{partition.partition} is not this consumer's",
+        why=f"group {group} has given it to another member, or has not given it out yet",
+        remedy="drop the work on it: its owner reads it again from the committed offset",
     )

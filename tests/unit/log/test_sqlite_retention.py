@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 
 from choreo.log.port import NewRecord, Topic, TopicPartition
-from choreo.log.sqlite import SqliteLog, records
-from choreo.log.sqlite.worker import connect
+from choreo.log.sqlite import SqliteLog
+from choreo.log.sqlite.database import connect
+from choreo.log.tables import Tables
 
 PLACE = TopicPartition("t", 0)
 OLD = 5_000
@@ -38,7 +39,9 @@ async def test_old_records_go_in_bites_while_others_append(tmp_path: Path) -> No
         while len(found) < fresh:
             found += await reader.poll(timeout=10)
         assert [(r.offset, r.value) for r in found] == [(OLD + n, b"%d" % n) for n in range(fresh)]
-        rows = await log._reader.run(lambda connection: connection.execute("SELECT count(*) FROM records").fetchone())
+        rows = await log._reader.run(
+            lambda tables: tables.connection.execute("SELECT count(*) FROM records").fetchone()
+        )
         assert rows == (fresh,)
 
 
@@ -64,13 +67,12 @@ async def test_who_was_behind_goes_on_at_the_first_record_kept(tmp_path: Path) -
 async def test_a_bite_of_large_records_is_small(tmp_path: Path) -> None:
     async with SqliteLog(tmp_path / "log.db") as log:
         await log.create_topics([Topic(name="t", partitions=1, settings={"retention.ms": "0"})])
-    connection = connect(tmp_path / "log.db", "normal")
-    topics = records.Topics()
+    tables = Tables(connect(tmp_path / "log.db", "normal"))
     large = [NewRecord("t", None, b"x" * 1_000_000, [], 1)] * 20
-    records.Write(topics, large, None, None).run(connection)
-    assert records.trim(connection, topics, now())
-    assert 1 <= topics.bounds(connection, PLACE)[1] <= 9
-    while records.trim(connection, topics, now()):
+    tables.write(large, None, None)
+    assert tables.trim()
+    assert 1 <= tables.bounds([PLACE])[PLACE][0] <= 9
+    while tables.trim():
         pass
-    assert topics.bounds(connection, PLACE)[1:] == (20, 20)
-    connection.close()
+    assert tables.bounds([PLACE]) == {PLACE: (20, 20)}
+    tables.connection.close()

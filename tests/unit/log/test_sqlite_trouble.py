@@ -14,7 +14,7 @@ import pytest
 
 from choreo.errors import ConfigurationError, LogError, LogUnavailableError
 from choreo.log.port import NewRecord, Topic, TopicPartition
-from choreo.log.sqlite import SqliteLog, worker
+from choreo.log.sqlite import SqliteLog, database
 
 PLACE = TopicPartition("t", 0)
 
@@ -75,9 +75,9 @@ async def test_a_full_disk_loses_nothing_and_appends_work_again_with_room(small_
 async def test_a_full_file_is_reported_the_same_way(tmp_path: Path) -> None:
     async with SqliteLog(tmp_path / "log.db") as log:
         await log.create_topics([Topic(name="t", partitions=1)])
-        await log._writer.run(lambda connection: connection.execute("PRAGMA max_page_count = 100").fetchone())
+        await log._writer.run(lambda tables: tables.connection.execute("PRAGMA max_page_count = 100").fetchone())
         taken = await fill(log)
-        await log._writer.run(lambda connection: connection.execute("PRAGMA max_page_count = 10000").fetchone())
+        await log._writer.run(lambda tables: tables.connection.execute("PRAGMA max_page_count = 10000").fetchone())
         await log.producer().append([record(taken)])
         await check(log, list(range(taken + 1)))
 
@@ -146,7 +146,7 @@ async def test_damage_is_named(tmp_path: Path) -> None:
 
 
 async def test_a_lock_that_is_never_released_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "_BUSY_TIMEOUT", 0.1)
+    monkeypatch.setattr(database, "_BUSY_TIMEOUT", 0.1)
     async with SqliteLog(tmp_path / "log.db") as log:
         await log.create_topics([Topic(name="t", partitions=1)])
         with contextlib.closing(sqlite3.connect(tmp_path / "log.db", isolation_level=None)) as other:
