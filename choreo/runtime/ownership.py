@@ -21,8 +21,6 @@ from choreo.store.port import OutboxRow, Progress
 
 _log = structlog.get_logger("choreo.runtime")
 _RETRY_DELAY = 1.0
-_UNWIND = 2.0
-"""Seconds that a cancelled handler gets to unwind."""
 
 T = TypeVar("T")
 
@@ -109,15 +107,18 @@ class Ownership:
     # --- shared with recovery -------------------------------------------------------------------------------------
 
     async def let_finish(self, leaving: Sequence[Partition]) -> None:
-        """Wait for running handlers. Those that outlive the grace are cancelled: one may hold the store's connection."""
-        if not await _all_idle(leaving, self._grace):
+        """Wait for running handlers; what those do that outlive the grace counts no more."""
+        try:
+            async with asyncio.timeout(self._grace):
+                for partition in leaving:
+                    await partition.idle()
+        except TimeoutError:
             _log.warning(
                 "handlers did not finish in time, their records are handled again by the next owner",
-                service=self._service, running=sum(len(partition.running) for partition in leaving),
+                service=self._service, running=sum(partition.running for partition in leaving),
             )  # fmt: skip
             for partition in leaving:
-                partition.interrupt()
-            await _all_idle(leaving, _UNWIND)
+                partition.abandon()
 
     def abandon_all(self) -> list[Partition]:
         """Give everything up at once: nothing under way counts any more. Returns what was owned."""
@@ -181,17 +182,6 @@ class Ownership:
                 service=self._service, partition=_names([at]), first_missing=known.watermark, first_kept=first,
             )  # fmt: skip
         return known
-
-
-async def _all_idle(partitions: Sequence[Partition], seconds: float) -> bool:
-    """Wait so long at most; whether none of their jobs is under way."""
-    try:
-        async with asyncio.timeout(seconds):
-            for partition in partitions:
-                await partition.idle()
-    except TimeoutError:
-        return False
-    return True
 
 
 def _names(partitions: Sequence[TopicPartition]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from choreo.events import Event, Metadata
 from choreo.log.port import Record, TopicPartition
@@ -26,19 +26,18 @@ class Partition:
     Attributes:
         leaving: set when it is about to go: running handlers may finish, no other starts.
         gone: nothing that comes from it counts any more.
-        interrupted: handlers under way have been cancelled.
-        running: the workers that have one of its jobs under way.
+        running: how many of its jobs are under way.
     """
 
-    __slots__ = ("_idle", "at", "epoch", "gone", "interrupted", "leaving", "running", "tracker")
+    __slots__ = ("_idle", "at", "epoch", "gone", "leaving", "running", "tracker")
 
     def __init__(self, at: TopicPartition, progress: Progress) -> None:
         self.at = at
         self.epoch = progress.epoch
         self.tracker = OffsetTracker(progress.watermark, progress.done)
         self.leaving = asyncio.Event()
-        self.gone = self.interrupted = False
-        self.running: set[asyncio.Task[Any]] = set()
+        self.gone = False
+        self.running = 0
         self._idle: asyncio.Future[None] | None = None
 
     def progress(self) -> Progress:
@@ -50,16 +49,9 @@ class Partition:
         self.gone = True
         self.leaving.set()
 
-    def interrupt(self) -> None:
-        """Abandon it, and cancel the handlers that are under way."""
-        self.abandon()
-        self.interrupted = True
-        for worker in self.running:
-            worker.cancel()
-
-    def end_job(self, worker: asyncio.Task[Any]) -> None:
-        """The job that this worker had under way has ended."""
-        self.running.discard(worker)
+    def end_job(self) -> None:
+        """One of its jobs has ended."""
+        self.running -= 1
         if not self.running and self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
 

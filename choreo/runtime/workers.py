@@ -57,8 +57,7 @@ class Workers:
 
     async def work(self) -> None:
         """One worker; runs until cancelled."""
-        lanes, worker = self._lanes, asyncio.current_task()
-        assert worker is not None  # noqa: S101 - a coroutine of the event loop runs in a task
+        lanes = self._lanes
         slice_end = monotonic() + _SLICE
         while True:
             if monotonic() > slice_end:
@@ -72,21 +71,16 @@ class Workers:
             lane, job = taken
             self.wake()
             partition = job.partition
-            partition.running.add(worker)
+            partition.running += 1
             try:
                 await self._run(job)
             except AbandonedError:
                 pass
-            except asyncio.CancelledError:
-                if not partition.interrupted or worker.cancelling() > 1:
-                    raise
             except Exception as error:  # noqa: BLE001 - the store failed, or we did: either way start over from it
                 self._on_failure(error)
             finally:
-                if partition.interrupted:
-                    worker.uncancel()
                 lanes.done(lane)
-                partition.end_job(worker)
+                partition.end_job()
 
     async def _rest(self) -> None:
         waiter = asyncio.get_running_loop().create_future()
