@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Stats:
-    """Counts since the instance started; handler runs that were rolled back are not in them.
+    """Counts since the instance started; a run whose transaction fails is counted again when it is repeated.
 
     Attributes:
-        handled: handler runs that took effect.
+        handled: handler runs that ended well.
         emitted: events they emitted.
         duplicates: (event, handler) pairs dropped because the inbox knew them.
         retries: attempts after the first.
