@@ -34,7 +34,7 @@ __all__ = [
 
 
 def open_log(url: str, client_settings: Mapping[str, str] | None = None) -> Log:
-    """Name a log by its address; it connects when entered: `async with open_log(url) as log`.
+    """Name a log by its address; it connects when entered, with `async with`.
 
     Args:
         url: `sqlite:///path/log.db`, `kafka://host:9092,host:9092` or `memory://`.

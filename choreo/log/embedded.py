@@ -130,7 +130,8 @@ class EmbeddedConsumer:
         self._closing = False
         self._arrived = asyncio.Event()
         self._regrouped = asyncio.Event()
-        self._keeping = asyncio.get_running_loop().create_task(self._keep_membership())
+        self._loop = asyncio.get_running_loop()
+        self._keeping = self._loop.create_task(self._keep_membership())
 
     @property
     def membership(self) -> tuple[str, int]:
@@ -142,8 +143,7 @@ class EmbeddedConsumer:
         return frozenset(partition for partition, owned in self._owned.items() if owned.ready)
 
     async def poll(self, max_records: int = 500, timeout: float | None = None) -> list[Record]:
-        loop = asyncio.get_running_loop()
-        deadline = None if timeout is None else loop.time() + timeout
+        deadline = None if timeout is None else self._loop.time() + timeout
         while True:
             if self._failure:
                 raise self._failure
@@ -151,9 +151,9 @@ class EmbeddedConsumer:
                 raise LogError("this consumer is closed", remedy="poll before closing, or open another one")
             self._arrived.clear()
             records = await self._fetch(max_records)
-            remaining = None if deadline is None else deadline - loop.time()
-            if records or (remaining is not None and remaining <= 0) or not await _is_set(self._arrived, remaining):
+            if records or (deadline is not None and deadline <= self._loop.time()):
                 return records
+            await _wait(self._arrived, deadline)
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         try:
@@ -233,7 +233,8 @@ class EmbeddedConsumer:
             while not self._closing:
                 self._regrouped.clear()
                 await self._look()
-                await _is_set(self._regrouped, self.log.check_interval)
+                interval = self.log.check_interval
+                await _wait(self._regrouped, None if interval is None else self._loop.time() + interval)
             await self._give_back(list(self._owned))
         except Exception as error:  # noqa: BLE001 - a failing listener must reach whoever polls
             self._failure = error
@@ -349,17 +350,13 @@ class EmbeddedProducer:
     async def _fenced(self) -> Fence | None:
         async with self._registering:
             if self._transactional_id is not None and self._fence is None:
-                self._fence = Fence(
-                    self._transactional_id, await self._log.write(Tables.register, self._transactional_id)
-                )
+                epoch = await self._log.write(Tables.register, self._transactional_id)
+                self._fence = Fence(self._transactional_id, epoch)
             return self._fence
 
 
-async def _is_set(event: asyncio.Event, timeout: float | None) -> bool:
-    """Wait for the event, for `timeout` seconds or for ever; whether it came."""
-    try:
-        async with asyncio.timeout(timeout):
+async def _wait(event: asyncio.Event, until: float | None) -> None:
+    """Wait for the event, until this time of the event loop or for ever."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout_at(until):
             await event.wait()
-    except TimeoutError:
-        return False
-    return True

@@ -95,15 +95,12 @@ class Listener(Protocol):
 
     async def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
         """New partitions. Returns where to start reading; one not named starts at the group's committed offset."""
-        ...
 
     async def revoked(self, partitions: Sequence[TopicPartition]) -> None:
         """These are about to go to another member: finish, commit and forget them. They are still owned."""
-        ...
 
     async def lost(self, partitions: Sequence[TopicPartition]) -> None:
         """These are owned by somebody else already: forget them, commit nothing."""
-        ...
 
 
 class Consumer(Protocol):
@@ -119,7 +116,6 @@ class Consumer(Protocol):
     @property
     def assignment(self) -> frozenset[TopicPartition]:
         """The partitions owned now."""
-        ...
 
     async def poll(self, max_records: int = 500, timeout: float | None = None) -> list[Record]:
         """Wait for records and return at once with what is there, at most `max_records`, several partitions mixed.
@@ -130,7 +126,6 @@ class Consumer(Protocol):
             LogError: the log refused for good (authorisation, unknown topic), or this consumer is closed; passing trouble
                 is waited out.
         """
-        ...
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Commit for the group: the next offset to read, per partition.
@@ -141,7 +136,6 @@ class Consumer(Protocol):
             LogUnavailableError: not known to be committed; may be repeated.
             LogError: it reads without a group.
         """
-        ...
 
     async def seek(self, partition: TopicPartition, offset: int) -> None:
         """Read on from `offset`; records already fetched from elsewhere are dropped.
@@ -149,19 +143,15 @@ class Consumer(Protocol):
         Raises:
             NotOwnerError: the partition is not owned (any more).
         """
-        ...
 
     async def pause(self, partitions: Iterable[TopicPartition]) -> None:
         """Return no records of these until resumed; membership is kept. Those not owned are passed over."""
-        ...
 
     async def resume(self, partitions: Iterable[TopicPartition]) -> None:
         """Undo `pause`, with no record lost or repeated."""
-        ...
 
     async def close(self) -> None:
         """Revoke what is owned (the listener is told), leave the group at once, free everything. May be repeated."""
-        ...
 
 
 class Producer(Protocol):
@@ -180,7 +170,6 @@ class Producer(Protocol):
             RecordTooLargeError, UnknownTopicError: at least one of them cannot be appended, named in the message.
             LogUnavailableError: some may be appended and some not; the whole call may be repeated.
         """
-        ...
 
     async def append_atomically(
         self,
@@ -194,11 +183,9 @@ class Producer(Protocol):
             NotOwnerError: a newer producer of the same transactional id, or a rebalance, fenced this one.
             LogUnavailableError: aborted; may be repeated.
         """
-        ...
 
     async def close(self) -> None:
         """Wait for what is under way, then free everything. May be repeated."""
-        ...
 
 
 class Log(Protocol):
@@ -207,12 +194,10 @@ class Log(Protocol):
     @property
     def url(self) -> str:
         """The address it was opened with, without secrets."""
-        ...
 
     @property
     def capabilities(self) -> Capabilities:
         """What this adapter can do."""
-        ...
 
     async def __aenter__(self) -> Self:
         """Connect.
@@ -220,23 +205,18 @@ class Log(Protocol):
         Raises:
             LogUnavailableError: within about 10 seconds, naming the address and the remedy.
         """
-        ...
 
     async def __aexit__(self, *exc: object) -> None:
         """Close what this log opened."""
-        ...
 
     async def topics(self) -> dict[str, Topic]:
         """The topics that exist, without the log's internal ones; settings may be left out."""
-        ...
 
     async def create_topics(self, topics: Sequence[Topic]) -> list[str]:
         """Create those that do not exist; returns their names. Existing ones are left as they are."""
-        ...
 
     def producer(self, *, transactional_id: str | None = None) -> Producer:
         """A producer. With a transactional id it appends atomically and fences older ones of the same id."""
-        ...
 
     def consumer(
         self,
@@ -247,20 +227,15 @@ class Log(Protocol):
         start: Start = "earliest",
     ) -> Consumer:
         """A consumer of these topics; `start` is where a partition without committed offset begins."""
-        ...
 
     async def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """The first offset still kept."""
-        ...
 
     async def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """The offset the next record will get (committed transactions only)."""
-        ...
 
     async def committed(self, group: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """What the group has committed; partitions without a commit are left out."""
-        ...
 
     async def offsets_at(self, timestamp: int, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """The first offset whose timestamp (ms) is at or after `timestamp`; the end offset if there is none."""
-        ...

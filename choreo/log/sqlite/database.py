@@ -6,13 +6,12 @@ import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, TypeAlias, TypeVar
+from typing import TypeVar
 
 from choreo.errors import ChoreoError, ConfigurationError, LogError, LogUnavailableError
 from choreo.log.tables import SCHEMA
 
 T = TypeVar("T")
-Synchronous: TypeAlias = Literal["full", "normal"]
 
 _APPLICATION_ID = 0x63686C67  # as in schema.sql, and so is the version
 _VERSION = 1
@@ -44,8 +43,8 @@ def explain(error: sqlite3.Error, path: Path, *, opening: bool = False) -> Chore
     return kind(f"log {path} cannot be used", why=f"{why} ({name})", remedy=remedy)
 
 
-def connect(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
-    """Open the file and make the log's tables in it, unless they are there.
+def connect(path: Path, synchronous: str) -> sqlite3.Connection:
+    """Open the file and make the log's tables in it, unless they are there; `synchronous` is SQLite's own setting.
 
     Raises:
         ConfigurationError, LogUnavailableError: see `explain`.
@@ -67,7 +66,7 @@ def connect(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
     return connection
 
 
-def _prepare(connection: sqlite3.Connection, path: Path, synchronous: Synchronous) -> None:
+def _prepare(connection: sqlite3.Connection, path: Path, synchronous: str) -> None:
     made = _is_made(connection, path)
     connection.execute("PRAGMA page_size = 8192")
     # Readers and the writer do not wait for each other in this mode, which the file then keeps.

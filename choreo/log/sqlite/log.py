@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from functools import partial
 from pathlib import Path
 from typing import Self
-from urllib.parse import parse_qsl
 
 from choreo.errors import ConfigurationError
 from choreo.log.embedded import EmbeddedLog
 from choreo.log.port import Capabilities
-from choreo.log.sqlite.database import Synchronous
 from choreo.log.sqlite.worker import Worker
 from choreo.log.tables import Tables
 
-_SCHEME = "sqlite:///"
+_URL = re.compile(r"sqlite:///(?!:memory:)([^?]+)(?:\?synchronous=(full|normal))?")
 _WATCH_INTERVAL = 0.01
 _HEARTBEAT_INTERVAL = 1.0
 _TRIM_INTERVAL = 0.02  # between two bites, so that appends get their turn
@@ -38,8 +37,8 @@ class SqliteLog(EmbeddedLog):
     )
     check_interval = _HEARTBEAT_INTERVAL
 
-    def __init__(self, path: Path, *, synchronous: Synchronous = "full", url: str = "") -> None:
-        self.url = url or f"{_SCHEME}{path}"
+    def __init__(self, path: Path, *, synchronous: str = "full", url: str = "") -> None:
+        self.url = url or f"sqlite:///{path}"
         path = path.absolute()  # whatever becomes of the working directory
         self._writer = Worker(path, synchronous, writes=True, tick=self._keep_up)
         self._reader = Worker(path, synchronous, writes=False, tick=self._watch)
@@ -53,16 +52,13 @@ class SqliteLog(EmbeddedLog):
         Raises:
             ConfigurationError: the address names no file, or an option there is not.
         """
-        name, _, query = url.removeprefix(_SCHEME).partition("?")
-        options = dict(parse_qsl(query, keep_blank_values=True))
-        synchronous = options.pop("synchronous", "full")
-        if not url.startswith(_SCHEME) or not name or name == ":memory:" or options:
+        match = _URL.fullmatch(url)
+        if not match:
             raise ConfigurationError(
-                f"CHOREO_LOG is {url!r}, which names no file", remedy="write sqlite:///path/log.db[?synchronous=normal]"
+                f"CHOREO_LOG is {url!r}, which names no file that can be used",
+                remedy="write sqlite:///path/log.db, optionally with ?synchronous=normal",
             )
-        if synchronous not in {"full", "normal"}:
-            raise ConfigurationError(f"CHOREO_LOG has synchronous={synchronous}", remedy="write full or normal")
-        return cls(Path(name), synchronous="full" if synchronous == "full" else "normal", url=url)
+        return cls(Path(match[1]), synchronous=match[2] or "full", url=url)
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()

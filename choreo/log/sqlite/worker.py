@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import queue
 import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from choreo.errors import LogError
-from choreo.log.sqlite.database import Synchronous, connect, explain, patiently
+from choreo.log.sqlite.database import connect, explain, patiently
 from choreo.log.tables import Tables
 
 _logger = logging.getLogger(__name__)
@@ -25,15 +27,12 @@ _AT_ONCE = 32
 _AFTER_TROUBLE = 1.0
 
 
-class _Job(NamedTuple):
-    future: asyncio.Future[Any] | None
+@dataclass
+class _Job:
     run: Callable[[Tables], Any]
-
-
-class _Outcome(NamedTuple):
-    future: asyncio.Future[Any] | None
-    result: Any
-    error: BaseException | None = None
+    future: asyncio.Future[Any] | None = None
+    result: Any = None
+    error: Exception | None = None
 
 
 class Worker:
@@ -46,7 +45,7 @@ class Worker:
         tick: an operation of its own, run however busy the event loop is; returns when to run it again, in seconds.
     """
 
-    def __init__(self, path: Path, synchronous: Synchronous, *, writes: bool, tick: Callable[[Tables], float]) -> None:
+    def __init__(self, path: Path, synchronous: str, *, writes: bool, tick: Callable[[Tables], float]) -> None:
         self._path, self._synchronous, self._writes, self._tick = path, synchronous, writes, tick
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._tables: Tables | None = None
@@ -63,7 +62,7 @@ class Worker:
         if self._thread is None or self._closed:
             raise LogError(f"log {self._path} is not open", remedy="use it inside: async with open_log(url) as log")
         future: asyncio.Future[T] = self._loop.create_future()
-        self._jobs.put(_Job(future, lambda tables: operation(tables, *args, **kwargs)))
+        self._jobs.put(_Job(lambda tables: operation(tables, *args, **kwargs), future))
         return await future
 
     async def close(self) -> None:
@@ -79,71 +78,69 @@ class Worker:
         while running and not self._loop.is_closed():
             waiting = self._wait(due)
             running = None not in waiting
-            if jobs := [job for job in waiting if job]:
-                outcomes = self._transact(jobs)
-                try:
-                    self._loop.call_soon_threadsafe(_resolve, outcomes)
-                except RuntimeError:  # the event loop has ended without closing the log
-                    running = False
+            jobs = [job for job in waiting if job]
+            self._transact(jobs)
+            with contextlib.suppress(RuntimeError):  # the event loop has ended without closing the log
+                if jobs:
+                    self._loop.call_soon_threadsafe(_answer, jobs)
             if running and time.monotonic() >= due:
                 due = self._run_tick()
-        if self._tables:
-            self._tables.connection.close()
+        self._disconnect()
 
     def _wait(self, due: float) -> list[_Job | None]:
         """What is there to do: nothing if the tick is due first."""
         waiting: list[_Job | None] = []
-        try:
+        with contextlib.suppress(queue.Empty):
             waiting.append(self._jobs.get(timeout=max(0.0, due - time.monotonic())))
             while len(waiting) < _AT_ONCE:
                 waiting.append(self._jobs.get_nowait())
-        except queue.Empty:
-            pass
         return waiting
 
     def _run_tick(self) -> float:
-        (outcome,) = self._transact([_Job(None, self._tick)])
-        if outcome.error:
-            _logger.warning("upkeep of log %s failed: %s", self._path, outcome.error)
-        return time.monotonic() + (outcome.result or _AFTER_TROUBLE)
+        job = _Job(self._tick)
+        self._transact([job])
+        if job.error:
+            _logger.warning("upkeep of log %s failed: %s", self._path, job.error)
+        return time.monotonic() + (job.result or _AFTER_TROUBLE)
 
-    def _transact(self, jobs: list[_Job]) -> list[_Outcome]:
-        outcomes: list[_Outcome] = []
+    def _transact(self, jobs: list[_Job]) -> None:
+        if not jobs:
+            return
         try:
-            tables = self._tables = self._tables or self._open()
+            tables = self._tables = self._tables or self._connect()
             patiently(partial(tables.connection.execute, "BEGIN IMMEDIATE" if self._writes else "BEGIN"))
             for job in jobs:
                 try:
-                    outcomes.append(_Outcome(job.future, job.run(tables)))
+                    job.result = job.run(tables)
                 except LogError as error:
-                    outcomes.append(_Outcome(job.future, None, error))
+                    job.error = error
             tables.connection.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - belongs to whoever asked
-            self._roll_back()
-            if len(jobs) > 1:  # one of them may be to blame: let the others have their way
-                return [outcome for job in jobs for outcome in self._transact([job])]
-            known = explain(error, self._path) if isinstance(error, sqlite3.Error) else error
-            return [_Outcome(job.future, None, known) for job in jobs]
-        return outcomes
+            self._disconnect()  # what is unfinished ends with its connection, and what was remembered of it too
+            for job in jobs:
+                if len(jobs) == 1:
+                    job.error = explain(error, self._path) if isinstance(error, sqlite3.Error) else error
+                else:  # one of them may be to blame: let the others have their way
+                    job.error = None
+                    self._transact([job])
 
-    def _open(self) -> Tables:
+    def _connect(self) -> Tables:
         connection = connect(self._path, self._synchronous)
         if self._writes:
             connection.execute("PRAGMA busy_timeout = 0")  # `patiently` does the waiting
         return Tables(connection)
 
-    def _roll_back(self) -> None:
-        """Begin afresh: what is unfinished ends with its connection, and what was remembered of it too."""
+    def _disconnect(self) -> None:
         if self._tables:
             self._tables.connection.close()
             self._tables = None
 
 
-def _resolve(outcomes: list[_Outcome]) -> None:
-    for future, result, error in outcomes:
-        if future is None or future.done():  # nobody waits any more
+def _answer(jobs: list[_Job]) -> None:
+    for job in jobs:
+        if job.future is None or job.future.done():  # nobody waits any more
             pass
-        elif error:
-            future.set_exception(error)
+        elif job.error:
+            job.future.set_exception(job.error)
         else:
-            future.set_result(result)
+            job.future.set_result(job.result)
