@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
-from choreo.errors import ConfigurationError, LogError, LogUnavailableError, NotOwnerError, UnknownTopicError
+from choreo.errors import ConfigurationError, LogError, LogUnavailableError
 from choreo.log.groups import Step
 from choreo.log.limits import not_owner
 from choreo.log.port import Consumer, Listener, NewRecord, Producer, Record, Start, Topic, TopicPartition
-from choreo.log.tables import Commit, Fence, Tables
+from choreo.log.tables import Commit, Tables
 
 _log = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -70,9 +70,7 @@ class EmbeddedLog:
         return await self.read(Tables.topics)
 
     async def create_topics(self, topics: Sequence[Topic]) -> list[str]:
-        created = await self.write(Tables.create_topics, topics)
-        self.wake(regrouped=bool(created))
-        return created
+        return await self.write(Tables.create_topics, topics)
 
     async def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         return {partition: first for partition, (first, _) in (await self.read(Tables.bounds, partitions)).items()}
@@ -156,11 +154,7 @@ class EmbeddedConsumer:
             await _wait(self._arrived, deadline)
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
-        try:
-            await self.log.write(Tables.write, [], self.claim(offsets), None)
-        except NotOwnerError:
-            self._regrouped.set()
-            raise
+        await self.log.write(Tables.write, [], self.claim(offsets), None)
 
     def claim(self, offsets: Mapping[TopicPartition, int]) -> Commit:
         """These offsets with this member's claims on their partitions.
@@ -171,16 +165,16 @@ class EmbeddedConsumer:
         """
         if self._group is None:
             raise LogError("a consumer without a group cannot commit", remedy="name a group")
-        for partition in offsets:
-            if partition not in self._owned:
-                raise not_owner(partition, self._group)
-        claims = {partition: (offset, self._owned[partition].generation) for partition, offset in offsets.items()}
+        claims = {partition: (offset, self._own(partition).generation) for partition, offset in offsets.items()}
         return Commit(*self.membership, claims)
 
-    async def seek(self, partition: TopicPartition, offset: int) -> None:
+    def _own(self, partition: TopicPartition) -> _Owned:
         if partition not in self._owned:
             raise not_owner(partition, self._group)
-        self._owned[partition].position = offset
+        return self._owned[partition]
+
+    async def seek(self, partition: TopicPartition, offset: int) -> None:
+        self._own(partition).position = offset
         self._arrived.set()
 
     async def pause(self, partitions: Iterable[TopicPartition]) -> None:
@@ -236,7 +230,7 @@ class EmbeddedConsumer:
                 interval = self.log.check_interval
                 await _wait(self._regrouped, None if interval is None else self._loop.time() + interval)
             await self._give_back(list(self._owned))
-        except Exception as error:  # noqa: BLE001 - a failing listener must reach whoever polls
+        except Exception as error:  # noqa: BLE001 - an unknown topic or a failing listener must reach whoever polls
             self._failure = error
         finally:
             self._owned.clear()
@@ -255,14 +249,10 @@ class EmbeddedConsumer:
         try:
             owned, revoke = await self._settle()
             await self._lose([p for p in self._owned if owned.get(p) != self._owned[p].generation])
-            self._failure = None
             await self._give_back(revoke)
             await self._take({p: owned[p] for p in owned if p not in self._owned and p not in revoke})
         except LogUnavailableError as error:
             await self._wait_out(error)
-        except UnknownTopicError as error:
-            self._failure = error
-            self._arrived.set()
 
     async def _settle(self) -> Step:
         self.looked = time.monotonic()
@@ -311,7 +301,7 @@ class EmbeddedProducer:
     def __init__(self, log: EmbeddedLog, transactional_id: str | None) -> None:
         self._log = log
         self._transactional_id = transactional_id
-        self._fence: Fence | None = None
+        self._fence: tuple[str, int] | None = None
         self._registering = asyncio.Lock()
         self._closed = False
 
@@ -347,11 +337,11 @@ class EmbeddedProducer:
         if records:
             self._log.wake()
 
-    async def _fenced(self) -> Fence | None:
+    async def _fenced(self) -> tuple[str, int] | None:
         async with self._registering:
             if self._transactional_id is not None and self._fence is None:
                 epoch = await self._log.write(Tables.register, self._transactional_id)
-                self._fence = Fence(self._transactional_id, epoch)
+                self._fence = (self._transactional_id, epoch)
             return self._fence
 
 

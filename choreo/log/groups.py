@@ -16,32 +16,19 @@ from typing import NamedTuple, Self
 
 from choreo.log.port import TopicPartition
 
-SESSION_TIMEOUT = 3_000
-"""After so many milliseconds without a heartbeat a member counts as dead."""
-
-RELEASE_TIMEOUT = 60_000
-"""A partition that its owner has not released after so many milliseconds is taken from it."""
+SESSION_TIMEOUT = 3_000  # after so many milliseconds without a heartbeat a member counts as dead
+RELEASE_TIMEOUT = 60_000  # a partition that its owner has not released after so many milliseconds is taken from it
 
 
 class Member(NamedTuple):
-    """One consumer of a group; its id is never given twice.
-
-    Attributes:
-        topics: what it subscribes to.
-        seen: its last heartbeat, in milliseconds of the clock that all members share.
-    """
+    """What one consumer of a group subscribes to, and when its last heartbeat was (ms). Its id is never given twice."""
 
     topics: frozenset[str]
     seen: int
 
 
 class Claim(NamedTuple):
-    """A partition's owner.
-
-    Attributes:
-        generation: the group's generation when it was claimed.
-        release_by: when it is taken from an owner that should release it, in milliseconds; None while it may stay.
-    """
+    """A partition's owner, the group's generation then, and when it is taken away (ms); None while it may stay."""
 
     member: int
     generation: int

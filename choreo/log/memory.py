@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable
 from typing import Concatenate, ParamSpec, Self, TypeVar
 from weakref import finalize
 
 from choreo.log.embedded import EmbeddedLog
 from choreo.log.port import Capabilities
-from choreo.log.tables import SCHEMA, Tables, wall_clock
+from choreo.log.tables import SCHEMA, Tables
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,7 +30,7 @@ class MemoryLog(EmbeddedLog):
     )
     check_interval = None
 
-    def __init__(self, *, now: Callable[[], int] = wall_clock) -> None:
+    def __init__(self, *, now: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:
         super().__init__(self, self)
         connection = sqlite3.connect(":memory:", isolation_level=None, cached_statements=256, check_same_thread=False)
         finalize(self, connection.close)

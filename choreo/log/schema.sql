@@ -38,17 +38,10 @@ CREATE TABLE IF NOT EXISTS commits (
 ) WITHOUT ROWID;
 
 -- The newest producer of each transactional id.
-CREATE TABLE IF NOT EXISTS producers (
-    transactional_id TEXT PRIMARY KEY,
-    epoch            INTEGER NOT NULL
-) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS producers (transactional_id TEXT PRIMARY KEY, epoch INTEGER NOT NULL) WITHOUT ROWID;
 
 -- Consumer groups: `state` is `Group.dump` of choreo/log/groups.py.
-CREATE TABLE IF NOT EXISTS groups (
-    name       TEXT PRIMARY KEY,
-    generation INTEGER NOT NULL,
-    state      TEXT NOT NULL
-) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS groups (name TEXT PRIMARY KEY, generation INTEGER NOT NULL, state TEXT NOT NULL) WITHOUT ROWID;
 
 PRAGMA application_id = 0x63686C67;  -- "chlg"
 PRAGMA user_version = 1;

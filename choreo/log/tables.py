@@ -32,22 +32,6 @@ class Commit(NamedTuple):
     offsets: dict[TopicPartition, tuple[int, int]]
 
 
-class Fence(NamedTuple):
-    """Which producer of a transactional id is writing; only the newest epoch may."""
-
-    transactional_id: str
-    epoch: int
-
-
-def wall_clock() -> int:
-    """Milliseconds since the epoch."""
-    return time.time_ns() // 1_000_000
-
-
-def _monotonic_clock() -> int:
-    return time.monotonic_ns() // 1_000_000
-
-
 class Tables:
     """The tables as one connection sees them. Each method runs inside a transaction, and refuses before it writes.
 
@@ -60,8 +44,8 @@ class Tables:
     def __init__(
         self,
         connection: sqlite3.Connection,
-        now: Callable[[], int] = wall_clock,
-        beat: Callable[[], int] = _monotonic_clock,
+        now: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        beat: Callable[[], int] = lambda: time.monotonic_ns() // 1_000_000,
     ) -> None:
         self.connection, self._now, self._beat = connection, now, beat
         self._topics: dict[str, tuple[Limits, list[int]]] = {}  # topics neither change nor go
@@ -143,12 +127,12 @@ class Tables:
         (epoch,) = self.connection.execute(query, (transactional_id,)).fetchone()
         return int(epoch)
 
-    def write(self, records: Sequence[NewRecord], commit: Commit | None, fence: Fence | None) -> None:
-        """Append and commit all, or raise and do nothing."""
+    def write(self, records: Sequence[NewRecord], commit: Commit | None, fence: tuple[str, int] | None) -> None:
+        """Append and commit all, or raise and do nothing; `fence` is the producer's transactional id and its epoch."""
         query = "SELECT epoch FROM producers WHERE transactional_id = ?"
-        if fence and self.connection.execute(query, fence[:1]).fetchone() != (fence.epoch,):
+        if fence and self.connection.execute(query, fence[:1]).fetchone() != fence[1:]:
             raise NotOwnerError(
-                f"a newer producer of transactional id {fence.transactional_id} has fenced this one",
+                f"a newer producer of transactional id {fence[0]} has fenced this one",
                 remedy="stop here if another instance has taken over, else give each instance its own id",
             )
         if commit:

@@ -6,9 +6,9 @@ import asyncio
 import time
 from pathlib import Path
 
+from choreo.log.file import connect
 from choreo.log.port import NewRecord, Topic, TopicPartition
 from choreo.log.sqlite import SqliteLog
-from choreo.log.sqlite.database import connect
 from choreo.log.tables import Tables
 
 PLACE = TopicPartition("t", 0)

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from choreo.errors import ConfigurationError, LogError, LogUnavailableError
+from choreo.log import file
 from choreo.log.port import NewRecord, Topic, TopicPartition
-from choreo.log.sqlite import SqliteLog, database
+from choreo.log.sqlite import SqliteLog
 
 PLACE = TopicPartition("t", 0)
 
@@ -146,7 +147,7 @@ async def test_damage_is_named(tmp_path: Path) -> None:
 
 
 async def test_a_lock_that_is_never_released_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "_BUSY_TIMEOUT", 0.1)
+    monkeypatch.setattr(file, "_BUSY_TIMEOUT", 0.1)
     async with SqliteLog(tmp_path / "log.db") as log:
         await log.create_topics([Topic(name="t", partitions=1)])
         with contextlib.closing(sqlite3.connect(tmp_path / "log.db", isolation_level=None)) as other:
