@@ -184,9 +184,11 @@ class _Worker:
     def _transact(self, jobs: list[_Job]) -> None:
         if not jobs:
             return
+        begun = False
         try:
             tables = self._tables = self._tables or self._connect()
             patiently(partial(tables.connection.execute, "BEGIN IMMEDIATE" if self._writes else "BEGIN"))
+            begun = True
             for job in jobs:
                 try:
                     job.result = job.run(tables)
@@ -194,19 +196,28 @@ class _Worker:
                     job.error = error
             tables.connection.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - belongs to whoever asked
-            self._disconnect()  # what is unfinished ends with its connection, and what was remembered of it too
+            self._roll_back()
             for job in jobs:
-                if len(jobs) == 1:
-                    job.error = explain(error, self._path) if isinstance(error, sqlite3.Error) else error
-                else:  # one of them may be to blame: let the others have their way
-                    job.error = None
+                job.error = None
+                if begun and len(jobs) > 1:  # one of them may be to blame: let the others have their way
                     self._transact([job])
+                else:
+                    job.error = explain(error, self._path) if isinstance(error, sqlite3.Error) else error
 
     def _connect(self) -> Tables:
         connection = connect(self._path, self._synchronous)
         if self._writes:
             connection.execute("PRAGMA busy_timeout = 0")  # `patiently` does the waiting
         return Tables(connection)
+
+    def _roll_back(self) -> None:
+        """Undo what is unfinished, and forget what was remembered of it."""
+        try:
+            if self._tables:
+                self._tables.connection.rollback()
+                self._tables = Tables(self._tables.connection)
+        except sqlite3.Error:  # begin afresh: a transaction ends with its connection
+            self._disconnect()
 
     def _disconnect(self) -> None:
         if self._tables:

@@ -1,5 +1,8 @@
 import asyncio
 
+import pytest
+
+from choreo.errors import LogError
 from choreo.log.memory import MemoryLog
 from choreo.log.port import NewRecord, Topic, TopicPartition
 
@@ -77,3 +80,17 @@ async def test_nobody_keeps_the_event_loop_for_himself() -> None:
             await consumer.poll(1)
         counting.cancel()
         assert turns >= 20
+
+
+async def test_a_member_that_cannot_say_that_it_leaves_closes_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(*_: object) -> None:
+        raise LogError("the log is damaged")
+
+    async with MemoryLog() as log:
+        await log.create_topics([Topic(name="t", partitions=1)])
+        await log.producer().append([record(b"1")])
+        consumer = log.consumer(["t"], group="g")
+        await consumer.poll()
+        monkeypatch.setattr(log, "write", refuse)
+        await consumer.close()
+        assert log.consumers == []

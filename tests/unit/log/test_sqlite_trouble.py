@@ -7,15 +7,18 @@ import contextlib
 import os
 import sqlite3
 import subprocess
+import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from choreo.errors import ConfigurationError, LogError, LogUnavailableError
-from choreo.log import file
+from choreo.errors import ConfigurationError, LogError, LogUnavailableError, UnknownTopicError
+from choreo.log import file, sqlite
 from choreo.log.port import NewRecord, Topic, TopicPartition
 from choreo.log.sqlite import SqliteLog
+from choreo.log.tables import Tables
 
 PLACE = TopicPartition("t", 0)
 
@@ -157,6 +160,57 @@ async def test_a_lock_that_is_never_released_is_named(tmp_path: Path, monkeypatc
             other.execute("ROLLBACK")
         await log.producer().append([record(0)])
         await check(log, [0])
+
+
+async def test_a_lock_is_waited_for_once_however_many_want_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    busy = sqlite3.OperationalError("locked")
+    busy.sqlite_errorname = "SQLITE_BUSY"
+    refused: list[object] = []
+
+    def refuse(action: partial[object]) -> object:
+        if action.args == ("BEGIN",):
+            return action()
+        refused.append(action)
+        raise busy
+
+    entered, gate = threading.Event(), threading.Event()
+
+    def hold(_: object) -> None:
+        entered.set()
+        gate.wait(10)
+
+    async with SqliteLog(tmp_path / "log.db") as log:
+        await log.create_topics([Topic(name="t", partitions=1)])
+        holding = asyncio.create_task(log.write(hold))
+        await asyncio.to_thread(entered.wait)
+        appends = [asyncio.create_task(log.producer().append([record(n)])) for n in range(20)]
+        while log._writer._jobs.qsize() < len(appends):  # noqa: ASYNC110 - a queue of threads has no event
+            await asyncio.sleep(0)
+        with monkeypatch.context() as patch:
+            patch.setattr(sqlite, "patiently", refuse)
+            gate.set()
+            outcomes = await asyncio.gather(*appends, return_exceptions=True)
+        await holding
+        assert [type(outcome) for outcome in outcomes] == [LogUnavailableError] * len(appends)
+        assert len(refused) < 5, "each of them has waited for itself"
+        await log.producer().append([record(0)])
+        await check(log, [0])
+
+
+async def test_what_was_undone_is_forgotten(tmp_path: Path) -> None:
+    def make_and_fail(tables: Tables) -> None:
+        tables.create_topics([Topic(name="t", partitions=1)])
+        tables.write([record(0)], None, None)
+        raise ZeroDivisionError
+
+    async with SqliteLog(tmp_path / "log.db") as log:
+        with pytest.raises(ZeroDivisionError):
+            await log.write(make_and_fail)
+        with pytest.raises(UnknownTopicError):
+            await log.producer().append([record(0)])
+        await log.create_topics([Topic(name="other", partitions=1), Topic(name="t", partitions=1)])
+        await log.producer().append([record(1)])
+        await check(log, [1])
 
 
 @pytest.mark.parametrize(
