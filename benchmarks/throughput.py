@@ -155,7 +155,11 @@ def run_by_hand(bootstrap: str, registry: str, events: int) -> tuple[float, floa
         folder = Path(registry)
         order_schema = json.loads((folder / ORDERS / "OrderPlaced.avsc").read_text())
         payment_schema = json.loads((folder / PAYMENTS / "PaymentCharged.avsc").read_text())
-        return fastavro.parse_schema(order_schema), fastavro.parse_schema(payment_schema), int.from_bytes(probe.value[1:5])
+        return (
+            fastavro.parse_schema(order_schema),
+            fastavro.parse_schema(payment_schema),
+            int.from_bytes(probe.value[1:5]),
+        )
 
     order_schema, payment_schema, schema_id = asyncio.run(schemas())
     consumer = Consumer(
@@ -164,7 +168,9 @@ def run_by_hand(bootstrap: str, registry: str, events: int) -> tuple[float, floa
             "auto.offset.reset": "earliest", "fetch.queue.backoff.ms": 50,
         }
     )  # fmt: skip
-    producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True, "partitioner": "murmur2_random", "linger.ms": 1})
+    producer = Producer(
+        {"bootstrap.servers": bootstrap, "enable.idempotence": True, "partitioner": "murmur2_random", "linger.ms": 1}
+    )
     consumer.subscribe([ORDERS])
     failed: list[Any] = []
     prefix = b"\0" + schema_id.to_bytes(4)
@@ -264,7 +270,9 @@ def show(report: dict[str, Any]) -> None:
     print(f"{report['events']} events, one handler, one emitted event each; best of the runs")
     for name, rates in report["results"].items():
         ratio = f"{rates['ratio']:.2f} of the hand-written loop" if rates["ratio"] else "no broker to compare with"
-        print(f"  {name:24} {rates['events_per_second']:>10,.0f} events/s  {rates['cpu_seconds_per_100k']:.2f} CPU s per 100k  {ratio}")
+        print(
+            f"  {name:24} {rates['events_per_second']:>10,.0f} events/s  {rates['cpu_seconds_per_100k']:.2f} CPU s per 100k  {ratio}"
+        )
     for name, shares in report["profile"].items():
         print(f"where the time goes ({name}, profiled):")
         for room, share in shares.items():
