@@ -12,7 +12,7 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from choreo.errors import ConfigurationError, LogError, LogUnavailableError
 from choreo.log.groups import Step
-from choreo.log.limits import not_owner
+from choreo.log.partitioning import not_owner
 from choreo.log.port import Consumer, Listener, NewRecord, Producer, Record, Start, Topic, TopicPartition
 from choreo.log.tables import Commit, Tables
 

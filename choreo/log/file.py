@@ -14,7 +14,7 @@ from choreo.log.tables import SCHEMA
 T = TypeVar("T")
 
 _APPLICATION_ID = 0x63686C67  # as in schema.sql, and so is the version
-_VERSION = 1
+_VERSION = 2
 _BUSY_TIMEOUT = 10.0
 _PRAGMAS = "PRAGMA synchronous = {}; PRAGMA wal_autocheckpoint = 2000; PRAGMA journal_size_limit = 67108864"
 _RIGHTS = "give this user the right to write the file and its folder"
@@ -85,8 +85,10 @@ def _is_made(connection: sqlite3.Connection, path: Path) -> bool:
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if application == _APPLICATION_ID and version > _VERSION:
-        raise ConfigurationError(f"log {path} was written by a newer choreo", remedy="upgrade choreo here")
+    if application == _APPLICATION_ID and version != _VERSION:
+        newer = ("a newer", "upgrade choreo here")
+        age, remedy = newer if version > _VERSION else ("an older", "name another file, or move this one away")
+        raise ConfigurationError(f"log {path} was written by {age} choreo", remedy=remedy)
     if application != _APPLICATION_ID and tables:
         raise ConfigurationError(
             f"{path} is a SQLite file, but no log of choreo", remedy="name another file; a log has its file for itself"

@@ -74,11 +74,11 @@ class Topic:
 class Capabilities:
     """What an adapter can do beyond the common promises; the conformance suite skips by these flags only."""
 
-    durable: bool
-    several_processes: bool
-    transactions: bool
-    topic_creation: bool
-    retention: bool
+    durable: bool = True
+    several_processes: bool = True
+    transactions: bool = True
+    topic_creation: bool = True
+    retention: bool = True
     group_protocols: tuple[str, ...] = ("classic",)
 
 

@@ -1,4 +1,4 @@
--- The embedded logs, version 1. All times are in milliseconds. Several processes may run this at once: the first one makes the tables.
+-- The embedded logs, version 2. All times are in milliseconds. Several processes may run this at once: the first one makes the tables.
 BEGIN IMMEDIATE;
 
 -- Settings are Kafka's by their own names, as a JSON object; `retention_ms` is what they say of it.
@@ -44,5 +44,5 @@ CREATE TABLE IF NOT EXISTS producers (transactional_id TEXT PRIMARY KEY, epoch I
 CREATE TABLE IF NOT EXISTS groups (name TEXT PRIMARY KEY, generation INTEGER NOT NULL, state TEXT NOT NULL) WITHOUT ROWID;
 
 PRAGMA application_id = 0x63686C67;  -- "chlg"
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
 COMMIT;

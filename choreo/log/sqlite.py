@@ -45,9 +45,7 @@ class SqliteLog(EmbeddedLog):
         url: what to show as its address.
     """
 
-    capabilities = Capabilities(
-        durable=True, several_processes=True, transactions=True, topic_creation=True, retention=True
-    )
+    capabilities = Capabilities()
     check_interval = _HEARTBEAT_INTERVAL
 
     def __init__(self, path: Path, *, synchronous: str = "full", url: str = "") -> None:

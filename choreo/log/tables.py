@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import msgpack
 
-from choreo.errors import NotOwnerError
+from choreo.errors import NotOwnerError, UnknownTopicError
 from choreo.log.groups import Group, Step
-from choreo.log.limits import Limits, limits_of, not_owner, partition_of, unknown_partition, unknown_topic
+from choreo.log.partitioning import Limits, limits_of, not_owner, partition_of, unknown_partition
 from choreo.log.port import NewRecord, Record, Start, Topic, TopicPartition
 
 SCHEMA = Path(__file__).with_name("schema.sql").read_text(encoding="utf-8")
@@ -50,8 +50,6 @@ class Tables:
         self.connection, self._now, self._beat = connection, now, beat
         self._topics: dict[str, tuple[Limits, list[int]]] = {}  # topics neither change nor go
         self._turn = 0
-
-    # --- topics and offsets -------------------------------------------------------------------------------------
 
     def create_topics(self, topics: Sequence[Topic]) -> list[str]:
         """Create those that do not exist; returns their names."""
@@ -103,7 +101,7 @@ class Tables:
         if name not in self._topics:
             row = self.connection.execute("SELECT partitions, settings FROM topics WHERE name = ?", (name,)).fetchone()
             if row is None:
-                raise unknown_topic(name)
+                raise UnknownTopicError(f"topic {name} does not exist", remedy="create it: choreo topics create")
             query = "SELECT id FROM partitions WHERE topic = ? ORDER BY partition"
             ids = [id_ for (id_,) in self.connection.execute(query, (name,)).fetchall()]
             self._topics[name] = limits_of(Topic(name=name, partitions=row[0], settings=json.loads(row[1]))), ids
@@ -117,8 +115,6 @@ class Tables:
         id_ = ids[partition.partition]
         first, end = self.connection.execute("SELECT first, next FROM partitions WHERE id = ?", (id_,)).fetchone()
         return id_ << _SHIFT, first, end
-
-    # --- records ------------------------------------------------------------------------------------------------
 
     def register(self, transactional_id: str) -> int:
         """The epoch of a new producer with this id; producers of older epochs are refused from now on."""
@@ -208,8 +204,6 @@ class Tables:
         self.connection.execute("DELETE FROM records WHERE place >= ? AND place < ?", (zero + first, kept))
         self.connection.execute("UPDATE partitions SET first = ? WHERE id = ?", (kept - zero, id_))
         return kept > zero + first
-
-    # --- consumer groups ----------------------------------------------------------------------------------------
 
     def settle(self, group: str, member: int | None, topics: Sequence[str]) -> tuple[int, Step]:
         """See `Group.settle`. Whoever looks also removes the dead. Joins if there is no such member; returns its id."""

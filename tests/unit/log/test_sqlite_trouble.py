@@ -123,12 +123,13 @@ async def test_a_database_of_somebody_else_is_left_alone(tmp_path: Path) -> None
         assert connection.execute("PRAGMA journal_mode").fetchone() == before
 
 
-async def test_a_log_of_a_newer_choreo(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("version", "age"), [(99, "a newer choreo"), (1, "an older choreo")])
+async def test_a_log_of_another_choreo(tmp_path: Path, version: int, age: str) -> None:
     async with SqliteLog(tmp_path / "log.db"):
         pass
     with contextlib.closing(sqlite3.connect(tmp_path / "log.db")) as connection:
-        connection.execute("PRAGMA user_version = 99")
-    with pytest.raises(ConfigurationError, match="newer choreo"):
+        connection.execute(f"PRAGMA user_version = {version}")
+    with pytest.raises(ConfigurationError, match=age):
         async with SqliteLog(tmp_path / "log.db"):
             pass
 
