@@ -13,7 +13,9 @@ from choreo.runtime.run import running
 from tests.support import eventually
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted(path for path in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")] if "```python" in path.read_text("utf-8"))
+PAGES = sorted(
+    path for path in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")] if "```python" in path.read_text("utf-8")
+)
 
 
 def module_of(page: Path, monkeypatch) -> types.ModuleType:
