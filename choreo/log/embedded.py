@@ -129,7 +129,7 @@ class EmbeddedConsumer:
         self._arrived = asyncio.Event()
         self._regrouped = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self._keeping = self._loop.create_task(self._keep_membership())
+        self._membership = self._loop.create_task(self._keep_membership())
 
     @property
     def membership(self) -> tuple[str, int]:
@@ -190,7 +190,7 @@ class EmbeddedConsumer:
         self._closing = True
         self._regrouped.set()
         self._arrived.set()
-        await asyncio.wait({self._keeping})
+        await asyncio.wait({self._membership})
 
     def wake(self, *, regrouped: bool = False) -> None:
         """Look for records again, and at the group too if it has changed. Called on the event loop."""

@@ -12,6 +12,7 @@ import pytest
 from choreo import Context, Retry, Service, SyncContext
 from choreo.errors import ConfigurationError, StoreUnavailableError, UnknownTopicError
 from choreo.log import open_log
+from choreo.log.tables import Tables
 from choreo.runtime.run import run_services
 from tests.integration.runtime_faults import Faults, plant
 from tests.integration.runtime_world import AT_ONCE, TABLES, Paid, Placed, World, effects_service, unique
@@ -270,9 +271,8 @@ async def test_lost_partitions_are_forgotten_and_their_new_owner_decides(memory_
     async with memory_world.running(service) as first:
         await memory_world.publish(*(Placed(id=f"o{n}", n=n) for n in range(20)))
         await eventually(lambda: waiting == 20)
-        consumer, member = first["payments"]._consumer, first["payments"]._consumer._member
-        memory_world.log._groups["payments"].members.leave(member)  # as if its heartbeats had not come
-        consumer.wake(regrouped=True)
+        member = first["payments"]._consumer.membership
+        await memory_world.log.write(Tables.leave, *member)  # as if its heartbeats had not come
         lanes = first["payments"]._lanes._lanes
         await eventually(lambda: sum(len(lane) for lane in lanes.values()) == 40)
         assert waiting == 20, "a key's next run waits until the one that counts no more has ended"
