@@ -13,9 +13,14 @@ MAX_BYTES = 16 * 1024 * 1024
 
 
 class Buffer:
-    """Records in the order they came. The thread puts, holds and drops; the loop takes."""
+    """Records in the order they came. The thread puts, pauses and drops; the loop takes.
+
+    Attributes:
+        paused: partitions whose records are kept back; the thread's own.
+    """
 
     def __init__(self) -> None:
+        self.paused: frozenset[TopicPartition] = frozenset()
         self._lock = threading.Lock()
         self._records: deque[Record] = deque()
         self._held: list[Record] = []
@@ -25,11 +30,14 @@ class Buffer:
         """Whether it holds at least this share of what it may hold."""
         return len(self._records) >= MAX_RECORDS * share or self._bytes >= MAX_BYTES * share
 
-    def put(self, records: Collection[Record]) -> None:
+    def put(self, records: Iterable[Record]) -> None:
         """Append records."""
+        given = [record for record in records if record[:2] not in self.paused] if self.paused else records
+        if given is not records:
+            self._held += (record for record in records if record[:2] in self.paused)
         with self._lock:
-            self._records.extend(records)
-            self._bytes += _size(records)
+            self._records.extend(given)
+            self._bytes += _size(given)
 
     def take(self, limit: int) -> list[Record]:
         """The first `limit` records, or as many as there are."""
@@ -38,14 +46,16 @@ class Buffer:
             self._bytes -= _size(taken)
         return taken
 
-    def hold(self, partitions: Collection[TopicPartition]) -> None:
-        """Keep the records of paused partitions back."""
+    def pause(self, partitions: Collection[TopicPartition]) -> None:
+        """Keep the records of these partitions back: those there are, and those that come."""
+        self.paused |= set(partitions)
         self._held += self._remove(partitions)
 
-    def release(self, partitions: Collection[TopicPartition]) -> None:
-        """Give back what `hold` kept: older than all that will be fetched of these partitions."""
-        self.put([record for record in self._held if record[:2] in partitions])
-        self._held = [record for record in self._held if record[:2] not in partitions]
+    def resume(self, partitions: Collection[TopicPartition]) -> None:
+        """Give back what was kept: older than all that will be fetched of these partitions."""
+        self.paused -= set(partitions)
+        held, self._held = self._held, []
+        self.put(held)
 
     def drop(self, partitions: Collection[TopicPartition]) -> None:
         """Forget the records of these partitions."""
@@ -62,4 +72,4 @@ class Buffer:
 
 
 def _size(records: Iterable[Record]) -> int:
-    return sum(len(record.value or b"") for record in records)
+    return sum(len(record.key or b"") + len(record.value or b"") for record in records)

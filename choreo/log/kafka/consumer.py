@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 import confluent_kafka as ck
 
@@ -13,21 +14,24 @@ from choreo.errors import LogError, NotOwnerError
 from choreo.log.kafka.errors import RebalancingError
 from choreo.log.kafka.owner import Owner
 from choreo.log.kafka.partitions import theirs
+from choreo.log.kafka.telemetry import log
 from choreo.log.port import Record, TopicPartition
+
+T = TypeVar("T")
 
 _SEEK_WAIT = 5.0
 _REBALANCE_WAIT = 5.0
+_CLOSE_WAIT = 40.0  # more than a listener has; a broker that hangs is left to expel the member
 
 
 class KafkaConsumer:
-    """See `choreo.log.port.Consumer`."""
+    """Implements `choreo.log.port.Consumer`."""
 
     def __init__(self, owner: Owner, group: str | None) -> None:
         self._owner, self._group = owner, group
 
     @property
     def assignment(self) -> frozenset[TopicPartition]:
-        """The partitions owned now."""
         return self._owner.partitions.owned
 
     @property
@@ -36,82 +40,99 @@ class KafkaConsumer:
         return self._owner.ended.done()
 
     async def poll(self, max_records: int = 500, timeout: float | None = None) -> list[Record]:
-        """Records as they come; empty when `timeout` seconds pass without one."""
         owner = self._owner
         try:
             async with asyncio.timeout(timeout):
                 while True:
                     owner.arrived.clear()
-                    if records := owner.take(max_records):
+                    if owner.failure is not None:
+                        raise owner.failure
+                    if records := owner.buffer.take(max_records):
+                        owner.signal.set()  # there is room
                         return records
                     await owner.arrived.wait()
         except TimeoutError:
             return []
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Commit for the group."""
         if self._group is None:
             raise LogError("a reader without a group cannot commit", remedy="name a group")
-        if not offsets:
-            return None
         deadline = time.monotonic() + _REBALANCE_WAIT
-        while True:
+        while offsets:
             try:
-                return await self._owner.commit(dict(offsets))
+                await self._owner.call(lambda future: self._commit(offsets, future))
+                return
             except RebalancingError:
                 if time.monotonic() > deadline:
                     raise
             await asyncio.sleep(0.05)
 
+    def _commit(self, offsets: Mapping[TopicPartition, int], future: Future[None]) -> None:
+        self._check_owned(offsets)
+        wanted = [ck.TopicPartition(*partition, offset) for partition, offset in offsets.items()]
+        self._owner.commits.begin(self._owner.client, wanted, future, at_once=self._owner.partitions.asking)
+
     async def seek(self, partition: TopicPartition, offset: int) -> None:
-        """Read on from `offset`."""
-        await self._owner.call(lambda client: self._seek(client, partition, offset))
+        await self._call(lambda client: self._seek(client, partition, offset))
 
     def _seek(self, client: ck.Consumer, partition: TopicPartition, offset: int) -> None:
         deadline = time.monotonic() + _SEEK_WAIT
         while True:
-            if partition not in self.assignment:
-                raise NotOwnerError(f"seek in {partition.topic}-{partition.partition}, which is not owned here")
+            self._check_owned([partition])
             try:
                 client.seek(ck.TopicPartition(*partition, offset))
+                return self._owner.buffer.drop({partition})
             except ck.KafkaException as error:
                 # Just assigned, and librdkafka has not begun to read it.
                 if error.args[0].code() != ck.KafkaError._STATE or time.monotonic() > deadline:  # noqa: SLF001
                     raise
                 time.sleep(0.01)
-            else:
-                return self._owner.buffer.drop({partition})
 
     async def pause(self, partitions: Iterable[TopicPartition]) -> None:
-        """Return no records of these until resumed."""
-        pausing = set(partitions)
+        asked = set(partitions)
 
         def work(client: ck.Consumer) -> None:
-            client.pause(theirs(pausing & self.assignment))
-            self._owner.partitions.paused |= pausing & self.assignment
-            self._owner.buffer.hold(pausing)
+            client.pause(theirs(asked & self.assignment))
+            self._owner.buffer.pause(asked & self.assignment)
 
-        await self._owner.call(work)
+        await self._call(work)
 
     async def resume(self, partitions: Iterable[TopicPartition]) -> None:
-        """Undo `pause`."""
-        resuming = set(partitions)
+        asked = set(partitions)
 
         def work(client: ck.Consumer) -> None:
-            known = self._owner.partitions
-            known.paused -= resuming
-            self._owner.buffer.release(resuming)
+            self._owner.buffer.resume(asked)
             self._owner.wake()
-            if not known.stalled:
-                client.resume(theirs(resuming & self.assignment))
+            if not self._owner.partitions.stalled:
+                client.resume(theirs(asked & self.assignment))
 
-        await self._owner.call(work)
+        await self._call(work)
 
-    async def group_metadata(self) -> Any:
-        """What a transaction needs to commit offsets for this member."""
-        return await self._owner.call(lambda client: client.consumer_group_metadata())
+    async def group_metadata(self, partitions: Iterable[TopicPartition]) -> Any:
+        """What a transaction needs to commit offsets of these partitions, as long as no rebalance comes between.
+
+        Raises:
+            NotOwnerError: one of them is not owned (any more).
+        """
+
+        def work(client: ck.Consumer) -> Any:
+            self._check_owned(partitions)
+            return client.consumer_group_metadata()
+
+        return await self._call(work)
 
     async def close(self) -> None:
         """Leave the group at once; goes on to the end even if the caller is cancelled."""
-        self._owner.close()
-        await asyncio.shield(asyncio.wrap_future(self._owner.ended))
+        self._owner.closing = True
+        self._owner.signal.set()
+        await asyncio.wait([asyncio.wrap_future(self._owner.ended)], timeout=_CLOSE_WAIT)
+        if not self.ended:
+            log.warning("kafka_close_hangs", client=self._owner.name, remedy="its thread is left behind")
+
+    def _check_owned(self, partitions: Iterable[TopicPartition]) -> None:
+        if foreign := set(partitions) - self.assignment:
+            named = ", ".join(f"{topic}-{partition}" for topic, partition in sorted(foreign))
+            raise NotOwnerError(f"{self._owner.name} does not own {named}", remedy="forget what it did there")
+
+    async def _call(self, work: Callable[[ck.Consumer], T]) -> T:
+        return await self._owner.call(lambda future: future.set_result(work(self._owner.client)))

@@ -11,6 +11,7 @@ def _codes(names: str) -> frozenset[int]:
     return frozenset(getattr(KafkaError, name) for name in names.split())
 
 
+NO_ANSWER = _codes("_TRANSPORT _TIMED_OUT")
 UNKNOWN_TOPIC = _codes("UNKNOWN_TOPIC_OR_PART _UNKNOWN_TOPIC _UNKNOWN_PARTITION")
 TOO_LARGE = _codes("MSG_SIZE_TOO_LARGE RECORD_LIST_TOO_LARGE")
 _NOT_OWNER = _codes(

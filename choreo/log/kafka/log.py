@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self, TypeVar
 
 import confluent_kafka as ck
@@ -15,7 +16,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetS
 from choreo.errors import ConfigurationError, LogUnavailableError, UnknownTopicError
 from choreo.log.kafka import telemetry
 from choreo.log.kafka.consumer import KafkaConsumer
-from choreo.log.kafka.errors import as_choreo, explained
+from choreo.log.kafka.errors import NO_ANSWER, as_choreo, explained
 from choreo.log.kafka.owner import GRACE, Owner
 from choreo.log.kafka.partitions import ours, theirs
 from choreo.log.kafka.producer import KafkaProducer
@@ -25,14 +26,13 @@ from choreo.log.port import Capabilities, Listener, Start, Topic, TopicPartition
 
 T = TypeVar("T")
 
-CONNECT_WAIT = 10.0
-REQUEST_WAIT = 15.0
+WAIT = 10.0  # seconds that passing trouble, or one request, may last
 _EARLIEST, _LATEST = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call] # theirs is untyped
 _INTERNAL = {"__consumer_offsets", "__transaction_state", "__share_group_state", "__cluster_metadata"}
 
 
 class KafkaLog:
-    """See `choreo.log.port.Log`."""
+    """Implements `choreo.log.port.Log`."""
 
     capabilities = Capabilities(
         durable=True,
@@ -46,7 +46,7 @@ class KafkaLog:
     def __init__(self, hosts: str, settings: Mapping[str, str]) -> None:
         self._hosts, self._settings = hosts, settings
         self._who = principal(settings)
-        self._trouble: ck.KafkaError | None = None
+        self._trouble: ck.KafkaError | None = None  # the last reason for no answer
         self._opened: list[KafkaConsumer | KafkaProducer] = []
         self._executor = ThreadPoolExecutor(2, "choreo kafka")
 
@@ -65,31 +65,17 @@ class KafkaLog:
         return f"kafka://{self._hosts}"
 
     async def __aenter__(self) -> Self:
-        """Connect, or say within about 10 seconds why not."""
         conf = for_admin(self._hosts, self._settings)
         self._admin = _made(lambda: AdminClient(telemetry.callbacks(conf, self._on_error)))
-        await self._blocking(self._connect)
+        what = f"no Kafka broker answers at {self._hosts}"
+        try:
+            await self._ask(what, lambda: self._admin.list_topics(timeout=0.5))
+        except LogUnavailableError as error:
+            remedy = "start it, or correct CHOREO_LOG and the client settings"
+            raise LogUnavailableError(what, why=error.why, remedy=remedy) from error
         return self
 
-    def _connect(self) -> None:
-        deadline = time.monotonic() + CONNECT_WAIT
-        what = f"no Kafka broker answers at {self._hosts}"
-        while True:
-            try:
-                self._admin.list_topics(timeout=0.5)
-                return
-            except ck.KafkaException as error:
-                self._admin.poll(0)
-                trouble = self._trouble or error.args[0]
-                reason = explained(trouble, what, self._who)
-                if not isinstance(reason, LogUnavailableError):
-                    raise reason from error
-                if time.monotonic() > deadline:
-                    remedy = "start it, or correct CHOREO_LOG and the client settings"
-                    raise LogUnavailableError(what, why=trouble.str(), remedy=remedy) from error
-
     async def __aexit__(self, *exc: object) -> None:
-        """Close every consumer and producer made here."""
         await asyncio.gather(*(opened.close() for opened in self._opened))
         self._executor.shutdown(wait=False)
 
@@ -97,46 +83,74 @@ class KafkaLog:
         if error.code() != ck.KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - librdkafka's code, which names no reason
             self._trouble = error
 
+    async def _ask(self, what: str, work: Callable[[], T]) -> T:
+        """Do `work`, which blocks, in one of this log's own threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._patiently, what, work)
+
+    def _patiently(self, what: str, work: Callable[[], T]) -> T:
+        """Do `work`, again while its trouble passes: 10 seconds, or 2 for a topic that may have been created just now."""
+        begun = time.monotonic()
+        while True:
+            try:
+                result = work()
+                self._trouble = None
+                return result
+            except (ck.KafkaException, LogUnavailableError, UnknownTopicError) as error:
+                reason = self._reason(error, what)
+                patience = (
+                    WAIT if isinstance(reason, LogUnavailableError) else GRACE * isinstance(reason, UnknownTopicError)
+                )
+                if time.monotonic() - begun >= patience:
+                    raise reason from error
+            time.sleep(0.02)
+            with contextlib.suppress(ck.KafkaException):
+                self._admin.list_topics(timeout=0.5)  # learns of new partitions and leaders
+
+    def _reason(self, error: Exception, what: str) -> Exception:
+        self._admin.poll(0)  # brings the reasons for no answer
+        if isinstance(error, ck.KafkaException) and error.args[0].code() in NO_ANSWER and self._trouble:
+            return explained(self._trouble, what, self._who)
+        return as_choreo(error, what, self._who)
+
     # --- topics ---------------------------------------------------------------------------------------------------
 
     async def topics(self) -> dict[str, Topic]:
-        """The topics that exist, their settings left out."""
-        known = (await self._blocking(lambda: self._admin.list_topics(timeout=REQUEST_WAIT))).topics
+        known = await self._ask("topics", lambda: self._admin.list_topics(timeout=WAIT).topics)
         return {name: _topic(name, found) for name, found in known.items() if name not in _INTERNAL}
 
     async def create_topics(self, topics: Sequence[Topic]) -> list[str]:
         """Create those that do not exist; they can be used at once."""
         existing = await self.topics()
-        missing = [
-            NewTopic(topic.name, topic.partitions, topic.replication, config=dict(topic.settings))
-            for topic in {topic.name: topic for topic in topics}.values()
-            if topic.name not in existing
-        ]
-        created = await self._blocking(lambda: self._create(missing)) if missing else []
-        await self._blocking(lambda: self._wait_for(set(created)))
+        missing = {topic.name: topic for topic in topics if topic.name not in existing}
+        created: list[str] = []
+        if missing:
+            await self._ask("topics cannot be created", lambda: self._create(missing, created))
+            await self._ask(f"topics {', '.join(created)}", lambda: self._see(created))
         return created
 
-    def _wait_for(self, topics: set[str]) -> None:
-        deadline = time.monotonic() + REQUEST_WAIT
-        while topics - self._admin.list_topics(timeout=REQUEST_WAIT).topics.keys() and time.monotonic() < deadline:
-            time.sleep(0.02)
-
-    def _create(self, topics: list[NewTopic]) -> list[str]:
-        created = []
-        for name, future in self._admin.create_topics(topics, request_timeout=REQUEST_WAIT).items():
+    def _create(self, missing: dict[str, Topic], created: list[str]) -> None:
+        topics = [
+            NewTopic(topic.name, topic.partitions, topic.replication, config=dict(topic.settings))
+            for topic in missing.values()
+            if topic.name not in created
+        ]
+        for name, future in self._admin.create_topics(topics, request_timeout=WAIT).items():
             try:
                 future.result()
                 created.append(name)
             except ck.KafkaException as error:
                 if error.args[0].code() != ck.KafkaError.TOPIC_ALREADY_EXISTS:
                     raise explained(error.args[0], f"topic {name} cannot be created", self._who) from error
-        return created
+
+    def _see(self, created: list[str]) -> None:
+        if not self._admin.list_topics(timeout=WAIT).topics.keys() >= set(created):
+            raise LogUnavailableError("topics that were created are not to be seen yet", remedy="wait for them")
 
     def _limit_of(self, topic: str) -> int | None:
         """A topic's `max.message.bytes`, asked for when a record is refused for its size. Blocking."""
         resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
         try:
-            answer = self._admin.describe_configs([resource], request_timeout=REQUEST_WAIT)[resource]
+            answer = self._admin.describe_configs([resource], request_timeout=WAIT)[resource]
             return int(answer.result()["max.message.bytes"].value)
         except (ck.KafkaException, KeyError):
             return None
@@ -144,79 +158,57 @@ class KafkaLog:
     # --- offsets --------------------------------------------------------------------------------------------------
 
     async def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        """The first offset still kept."""
-        return await self._blocking(lambda: self._offsets(partitions, _EARLIEST))
+        return await self._offsets(partitions, _EARLIEST)
 
     async def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        """The last stable offset."""
-        return await self._blocking(lambda: self._ends(partitions))
+        return await self._offsets(partitions, _LATEST)
 
     async def offsets_at(self, timestamp: int, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        """The first offset at or after `timestamp` (ms), else the end."""
-        asked = list(partitions)
-        found = await self._blocking(lambda: self._offsets(asked, OffsetSpec.for_timestamp(timestamp)))
+        found = await self._offsets(partitions, OffsetSpec.for_timestamp(timestamp))
         return found | (await self.end_offsets([partition for partition, offset in found.items() if offset < 0]))
 
-    def _ends(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        return self._offsets(partitions, _LATEST)
+    async def _offsets(self, partitions: Iterable[TopicPartition], spec: OffsetSpec) -> dict[TopicPartition, int]:
+        asked = list(partitions)
+        return await self._ask("offsets", lambda: self._list(asked, spec))
 
-    def _offsets(self, partitions: Iterable[TopicPartition], spec: OffsetSpec) -> dict[TopicPartition, int]:
-        """One request per broker, however many partitions; again while what is known of them is old. Blocking."""
-        asked, begun = dict.fromkeys(theirs(partitions), spec), time.monotonic()
-        while asked:
-            answers = self._admin.list_offsets(
-                asked, isolation_level=ck.IsolationLevel.READ_COMMITTED, request_timeout=REQUEST_WAIT
-            )
-            try:
-                known = [
-                    self._answer(answer, f"offsets of {key.topic}-{key.partition}") for key, answer in answers.items()
-                ]
-                return dict(zip(ours(answers), (one.offset for one in known), strict=True))
-            except (LogUnavailableError, UnknownTopicError) as error:
-                if time.monotonic() - begun > (GRACE if isinstance(error, UnknownTopicError) else REQUEST_WAIT):
-                    raise
-                time.sleep(0.1)
-                self._admin.list_topics(timeout=REQUEST_WAIT)  # learns of new partitions and leaders
-        return {}
+    def _ends(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """As `end_offsets`, for a consumer's thread: it blocks."""
+        asked = list(partitions)
+        return self._patiently("offsets", lambda: self._list(asked, _LATEST))
+
+    def _list(self, asked: Sequence[TopicPartition], spec: OffsetSpec) -> dict[TopicPartition, int]:
+        """One request per broker, however many partitions."""
+        found: dict[TopicPartition, int] = {}
+        if asked:
+            wanted, level = dict.fromkeys(theirs(asked), spec), ck.IsolationLevel.READ_COMMITTED
+            answers = self._admin.list_offsets(wanted, isolation_level=level, request_timeout=WAIT)
+            for key, answer in zip(ours(answers), answers.values(), strict=True):
+                try:
+                    found[key] = answer.result().offset
+                except ck.KafkaException as error:
+                    what = f"offsets of {key.topic}-{key.partition}"
+                    raise explained(error.args[0], what, self._who) from error
+        return found
 
     async def committed(self, group: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        """What the group has committed."""
-        asked = theirs(partitions)
-        return await self._blocking(lambda: self._committed(group, asked)) if asked else {}
+        request = ck.ConsumerGroupTopicPartitions(group, theirs(partitions))
+        return await self._ask(f"committed offsets of {group}", lambda: self._committed(request))
 
-    def _committed(self, group: str, asked: list[ck.TopicPartition]) -> dict[TopicPartition, int]:
-        deadline = time.monotonic() + REQUEST_WAIT
-        while True:
-            request = ck.ConsumerGroupTopicPartitions(group, asked)
-            answers = self._admin.list_consumer_group_offsets(
-                [request], require_stable=True, request_timeout=REQUEST_WAIT
-            )
-            known = self._answer(answers[group], f"committed offsets of {group}").topic_partitions
-            error = next((one.error for one in known if one.error), None)
-            if error is None:
-                return {key: one.offset for key, one in zip(ours(known), known, strict=True) if one.offset >= 0}
-            # A transaction that has been committed is being written down: the offset is about to change.
-            if error.code() != ck.KafkaError.UNSTABLE_OFFSET_COMMIT or time.monotonic() > deadline:
-                raise explained(error, f"committed offsets of {group}", self._who)
-            time.sleep(0.01)
-
-    def _answer(self, future: Future[Any], what: str) -> Any:
-        try:
-            return future.result()
-        except ck.KafkaException as error:
-            raise explained(error.args[0], what, self._who) from error
-
-    async def _blocking(self, work: Callable[[], T]) -> T:
-        """Run a call that blocks in one of this log's own threads."""
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
-        except ck.KafkaException as error:
-            raise as_choreo(error, f"Kafka at {self._hosts}", self._who) from error
+    def _committed(self, request: ck.ConsumerGroupTopicPartitions) -> dict[TopicPartition, int]:
+        if not request.topic_partitions:
+            return {}
+        answers = self._admin.list_consumer_group_offsets([request], require_stable=True, request_timeout=WAIT)
+        known = answers[request.group_id].result().topic_partitions
+        for one in known:
+            if (
+                one.error
+            ):  # also when a transaction that has been committed is being written down: the offset will change
+                raise ck.KafkaException(one.error)
+        return {key: one.offset for key, one in zip(ours(known), known, strict=True) if one.offset >= 0}
 
     # --- consumers and producers ----------------------------------------------------------------------------------
 
     def producer(self, *, transactional_id: str | None = None) -> KafkaProducer:
-        """An idempotent producer, or a transactional one."""
         conf = for_producer(self._hosts, self._settings, transactional_id)
         kind = TransactionalProducer if transactional_id else KafkaProducer
         producer = _made(lambda: kind(conf, self._who, self._limit_of))
@@ -231,7 +223,6 @@ class KafkaLog:
         listener: Listener | None = None,
         start: Start = "earliest",
     ) -> KafkaConsumer:
-        """A member of `group`, or a reader of all partitions."""
         name = group or f"choreo-reader-{uuid.uuid4()}"
         conf = for_consumer(self._hosts, self._settings, name, start)
         ends = self._ends if start == "latest" else None

@@ -11,7 +11,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from operator import itemgetter
 from typing import Any, TypeVar
@@ -23,15 +23,13 @@ from choreo.log.kafka import telemetry
 from choreo.log.kafka.buffer import Buffer
 from choreo.log.kafka.commits import Commits
 from choreo.log.kafka.errors import UNKNOWN_TOPIC, as_choreo, explained
-from choreo.log.kafka.partitions import Partitions, Surroundings, theirs
+from choreo.log.kafka.partitions import Partitions, theirs
 from choreo.log.port import Listener, Record, TopicPartition
 
 T = TypeVar("T")
 
 BATCH = 500
-POLL = 0.02  # seconds; while nothing comes a command waits this long at most,
-BRISK = 0.001  # and this long
-EXPECTING = 0.1  # while others came so recently
+POLL = 0.005  # seconds that a command waits at most while no records come
 STALL = 0.5  # nobody takes records for so long: pause, which throws away what librdkafka has prefetched
 GRACE = 2.0  # a topic may be unknown for so long after its creation
 REFRESH = 30.0  # how often a reader without a group looks for new partitions
@@ -61,61 +59,31 @@ class Owner:
     ) -> None:
         self.buffer = Buffer()
         self.arrived = asyncio.Event()  # set on the loop: there are records, or a failure
-        self.failure: Exception | None = None
+        self.failure: Exception | None = None  # what ended it: polling raises it
+        self.commands: deque[tuple[Callable[[], None], Future[Any]]] = deque()
+        self.signal = threading.Event()  # wakes the thread: a command, room in the buffer, a listener's answer
+        self.closing = False
         self.ended: Future[None] = Future()
+        self.name = f"consumer {settings['group.id']!r}" if member else f"reader of {', '.join(topics)}"
+        self.commits = Commits(f"commit of {self.name}", who)
         self._topics, self._member, self._who, self._end_offsets = topics, member, who, end_offsets
-        self._name = f"consumer {settings['group.id']!r}" if member else f"reader of {', '.join(topics)}"
         self._loop = asyncio.get_running_loop()
         limit = 0.8 * float(settings.get("max.poll.interval.ms", 300_000)) / 1_000
         ends = end_offsets if member else None
-        around = Surroundings(self.buffer, self._loop, limit, self._wait_for, self._fail, ends)
-        self.partitions = Partitions(listener, around)
-        self._commands: deque[tuple[Callable[[], None], Future[Any]]] = deque()
-        self._signal = threading.Event()  # wakes the thread: a command, room in the buffer, a listener's answer
-        self._closing = False
-        self._brisk_until = 0.0
+        self.partitions = Partitions(listener, self.buffer, limit, self._wait_for, self._fail, ends)
         self._full_since: float | None = None
         self._missing: set[str] = set()
         self._next_check = 0.0
-        self._outage = telemetry.Outage(self._name)
-        self._commits = Commits(f"commit of {self._name}", who)
+        self._outage = telemetry.Outage(self.name)
         reporting = telemetry.callbacks(settings, lambda error: self._on_error(error, None))
-        self._consumer = ck.Consumer({**reporting, "on_commit": self._commits.answered})
-        threading.Thread(target=self._run, name=f"choreo {self._name}", daemon=True).start()
+        self.client = ck.Consumer({**reporting, "on_commit": self.commits.answered})
+        threading.Thread(target=self._run, name=f"choreo {self.name}", daemon=True).start()
 
-    # --- called on the event loop ---------------------------------------------------------------------------------
-
-    def call(self, work: Callable[[ck.Consumer], T]) -> asyncio.Future[T]:
-        """Let the thread do `work` between two polls."""
+    def call(self, work: Callable[[Future[T]], None]) -> asyncio.Future[T]:
+        """From the loop: let the thread do `work` between two polls; it settles the future given to it."""
         future: Future[T] = Future()
-        return self._submit(lambda: future.set_result(work(self._consumer)), future)
-
-    def commit(self, offsets: Mapping[TopicPartition, int]) -> asyncio.Future[None]:
-        """Commit; polling goes on until the broker answers."""
-        future: Future[None] = Future()
-        return self._submit(lambda: self._commit(offsets, future), future)
-
-    def take(self, limit: int) -> list[Record]:
-        """At most `limit` records that are there now.
-
-        Raises:
-            Exception: what ended the consumer.
-        """
-        if self.failure is not None:
-            raise self.failure
-        records = self.buffer.take(limit)
-        if records and self._full_since is not None:
-            self._signal.set()
-        return records
-
-    def close(self) -> None:
-        """Begin to end; `ended` tells when."""
-        self._closing = True
-        self._signal.set()
-
-    def _submit(self, command: Callable[[], None], future: Future[T]) -> asyncio.Future[T]:
-        self._commands.append((command, future))
-        self._signal.set()
+        self.commands.append((lambda: work(future), future))
+        self.signal.set()
         if self.ended.done():
             self._refuse_commands()
         return asyncio.wrap_future(future)
@@ -126,11 +94,11 @@ class Owner:
         try:
             if self._member:
                 known = self.partitions
-                self._consumer.subscribe(self._topics, known.on_assign, known.on_revoke, known.on_lost)
-            while not self._closing:
+                self.client.subscribe(self._topics, known.on_assign, known.on_revoke, known.on_lost)
+            while not self.closing:
                 self._turn()
         except Exception as error:  # noqa: BLE001 - whatever ends the thread has to reach whoever polls
-            self._fail(as_choreo(error, self._name, self._who))
+            self._fail(as_choreo(error, self.name, self._who))
         finally:
             self._end()
 
@@ -138,18 +106,13 @@ class Owner:
         self._run_commands()
         if time.monotonic() >= self._next_check:
             self._check_topics()
-        if self.partitions.stalled:
-            if not self.buffer.filled(0.5):
-                self._stall(False)
-            self._fetch(self._patience())
-        elif self.buffer.filled(1):
-            self._wait_for_room()
-        else:
+        if self.partitions.stalled and not self.buffer.filled(0.5):
+            self._stall(False)
+        if self.partitions.stalled or not self.buffer.filled(1):
             self._full_since = None
-            self._fetch(self._patience())
-
-    def _patience(self) -> float:
-        return BRISK if time.monotonic() < self._brisk_until else POLL
+            self._fetch(POLL)
+        else:
+            self._wait_for_room()
 
     def _wait_for_room(self) -> None:
         """While the stall is short only wait, then pause everything and go on polling."""
@@ -157,23 +120,32 @@ class Owner:
         if time.monotonic() - self._full_since >= STALL:
             self._stall(True)
             return
-        self._signal.wait(POLL if self._commits else STALL / 10)
-        self._signal.clear()
-        if self._commits:
+        self.signal.wait(POLL if self.commits else STALL / 10)
+        self.signal.clear()
+        if self.commits:
             self._fetch(0)  # the answers to commits come by polling
 
     def _stall(self, stalled: bool) -> None:  # noqa: FBT001 - its only argument
         self.partitions.stalled = stalled
-        change = self._consumer.pause if stalled else self._consumer.resume
-        change(theirs(self.partitions.owned - self.partitions.paused))
+        change = self.client.pause if stalled else self.client.resume
+        change(theirs(self.partitions.owned - self.buffer.paused))
 
     def _fetch(self, timeout: float) -> None:
+        """Poll, which waits for the first record only, then take what else is there.
+
+        A rebalance may happen inside either call, and commands with it: so the first record lies in the buffer before
+        the second, where a seek or a pause finds it. Those of the second are dropped by librdkafka.
+        """
         self.partitions.moved.clear()
-        first = self._consumer.poll(timeout)
-        if first is None:
-            return
+        first = self.client.poll(timeout)
+        if first is not None:
+            self._take_in([first])
+            if timeout:
+                self._take_in(self.client.consume(BATCH - 1, 0))
+
+    def _take_in(self, messages: Iterable[Any]) -> None:
         records = []
-        for message in [first, *self._consumer.consume(BATCH - 1, 0)] if timeout else [first]:
+        for message in messages:
             if (error := message.error()) is not None:
                 self._on_error(error, message.topic())
             else:
@@ -192,49 +164,42 @@ class Owner:
                 self._loop.call_soon_threadsafe(self.arrived.set)
 
     def _wait_for(self, answer: Future[Any], limit: float) -> None:
-        answer.add_done_callback(lambda _: self._signal.set())
+        answer.add_done_callback(lambda _: self.signal.set())
         deadline = time.monotonic() + limit
         while not answer.done() and (left := deadline - time.monotonic()) > 0:
-            self._signal.wait(left)
-            self._signal.clear()
+            self.signal.wait(left)
+            self.signal.clear()
             self._run_commands()
 
     def _run_commands(self) -> None:
-        while self._commands:
-            command, future = self._commands.popleft()
-            self._brisk_until = time.monotonic() + EXPECTING
+        while self.commands:
+            command, future = self.commands.popleft()
             if not future.set_running_or_notify_cancel():
                 continue
             try:
                 command()
             except Exception as error:  # noqa: BLE001 - it belongs to whoever gave the command
-                future.set_exception(as_choreo(error, self._name, self._who))
-
-    def _commit(self, offsets: Mapping[TopicPartition, int], future: Future[None]) -> None:
-        if foreign := offsets.keys() - self.partitions.owned:
-            named = ", ".join(f"{topic}-{partition}" for topic, partition in sorted(foreign))
-            raise NotOwnerError(f"{self._name} does not own {named}", remedy="forget what it did there")
-        self._commits.begin(self._consumer, offsets, future, at_once=self.partitions.asking)
+                future.set_exception(as_choreo(error, self.name, self._who))
 
     def _check_topics(self) -> None:
         """Whether the topics exist (twice missing: they do not). A reader takes the partitions it has not got yet."""
         self._next_check = time.monotonic() + GRACE
         try:
-            known = self._consumer.list_topics(timeout=1).topics
+            known = self.client.list_topics(timeout=1).topics
             missing = {topic for topic in self._topics if topic not in known or known[topic].error}
-            if gone := missing & self._missing:
-                what = f"topic {', '.join(sorted(gone))} does not exist"
-                raise UnknownTopicError(
-                    what, why=f"or {self._who} may not see it", remedy="create it: choreo topics create"
-                )
-            self._missing = missing
-            if not missing and self._member:
-                self._next_check = float("inf")
-            elif not missing:
-                self._next_check = time.monotonic() + REFRESH
-                self._read({TopicPartition(topic, n) for topic in self._topics for n in known[topic].partitions})
-        except (ck.KafkaException, LogUnavailableError) as error:
-            telemetry.log.debug("kafka_topics_unknown", client=self._name, reason=str(error))
+            if not missing:
+                self._next_check = float("inf") if self._member else time.monotonic() + REFRESH
+                if not self._member:
+                    self._read({TopicPartition(topic, n) for topic in self._topics for n in known[topic].partitions})
+        except (ck.KafkaException, LogUnavailableError, UnknownTopicError) as error:  # the last: created just now
+            telemetry.log.debug("kafka_topics_unknown", client=self.name, reason=str(error))
+            return
+        if gone := missing & self._missing:
+            what = f"topic {', '.join(sorted(gone))} does not exist"
+            raise UnknownTopicError(
+                what, why=f"or {self._who} may not see it", remedy="create it: choreo topics create"
+            )
+        self._missing = missing
 
     def _read(self, partitions: set[TopicPartition]) -> None:
         """Without a group: read what is not read yet; all of a partition that came later, whatever the start."""
@@ -242,32 +207,32 @@ class Owner:
         starts = self._end_offsets(added) if self._end_offsets is not None and not self.partitions.owned else {}
         if added:
             wanted = [ck.TopicPartition(*key, starts.get(key, ck.OFFSET_BEGINNING)) for key in added]
-            self.partitions.on_assign(self._consumer, wanted)
+            self.partitions.on_assign(self.client, wanted)
 
     def _end(self) -> None:
         """Leave the group, which revokes what is owned; then tell everybody who waits."""
         try:
             if not self._member and self.partitions.owned:
-                self.partitions.on_revoke(self._consumer, theirs(self.partitions.owned))
-            self._consumer.close()
+                self.partitions.on_revoke(self.client, theirs(self.partitions.owned))
+            self.client.close()
         except Exception as error:  # noqa: BLE001 - closing has to end whatever happens
-            telemetry.log.warning("kafka_close_failed", client=self._name, reason=str(error))
+            telemetry.log.warning("kafka_close_failed", client=self.name, reason=str(error))
         self.partitions.owned = frozenset()
-        self._fail(LogError(f"{self._name} is closed", remedy="make a new one"))
+        self._fail(LogError(f"{self.name} is closed", remedy="make a new one"))
         self.ended.set_result(None)
         self._refuse_commands()
 
     def _refuse_commands(self) -> None:
-        closed = NotOwnerError(f"{self._name} is closed", remedy="forget what it did")
-        self._commits.refuse(closed)
-        while self._commands:
-            _, future = self._commands.popleft()
+        closed = NotOwnerError(f"{self.name} is closed", remedy="forget what it did")
+        self.commits.refuse(closed)
+        while self.commands:
+            _, future = self.commands.popleft()
             if future.set_running_or_notify_cancel():
                 future.set_exception(closed)
 
     def _on_error(self, error: ck.KafkaError, topic: str | None) -> None:
         """An error of the client, or of one topic: passing ones are waited out."""
-        reason = explained(error, f"{self._name}, topic {topic}" if topic else self._name, self._who)
+        reason = explained(error, f"{self.name}, topic {topic}" if topic else self.name, self._who)
         if error.code() in UNKNOWN_TOPIC:
             self._next_check = 0.0
         elif not self._member and error.code() == ck.KafkaError.GROUP_AUTHORIZATION_FAILED:
@@ -278,7 +243,6 @@ class Owner:
             self._fail(reason)
 
     def _fail(self, failure: Exception) -> None:
-        """From now on polling raises."""
         self.failure = self.failure or failure
         self.wake()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future
-from typing import Any, NamedTuple
+from typing import Any
 
 import confluent_kafka as ck
 
@@ -18,36 +18,32 @@ REVOKE_WAIT = 25.0
 """Seconds a listener has to give partitions up, while other members wait for them."""
 
 
-class Surroundings(NamedTuple):
-    """What `Partitions` needs of its consumer.
+class Partitions:
+    """The partitions of one consumer.
 
-    Attributes:
-        buffer: purged of records whose partition goes.
-        loop: where the listener is called.
+    Args:
         limit: seconds a listener may take before the group would give up on this member.
         wait: waits so many seconds for a future, doing the commands that come meanwhile.
         fail: takes what a listener raised.
         end_offsets: asks the log, blocking; None unless reading starts at the end.
     """
 
-    buffer: Buffer
-    loop: asyncio.AbstractEventLoop
-    limit: float
-    wait: Callable[[Future[Any], float], None]
-    fail: Callable[[Exception], None]
-    end_offsets: Callable[[Iterable[TopicPartition]], dict[TopicPartition, int]] | None
-
-
-class Partitions:
-    """The partitions of one consumer."""
-
-    def __init__(self, listener: Listener | None, surroundings: Surroundings) -> None:
+    def __init__(
+        self,
+        listener: Listener | None,
+        buffer: Buffer,
+        limit: float,
+        wait: Callable[[Future[Any], float], None],
+        fail: Callable[[Exception], None],
+        end_offsets: Callable[[Iterable[TopicPartition]], dict[TopicPartition, int]] | None,
+    ) -> None:
         self.owned: frozenset[TopicPartition] = frozenset()
-        self.paused: set[TopicPartition] = set()  # by the user
         self.moved: set[TopicPartition] = set()  # revoked or lost since this was last cleared
         self.stalled = False  # all paused, because nobody takes records
         self.asking = False  # inside a rebalance, waiting for the listener
-        self._listener, self._around = listener, surroundings
+        self._loop = asyncio.get_running_loop()
+        self._listener, self._buffer, self._limit = listener, buffer, limit
+        self._wait, self._fail, self._end_offsets = wait, fail, end_offsets
 
     def on_assign(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
         """Ask the listener where to start, then start there."""
@@ -55,41 +51,44 @@ class Partitions:
         starts = self._ends(consumer, partitions)
         self.owned |= set(added)
         if self._listener is not None and added:
-            starts |= self._ask(self._listener.assigned(added), self._around.limit) or {}
+            starts |= self._ask(self._listener.assigned(added), self._limit) or {}
         for partition, key in zip(partitions, added, strict=True):
             partition.offset = starts.get(key, partition.offset)
         consumer.incremental_assign(partitions)
-        if pausing := set(added) if self.stalled else self.paused & set(added):
+        if pausing := set(added) if self.stalled else self._buffer.paused & set(added):
             consumer.pause(theirs(pausing))
 
     def on_revoke(self, _consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
         """Let the listener finish, then forget them; librdkafka itself stops reading them after this callback."""
         gone = self._purged(partitions)
         if self._listener is not None and gone:
-            self._ask(self._listener.revoked(gone), min(self._around.limit, REVOKE_WAIT))
-        self.owned -= set(gone)
+            self._ask(self._listener.revoked(gone), min(self._limit, REVOKE_WAIT))
+        self._forget(gone)
 
     def on_lost(self, _consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
         """Forget them first: they are somebody else's already."""
         gone = self._purged(partitions)
-        self.owned -= set(gone)
+        self._forget(gone)
         if self._listener is not None and gone:
-            self._ask(self._listener.lost(gone), min(self._around.limit, REVOKE_WAIT))
+            self._ask(self._listener.lost(gone), min(self._limit, REVOKE_WAIT))
 
     def _purged(self, partitions: list[ck.TopicPartition]) -> list[TopicPartition]:
         gone = ours(partitions)
         self.moved.update(gone)
-        self.paused -= set(gone)
-        self._around.buffer.drop(gone)
+        self._buffer.drop(gone)
         return gone
+
+    def _forget(self, gone: list[TopicPartition]) -> None:
+        self.owned -= set(gone)
+        self._buffer.paused -= set(gone)
 
     def _ends(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> dict[TopicPartition, int]:
         """Where the log ends now, for those without a commit; librdkafka asks later, and would miss what comes between."""
-        if self._around.end_offsets is None:
+        if self._end_offsets is None:
             return {}
         try:
             fresh = [known for known in consumer.committed(partitions, timeout=10) if known.offset < 0]
-            return self._around.end_offsets(ours(fresh))
+            return self._end_offsets(ours(fresh))
         except (ck.KafkaException, LogError) as error:
             log.warning("kafka_end_offsets_unknown", reason=str(error))
             return {}
@@ -97,23 +96,20 @@ class Partitions:
     def _ask(self, answer: Coroutine[Any, Any, Any], limit: float) -> Any:
         """Run a listener's coroutine on the loop; what goes wrong with it ends the consumer."""
         try:
-            future = asyncio.run_coroutine_threadsafe(answer, self._around.loop)
+            future = asyncio.run_coroutine_threadsafe(answer, self._loop)
         except RuntimeError:  # the loop is closed: nobody is left to listen
             answer.close()
             return None
         self.asking = True
-        self._around.wait(future, limit)
+        self._wait(future, limit)
         self.asking = False
-        if future.cancel():
-            slow = LogError(
-                f"the listener took more than {limit:.0f} s over a rebalance", remedy="let it wait for less"
-            )
-            self._around.fail(slow)
-            return None
         try:
+            if future.cancel():
+                what = f"the listener took more than {limit:.0f} s over a rebalance"
+                raise LogError(what, remedy="let it wait for less")
             return future.result()
         except Exception as error:  # noqa: BLE001 - partitions it could not take in must not be read on
-            self._around.fail(error)
+            self._fail(error)
             return None
 
 

@@ -8,11 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, NamedTuple
 
 import confluent_kafka as ck
 
-from choreo.errors import ConfigurationError, LogError, LogUnavailableError, RecordTooLargeError
+from choreo.errors import ConfigurationError, LogError, RecordTooLargeError
 from choreo.log.kafka import telemetry
 from choreo.log.kafka.errors import TOO_LARGE, explained
 from choreo.log.port import Consumer, NewRecord, TopicPartition
@@ -20,8 +20,16 @@ from choreo.log.port import Consumer, NewRecord, TopicPartition
 PATIENCE = 30.0
 """How many seconds a full queue, a transaction or a close may take."""
 
-Failure = tuple[ck.KafkaError, ck.Message]
 Report = Callable[[ck.KafkaError | None, ck.Message], None]
+
+
+class Failure(NamedTuple):
+    """A record that was not appended; `size` in bytes, of key and value."""
+
+    error: ck.KafkaError
+    topic: str
+    key: bytes | None
+    size: int
 
 
 class Client:
@@ -42,10 +50,11 @@ class Client:
             self.producer.flush(PATIENCE)
         except ck.KafkaException as error:  # the client is of no use any more, rightly or wrongly
             self.fatal = error.args[0]
-        self.producer.purge()
-        with contextlib.suppress(ck.KafkaException):
-            self.producer.flush(1)  # whoever still waits is told that it failed
-        self.ended.set_result(None)
+        finally:
+            with contextlib.suppress(ck.KafkaException):
+                self.producer.purge()
+                self.producer.flush(1)  # whoever still waits is told that it failed
+            self.ended.set_result(None)
 
     def stop(self) -> None:
         """Begin to end; `ended` tells when."""
@@ -64,18 +73,18 @@ class _Delivery:
     def report(self, error: ck.KafkaError | None, message: ck.Message) -> None:
         """What became of one record."""
         if error is not None:
-            self.failures.append((error, message))
+            self.failures.append(failed(error, message))
         self._reported += 1
         if self._reported == self._expected:
-            self._loop.call_soon_threadsafe(self._finish)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                self._loop.call_soon_threadsafe(self._finish)
 
-    async def of(self, count: int) -> list[Failure]:
-        """Wait until `count` records are reported; those that failed."""
+    async def of(self, count: int) -> None:
+        """Wait until `count` records are reported."""
         self._expected = count
         if self._reported == count:  # the last report came before it was known to be the last
             self._finish()
         await self._done
-        return self.failures
 
     def _finish(self) -> None:
         if not self._done.done():
@@ -83,7 +92,7 @@ class _Delivery:
 
 
 class KafkaProducer:
-    """See `choreo.log.port.Producer`.
+    """Implements `choreo.log.port.Producer`.
 
     Args:
         settings: of the librdkafka producer.
@@ -112,32 +121,24 @@ class KafkaProducer:
         return self._client
 
     async def append(self, records: Sequence[NewRecord]) -> None:
-        """Append all; returns when every record is acknowledged."""
-        if not (failures := await self._append(records)):
-            return
-        if (reason := await asyncio.to_thread(self.explained, failures)) is not None:
-            raise reason
-        for record in records:  # each is small enough, together they were not: one by one they fit
-            if (failures := await self._append([record])) and (
-                reason := await asyncio.to_thread(self.explained, failures)
-            ):
-                raise reason
+        failures = await self._append(records)
+        if len(records) > 1 and any(failure.error.code() in TOO_LARGE for failure in failures):
+            for record in records:  # if only their batch was too large they fit one by one; else one names itself
+                await self.append([record])
+        elif failures:
+            raise await asyncio.to_thread(self.explained, failures)
 
     async def _append(self, records: Sequence[NewRecord]) -> list[Failure]:
-        producer, delivery = self.live().producer, _Delivery()
-        next_, deadline = 0, time.monotonic() + PATIENCE
-        while next_ < len(records):
-            try:
-                for next_ in range(next_, len(records)):  # noqa: B020 - goes on where the queue was full
-                    send(producer, records[next_], delivery.report)
-                break
-            except BufferError:
-                if time.monotonic() > deadline:
-                    raise full() from None
+        producer, delivery, sent, deadline = self.live().producer, _Delivery(), 0, time.monotonic() + PATIENCE
+        for record in records:
+            while (refusal := send(producer, record, delivery.report)) is FULL and time.monotonic() < deadline:  # noqa: ASYNC110 - nothing tells when there is room
                 await asyncio.sleep(0.005)
-            except ck.KafkaException as error:
-                raise self.refused(error.args[0], records[next_]) from error
-        return await delivery.of(len(records))
+            if refusal is not None:
+                await delivery.of(sent)
+                return [*delivery.failures, refusal]
+            sent += 1
+        await delivery.of(sent)
+        return delivery.failures
 
     async def append_atomically(
         self,
@@ -145,60 +146,57 @@ class KafkaProducer:
         offsets: Mapping[TopicPartition, int] | None = None,
         consumer: Consumer | None = None,
     ) -> None:
-        """Only a transactional producer can."""
         del records, offsets, consumer
         raise ConfigurationError("this producer cannot append atomically", remedy="give it a transactional_id")
 
     async def close(self) -> None:
-        """Wait for what is under way, half a minute at most, then free everything."""
-        self._closed = True
-        self._client.stop()
+        """Wait for what is under way, half a minute at most, then free everything; goes on if the caller is cancelled."""
+        if not self._closed:
+            self._closed = True
+            self.stop()
         await asyncio.shield(asyncio.wrap_future(self._client.ended))
 
-    def explained(self, failures: Sequence[Failure]) -> LogError | None:
-        """Why records failed; None if several did and each is small enough: only their batch was too large."""
-        largest = max((message for error, message in failures if error.code() in TOO_LARGE), key=_size, default=None)
-        if largest is None:
-            error, message = failures[0]
-            return self._reason(self._client.fatal or error, str(message.topic()))
-        topic = str(largest.topic())
+    def stop(self) -> None:
+        """Begin to end."""
+        self._client.stop()
+
+    def explained(self, failures: Sequence[Failure]) -> LogError:
+        """Why records failed. Blocking.
+
+        What is fatal for a client need not be for the next one: that word is left out.
+        """
+        too_large = [failure for failure in failures if failure.error.code() in TOO_LARGE]
+        if not too_large:
+            failure = failures[0]
+            error = self._client.fatal or failure.error
+            return explained(ck.KafkaError(error.code(), error.str()), f"append to {failure.topic}", self.who)
+        _, topic, key, size = max(too_large, key=lambda failure: failure.size)
         limit = self._limit_of(topic)
-        if limit is not None and _size(largest) <= limit and len(failures) > 1:
-            return None
-        return _too_large(topic, largest.key(), _size(largest), limit)
-
-    def refused(self, error: ck.KafkaError, record: NewRecord) -> LogError:
-        """Why the client did not even take a record."""
-        if error.code() in TOO_LARGE:
-            size = len(record.key or b"") + len(record.value or b"")
-            return _too_large(record.topic, record.key, size, int(self.settings["message.max.bytes"]))
-        return self._reason(error, record.topic)
-
-    def _reason(self, error: ck.KafkaError, topic: str) -> LogError:
-        """What is fatal for a client need not be for the next one: that word is left out."""
-        return explained(ck.KafkaError(error.code(), error.str()), f"append to {topic}", self.who)
+        return RecordTooLargeError(
+            f"a record of {size:,} bytes (key {key!r}) is too large for topic {topic}",
+            why="its max.message.bytes is " + (f"{limit:,}" if limit is not None else "less"),
+            remedy="send a reference to the data instead of the data, or raise max.message.bytes on the topic",
+        )
 
 
-def send(producer: ck.Producer, record: NewRecord, report: Report) -> None:
-    """Hand one record to the client's queue."""
+FULL = Failure(ck.KafkaError(ck.KafkaError._QUEUE_FULL, "the producer's queue stays full"), "", None, 0)  # noqa: SLF001
+
+
+def send(producer: ck.Producer, record: NewRecord, report: Report) -> Failure | None:
+    """Hand one record to the client's queue; why it was not taken: FULL, which passes, or for good."""
     topic, key, value, headers, timestamp, partition = record
     where = -1 if partition is None else partition
     wide: Any = headers  # the client's type allows more, and lists are invariant
-    producer.produce(topic, value, key, where, headers=wide, on_delivery=report, timestamp=timestamp or 0)
+    try:
+        producer.produce(topic, value, key, where, headers=wide, on_delivery=report, timestamp=timestamp or 0)
+    except BufferError:
+        return FULL
+    except ck.KafkaException as error:
+        return Failure(error.args[0], topic, key, len(key or b"") + len(value or b""))
+    return None
 
 
-def full() -> LogUnavailableError:
-    """The error for a queue that does not empty."""
-    return LogUnavailableError("the producer's queue stays full", remedy="see whether the brokers are up, then repeat")
-
-
-def _size(message: ck.Message) -> int:
-    return len(message.key() or b"") + len(message.value() or b"")
-
-
-def _too_large(topic: str, key: bytes | None, size: int, limit: int | None) -> RecordTooLargeError:
-    return RecordTooLargeError(
-        f"a record of {size:,} bytes (key {key!r}) is too large for topic {topic}",
-        why=f"its max.message.bytes is {limit:,}" if limit is not None else "it is over the topic's max.message.bytes",
-        remedy="send a reference to the data instead of the data, or raise max.message.bytes on the topic",
-    )
+def failed(error: ck.KafkaError, message: ck.Message) -> Failure:
+    """What a delivery report says."""
+    key = message.key()
+    return Failure(error, str(message.topic()), key, len(key or b"") + len(message.value() or b""))

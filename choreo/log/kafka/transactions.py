@@ -10,11 +10,13 @@ from typing import Any
 
 import confluent_kafka as ck
 
-from choreo.errors import ConfigurationError, NotOwnerError
+from choreo.errors import ConfigurationError, LogError, NotOwnerError
 from choreo.log.kafka.consumer import KafkaConsumer
 from choreo.log.kafka.errors import explained
-from choreo.log.kafka.producer import PATIENCE, Client, Failure, KafkaProducer, Report, full, send
+from choreo.log.kafka.producer import FULL, PATIENCE, Client, Failure, KafkaProducer, failed, send
 from choreo.log.port import Consumer, NewRecord, TopicPartition
+
+_ABORT_WAIT = 10.0
 
 
 class TransactionalProducer(KafkaProducer):
@@ -27,7 +29,6 @@ class TransactionalProducer(KafkaProducer):
         self._thread = ThreadPoolExecutor(1, "choreo transactions")
 
     async def append(self, records: Sequence[NewRecord]) -> None:
-        """A transaction of records only."""
         await self.append_atomically(records)
 
     async def append_atomically(
@@ -36,34 +37,25 @@ class TransactionalProducer(KafkaProducer):
         offsets: Mapping[TopicPartition, int] | None = None,
         consumer: Consumer | None = None,
     ) -> None:
-        """One transaction."""
         group = None
         if offsets:
             if not isinstance(consumer, KafkaConsumer):
                 raise ConfigurationError("offsets are committed for no consumer", remedy="name one of the same log")
-            if offsets.keys() - consumer.assignment:
-                raise NotOwnerError("a transaction commits offsets of partitions its consumer does not own any more")
-            group = await consumer.group_metadata()
+            group = await consumer.group_metadata(offsets)
+        wanted = [ck.TopicPartition(*partition, offset) for partition, offset in (offsets or {}).items()]
         self.live()
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._transact, records, offsets or {}, group)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._transact, records, wanted, group)
 
-    async def close(self) -> None:
-        """Let the transaction under way end, then free everything."""
-        await super().close()
+    def stop(self) -> None:
+        self._thread.submit(self._client.stop)  # after the transaction under way
         self._thread.shutdown(wait=False)
 
-    def _transact(self, records: Sequence[NewRecord], offsets: Mapping[TopicPartition, int], group: Any) -> None:
+    def _transact(self, records: Sequence[NewRecord], offsets: list[ck.TopicPartition], group: Any) -> None:
         if self._fenced is not None:
             raise self._fenced
-        client = self.live()
-        failures: list[Failure] = []
+        client, failures = self.live(), list[Failure]()
         try:
-            self._run(
-                client, records, failures, [ck.TopicPartition(*key, offset) for key, offset in offsets.items()], group
-            )
-        except BufferError:
-            self._abort(client)
-            raise full() from None
+            self._run(client, records, failures, offsets, group)
         except ck.KafkaException as error:
             raise self._undone(client, error.args[0], failures) from error
 
@@ -79,42 +71,33 @@ class TransactionalProducer(KafkaProducer):
 
         def report(error: ck.KafkaError | None, message: ck.Message) -> None:
             if error is not None:
-                failures.append((error, message))
+                failures.append(failed(error, message))
 
         if self._ready is not client:
             _repeat(producer.init_transactions, deadline)
             self._ready = client
         producer.begin_transaction()
         for record in records:
-            _send_patiently(producer, record, report, deadline)
+            while (refusal := send(producer, record, report)) is FULL and time.monotonic() < deadline:
+                time.sleep(0.005)
+            if refusal is not None:
+                failures.append(refusal)
+                raise ck.KafkaException(refusal.error)
         if offsets:
             _repeat(lambda left: producer.send_offsets_to_transaction(offsets, group, left), deadline)
         _repeat(producer.commit_transaction, deadline)
 
-    def _undone(self, client: Client, error: ck.KafkaError, failures: list[Failure]) -> Exception:
+    def _undone(self, client: Client, error: ck.KafkaError, failures: list[Failure]) -> LogError:
         """Abort; the reason why."""
         reason = explained(error, f"transaction of {self.settings['transactional.id']!r}", self.who)
         if isinstance(reason, NotOwnerError) and error.fatal():
             self._fenced = reason
             return reason
-        self._abort(client)
-        return (self.explained(failures) or reason) if failures else reason
-
-    def _abort(self, client: Client) -> None:
         try:
-            _repeat(client.producer.abort_transaction, time.monotonic() + PATIENCE)
-        except ck.KafkaException as error:
-            client.fatal = error.args[0]  # a new client of the same id has the broker end this transaction
-
-
-def _send_patiently(producer: ck.Producer, record: NewRecord, report: Report, deadline: float) -> None:
-    while True:
-        try:
-            return send(producer, record, report)
-        except BufferError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
+            _repeat(client.producer.abort_transaction, time.monotonic() + _ABORT_WAIT)
+        except ck.KafkaException as trouble:
+            client.fatal = trouble.args[0]  # a new client of the same id has the broker end this transaction
+        return self.explained(failures) if failures else reason
 
 
 def _repeat(step: Callable[[float], None], deadline: float) -> None:

@@ -26,7 +26,9 @@ class Client:
 
 def begun(commits, client, offsets, *, at_once=False):
     future = Future()
-    commits.begin(client, offsets, future, at_once=at_once)
+    commits.begin(
+        client, [ck.TopicPartition(*place, offset) for place, offset in offsets.items()], future, at_once=at_once
+    )
     return future
 
 
@@ -70,11 +72,18 @@ def test_inside_a_rebalance_the_answer_is_waited_for():
     assert client.asked[0][1] is False
 
 
-def test_what_the_client_refuses_at_once_fails_at_once():
+def test_the_same_commit_on_its_way_does_not_keep_a_rebalance_waiting():
+    commits, client = Commits("commit", "svc"), Client()
+    under_way = begun(commits, client, {A: 1})
+    assert begun(commits, client, {A: 1}, at_once=True).result(0) is None
+    commits.answered(None, client.asked[0][0])
+    assert under_way.result(0) is None
+
+
+def test_what_the_client_refuses_at_once_is_not_waited_for():
     commits = Commits("commit", "svc")
-    future = begun(commits, Client(KafkaError(KafkaError._WAIT_COORD)), {A: 1})
-    with pytest.raises(LogUnavailableError):
-        future.result(0)
+    with pytest.raises(KafkaException):
+        begun(commits, Client(KafkaError(KafkaError._WAIT_COORD)), {A: 1})
     assert not commits
 
 

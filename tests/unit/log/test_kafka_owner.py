@@ -1,0 +1,147 @@
+"""The consumer's thread over a client that behaves as told: what no server can be made to do at a given moment."""
+
+import asyncio
+import threading
+
+import confluent_kafka as ck
+import pytest
+
+from choreo.errors import NotOwnerError
+from choreo.log.kafka.consumer import KafkaConsumer
+from choreo.log.kafka.owner import Owner
+from choreo.log.port import TopicPartition
+
+A, B = TopicPartition("t", 0), TopicPartition("t", 1)
+
+
+class Message:
+    def __init__(self, place, offset):
+        self._place, self._offset = place, offset
+
+    def error(self):
+        return None
+
+    def topic(self):
+        return self._place.topic
+
+    def partition(self):
+        return self._place.partition
+
+    def offset(self):
+        return self._offset
+
+    def timestamp(self):
+        return 1, 0
+
+    def headers(self):
+        return None
+
+    def key(self):
+        return None
+
+    def value(self):
+        return b"v"
+
+
+class Client:
+    """Owns A at once; hands out one record of it, and in the next `consume` is given B as well."""
+
+    def __init__(self, settings):
+        self.may_fetch = threading.Event()
+        self.closable = threading.Event()
+        self.closable.set()
+
+    def subscribe(self, topics, on_assign, on_revoke, on_lost):
+        self._on_assign = on_assign
+        on_assign(self, [ck.TopicPartition(*A)])
+
+    def list_topics(self, timeout):
+        raise ck.KafkaException(ck.KafkaError(ck.KafkaError._TRANSPORT))
+
+    def poll(self, timeout):
+        if self.may_fetch.wait(timeout):
+            self.may_fetch.clear()
+            return Message(A, 0)
+        return None
+
+    def consume(self, count, timeout):
+        self._on_assign(self, [ck.TopicPartition(*B)])
+        return []
+
+    def incremental_assign(self, partitions):
+        pass
+
+    def pause(self, partitions):
+        pass
+
+    resume = pause
+
+    def seek(self, partition):
+        pass
+
+    def consumer_group_metadata(self):
+        return "metadata"
+
+    def close(self):
+        self.closable.wait(60)
+
+
+@pytest.fixture
+async def owned(monkeypatch):
+    """A consumer over such a client, and what its listener does when B comes."""
+    monkeypatch.setattr(ck, "Consumer", Client)
+    doing, told = [], asyncio.Event()
+
+    class Listener:
+        async def assigned(self, partitions):
+            if B in partitions:
+                await doing[0]()
+                told.set()
+            return {}
+
+        async def revoked(self, partitions):
+            pass
+
+    owner = Owner({"group.id": "g", "client.id": "g"}, ["t"], Listener(), "nobody", None, member=True)
+    consumer = KafkaConsumer(owner, "g")
+
+    async def run(action):
+        doing.append(action)
+        async with asyncio.timeout(10):
+            while A not in consumer.assignment:  # noqa: ASYNC110 - nothing tells when
+                await asyncio.sleep(0.001)
+            owner.client.may_fetch.set()
+            await told.wait()
+            return [record.offset for record in await consumer.poll(10, 0.05)]
+
+    yield consumer, run
+    await consumer.close()
+
+
+async def test_a_record_fetched_before_a_seek_inside_a_rebalance_is_dropped(owned):
+    consumer, run = owned
+    assert await run(lambda: consumer.seek(A, 7)) == []
+
+
+async def test_a_record_fetched_before_a_pause_inside_a_rebalance_waits_for_resume(owned):
+    consumer, run = owned
+    assert await run(lambda: consumer.pause([A])) == []
+    await consumer.resume([A])
+    assert [record.offset for record in await consumer.poll(10, 5)] == [0]
+
+
+async def test_a_transaction_is_for_owned_partitions_only(owned):
+    consumer, run = owned
+    assert await run(lambda: consumer.group_metadata([A, B])) == [0]
+    with pytest.raises(NotOwnerError, match="t-2"):
+        await consumer.group_metadata([A, TopicPartition("t", 2)])
+
+
+async def test_closing_a_client_that_hangs_is_bounded(owned, monkeypatch):
+    consumer, _ = owned
+    monkeypatch.setattr("choreo.log.kafka.consumer._CLOSE_WAIT", 0.05)
+    consumer._owner.client.closable.clear()
+    async with asyncio.timeout(10):
+        await consumer.close()
+    assert not consumer.ended
+    consumer._owner.client.closable.set()
