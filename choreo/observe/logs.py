@@ -7,6 +7,7 @@ import os
 import sys
 
 import structlog
+from structlog.stdlib import ProcessorFormatter
 from structlog.typing import Processor
 
 from choreo.errors import ConfigurationError
@@ -25,33 +26,27 @@ def configure_logging(json: bool | None = None, level: str = "info") -> None:  #
     """
     number = logging.getLevelNamesMapping().get(level.upper())
     if number is None:
-        raise ConfigurationError(
-            f"log level {level!r} is unknown", remedy="use debug, info, warning, error or critical"
-        )
-    as_json = _wants_json() if json is None else json
+        remedy = "use debug, info, warning, error or critical"
+        raise ConfigurationError(f"log level {level!r} is unknown", remedy=remedy)
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    if as_json:
-        shared.append(structlog.processors.format_exc_info)
+    if _wants_json() if json is None else json:
+        renderers: list[Processor] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    else:  # plain tracebacks: those with local variables show customers' data
+        plain = structlog.dev.plain_traceback
+        renderers = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
     handler = logging.StreamHandler(sys.stderr)
-    renderer: Processor = (
-        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    )
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
-        )
-    )
+    processors = [ProcessorFormatter.remove_processors_meta, *renderers]
+    handler.setFormatter(ProcessorFormatter(foreign_pre_chain=shared, processors=processors))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(number)
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*shared, ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.stdlib.LoggerFactory(),
     )

@@ -86,6 +86,18 @@ def test_an_exception_stays_on_its_line(stderr):
     assert "ValueError: broken" in json.loads(line)["exception"]
 
 
+def test_a_traceback_for_people_shows_no_local_variables(stderr):
+    configure_logging(json=False)
+    card = "4111" + "1111"
+    try:
+        raise ValueError("broken")
+    except ValueError:
+        structlog.get_logger("choreo.test").exception("failed")
+    written = stderr()
+    assert "ValueError: broken" in written
+    assert card not in written
+
+
 def test_context_of_the_task_is_on_every_line(stderr):
     configure_logging(json=True)
     with structlog.contextvars.bound_contextvars(correlation_id="c-1"):
