@@ -14,7 +14,10 @@ from tests.servers.process import free_ports
 
 pytestmark = pytest.mark.kafka
 
-QUICK = {"session.timeout.ms": "6000", "heartbeat.interval.ms": "500", "delivery.timeout.ms": "5000"}
+QUICK = {"session.timeout.ms": "6000", "heartbeat.interval.ms": "500", "delivery.timeout.ms": "2000"}
+BOTH = pytest.mark.parametrize(
+    "protocol", [QUICK, {"group.protocol": "consumer", "delivery.timeout.ms": "2000"}], ids=["classic", "consumer"]
+)
 
 
 async def fresh_topic(log, partitions=2):
@@ -44,9 +47,7 @@ async def read_until(consumer, values):
                 missing.discard(record.value)
 
 
-@pytest.mark.parametrize(
-    "protocol", [QUICK, {"group.protocol": "consumer", "delivery.timeout.ms": "5000"}], ids=["classic", "consumer"]
-)
+@BOTH
 async def test_a_killed_broker_that_comes_back_interrupts_and_loses_nothing(kafka_broker, protocol):
     async with KafkaLog.at(f"kafka://{kafka_broker.bootstrap}", protocol) as log:
         topic = await fresh_topic(log)
@@ -78,9 +79,9 @@ async def _committed_at_last(consumer, offsets):
             return await consumer.commit(offsets)
 
 
-async def test_closing_does_not_wait_for_a_broker_that_is_gone(kafka_broker):
-    settings = QUICK | {"delivery.timeout.ms": "2000"}
-    log = await KafkaLog.at(f"kafka://{kafka_broker.bootstrap}", settings).__aenter__()
+@BOTH
+async def test_closing_does_not_wait_for_a_broker_that_is_gone(kafka_broker, protocol):
+    log = await KafkaLog.at(f"kafka://{kafka_broker.bootstrap}", protocol).__aenter__()
     topic = await fresh_topic(log)
     producer, consumer = log.producer(), log.consumer([topic], group=topic)
     await producer.append([NewRecord(topic, b"k", b"v", [])])
@@ -105,10 +106,24 @@ async def test_a_broker_that_is_down_at_the_start_is_named_with_the_remedy():
     assert "geheim" not in str(refused.value)
 
 
-async def test_an_address_that_does_not_resolve_says_so():
+async def test_an_address_that_does_not_resolve_says_so(monkeypatch):
+    monkeypatch.setattr("choreo.log.kafka.log.WAIT", 0.5)  # the whole of it is waited for by the test above
     with pytest.raises(LogUnavailableError, match=r"nowhere\.invalid"):
         async with KafkaLog.at("kafka://nowhere.invalid:9092", {}):
             pass
+
+
+async def test_closing_waits_for_the_transaction_under_way(kafka_bootstrap):
+    async with KafkaLog.at(f"kafka://{kafka_bootstrap}", {}) as log:
+        topic = await fresh_topic(log)
+        producer = log.producer(transactional_id=topic)
+        await producer.append([NewRecord(topic, b"k", b"first", [])])
+        records = [NewRecord(topic, b"%d" % n, bytes(200), []) for n in range(5_000)]
+        under_way = asyncio.create_task(producer.append(records))
+        await asyncio.sleep(0)
+        await producer.close()
+        await under_way
+        assert sum((await log.end_offsets([TopicPartition(topic, n) for n in range(2)])).values()) >= 5_001
 
 
 async def test_a_topic_that_does_not_exist_ends_polling(kafka_bootstrap):

@@ -82,15 +82,15 @@ async def test_what_is_committed_inside_revoked_is_where_the_next_member_starts(
 
 @pytest.mark.parametrize("blocked", [True, False], ids=["loop blocked", "nobody polls"])
 async def test_a_member_whose_records_nobody_takes_stays_in_its_group(kafka_bootstrap, topic, blocked):
-    settings = QUICK | {"max.poll.interval.ms": "6000"}
+    settings = QUICK | {"session.timeout.ms": "3000", "max.poll.interval.ms": "3000"}
     async with KafkaLog.at(f"kafka://{kafka_bootstrap}", settings) as log:
         await log.producer().append(numbered(topic, 20_000))
         member = Member(log, topic)
         records = await member.read(10)
         if blocked:
-            time.sleep(7)  # noqa: ASYNC251 - a handler that blocks the loop is what this is about
+            time.sleep(4)  # noqa: ASYNC251 - a handler that blocks the loop is what this is about
         else:
-            await asyncio.sleep(7)  # that this time passes is the condition
+            await asyncio.sleep(4)  # that this time passes is the condition
         records += await member.read(20_000 - len(records))
         for partition in range(4):
             assert [r.offset for r in records if r.partition == partition] == list(range(5_000))

@@ -30,14 +30,14 @@ class Buffer:
         """Whether it holds at least this share of what it may hold."""
         return len(self._records) >= MAX_RECORDS * share or self._bytes >= MAX_BYTES * share
 
-    def put(self, records: Iterable[Record]) -> None:
+    def put(self, records: Collection[Record]) -> None:
         """Append records."""
-        given = [record for record in records if record[:2] not in self.paused] if self.paused else records
-        if given is not records:
+        if self.paused:
             self._held += (record for record in records if record[:2] in self.paused)
+            records = [record for record in records if record[:2] not in self.paused]
         with self._lock:
-            self._records.extend(given)
-            self._bytes += _size(given)
+            self._records.extend(records)
+            self._bytes += _size(records)
 
     def take(self, limit: int) -> list[Record]:
         """The first `limit` records, or as many as there are."""

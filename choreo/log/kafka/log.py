@@ -19,15 +19,15 @@ from choreo.log.kafka.consumer import KafkaConsumer
 from choreo.log.kafka.errors import NO_ANSWER, as_choreo, explained
 from choreo.log.kafka.owner import GRACE, Owner
 from choreo.log.kafka.partitions import ours, theirs
-from choreo.log.kafka.producer import KafkaProducer
+from choreo.log.kafka.producer import KafkaProducer, TransactionalProducer
 from choreo.log.kafka.settings import for_admin, for_consumer, for_producer, parse, principal
-from choreo.log.kafka.transactions import TransactionalProducer
 from choreo.log.port import Capabilities, Listener, Start, Topic, TopicPartition
 
 T = TypeVar("T")
 
 WAIT = 10.0  # seconds that passing trouble, or one request, may last
 _EARLIEST, _LATEST = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call] # theirs is untyped
+_BOTH = ("classic", "consumer")
 _INTERNAL = {"__consumer_offsets", "__transaction_state", "__share_group_state", "__cluster_metadata"}
 
 
@@ -40,7 +40,7 @@ class KafkaLog:
         transactions=True,
         topic_creation=True,
         retention=True,
-        group_protocols=("classic", "consumer"),
+        group_protocols=_BOTH,
     )
 
     def __init__(self, hosts: str, settings: Mapping[str, str]) -> None:
@@ -241,10 +241,8 @@ def _made(make: Callable[[], T]) -> T:
     try:
         return make()
     except ck.KafkaException as error:
-        remedy = "see librdkafka's CONFIGURATION.md"
-        raise ConfigurationError(
-            "a client setting of Kafka cannot work", why=error.args[0].str(), remedy=remedy
-        ) from error
+        what, remedy = "a client setting of Kafka cannot work", "see librdkafka's CONFIGURATION.md"
+        raise ConfigurationError(what, why=error.args[0].str(), remedy=remedy) from error
 
 
 def _topic(name: str, found: Any) -> Topic:

@@ -21,7 +21,6 @@ import confluent_kafka as ck
 from choreo.errors import LogError, LogUnavailableError, NotOwnerError, UnknownTopicError
 from choreo.log.kafka import telemetry
 from choreo.log.kafka.buffer import Buffer
-from choreo.log.kafka.commits import Commits
 from choreo.log.kafka.errors import UNKNOWN_TOPIC, as_choreo, explained
 from choreo.log.kafka.partitions import Partitions, theirs
 from choreo.log.port import Listener, Record, TopicPartition
@@ -120,7 +119,7 @@ class Owner:
         if time.monotonic() - self._full_since >= STALL:
             self._stall(True)
             return
-        self.signal.wait(POLL if self.commits else STALL / 10)
+        self.signal.wait(POLL)
         self.signal.clear()
         if self.commits:
             self._fetch(0)  # the answers to commits come by polling
@@ -254,3 +253,49 @@ def _record(message: Any) -> Record:
     timestamp = message.timestamp()[1]
     place = message.topic(), message.partition(), message.offset(), timestamp
     return Record(*place, message.key(), message.value(), headers)
+
+
+class Commits:
+    """Which future waits for which commit: librdkafka answers by a callback that names the offsets, not the call."""
+
+    def __init__(self, what: str, who: str) -> None:
+        self._what, self._who = what, who
+        self._waiting: dict[frozenset[tuple[str, int, int]], deque[Future[None]]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def begin(
+        self, consumer: ck.Consumer, offsets: list[ck.TopicPartition], future: Future[None], *, at_once: bool
+    ) -> None:
+        """Commit; with `at_once` the thread waits, as it must inside a rebalance, where no answer comes by polling."""
+        if at_once:
+            self._settle(future, None, consumer.commit(offsets=offsets, asynchronous=False))
+        else:
+            consumer.commit(offsets=offsets, asynchronous=True)
+            self._waiting.setdefault(_key(offsets), deque()).append(future)
+
+    def answered(self, error: ck.KafkaError | None, partitions: list[ck.TopicPartition]) -> None:
+        """The broker's answer; to a commit that was waited for it comes once more, and finds nobody."""
+        key = _key(partitions)
+        if key in self._waiting:
+            self._settle(self._waiting[key].popleft(), error, partitions)
+            if not self._waiting[key]:
+                del self._waiting[key]
+
+    def refuse(self, reason: Exception) -> None:
+        """No more answers will come."""
+        for future in (future for waiting in self._waiting.values() for future in waiting):
+            future.set_exception(reason)
+        self._waiting.clear()
+
+    def _settle(self, future: Future[None], error: ck.KafkaError | None, partitions: list[ck.TopicPartition]) -> None:
+        error = error or next((partition.error for partition in partitions if partition.error), None)
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(explained(error, self._what, self._who))
+
+
+def _key(partitions: Iterable[ck.TopicPartition]) -> frozenset[tuple[str, int, int]]:
+    return frozenset((partition.topic, partition.partition, partition.offset) for partition in partitions)

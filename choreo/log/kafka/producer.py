@@ -1,4 +1,4 @@
-"""The producer: idempotent, every record acknowledged, the loop woken once per append."""
+"""The producers: idempotent, every record acknowledged; or transactional, records and offsets both or neither."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import confluent_kafka as ck
 
-from choreo.errors import ConfigurationError, LogError, RecordTooLargeError
+from choreo.errors import ConfigurationError, LogError, NotOwnerError, RecordTooLargeError
 from choreo.log.kafka import telemetry
+from choreo.log.kafka.consumer import KafkaConsumer
 from choreo.log.kafka.errors import TOO_LARGE, explained
 from choreo.log.port import Consumer, NewRecord, TopicPartition
 
-PATIENCE = 30.0
-"""How many seconds a full queue, a transaction or a close may take."""
+PATIENCE = 30.0  # seconds that a full queue, a transaction or a close may take
+_ABORT_WAIT = 10.0
 
 Report = Callable[[ck.KafkaError | None, ck.Message], None]
 
@@ -111,10 +112,13 @@ class KafkaProducer:
         """Whether it is closed and its thread gone."""
         return self._closed and self._client.ended.done()
 
-    def live(self) -> Client:
-        """The client; a new one after an error that only ends a client."""
+    def check_open(self) -> None:
+        """Refuse what is begun after `close`."""
         if self._closed:
             raise LogError("the producer is closed", remedy="make a new one")
+
+    def live(self) -> Client:
+        """The client; a new one after an error that only ends a client."""
         if self._client.fatal is not None:
             self._client.stop()
             self._client = Client(self.settings)
@@ -129,6 +133,7 @@ class KafkaProducer:
             raise await asyncio.to_thread(self.explained, failures)
 
     async def _append(self, records: Sequence[NewRecord]) -> list[Failure]:
+        self.check_open()
         producer, delivery, sent, deadline = self.live().producer, _Delivery(), 0, time.monotonic() + PATIENCE
         for record in records:
             while (refusal := send(producer, record, delivery.report)) is FULL and time.monotonic() < deadline:  # noqa: ASYNC110 - nothing tells when there is room
@@ -179,6 +184,77 @@ class KafkaProducer:
         )
 
 
+class TransactionalProducer(KafkaProducer):
+    """A producer with a transactional id; all its appends are atomic, and done one after the other by its thread."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._ready: Client | None = None  # the client that has its transactional id registered
+        self._fenced: NotOwnerError | None = None
+        self._thread = ThreadPoolExecutor(1, "choreo transactions")
+
+    async def append(self, records: Sequence[NewRecord]) -> None:
+        await self.append_atomically(records)
+
+    async def append_atomically(
+        self,
+        records: Sequence[NewRecord],
+        offsets: Mapping[TopicPartition, int] | None = None,
+        consumer: Consumer | None = None,
+    ) -> None:
+        group = None
+        if offsets:
+            if not isinstance(consumer, KafkaConsumer):
+                raise ConfigurationError("offsets are committed for no consumer", remedy="name one of the same log")
+            group = await consumer.group_metadata(offsets)
+        wanted = [ck.TopicPartition(*partition, offset) for partition, offset in (offsets or {}).items()]
+        self.check_open()
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._transact, records, wanted, group)
+
+    def stop(self) -> None:
+        self._thread.submit(super().stop)  # after what has been begun
+        self._thread.shutdown(wait=False)
+
+    def _transact(self, records: Sequence[NewRecord], offsets: list[ck.TopicPartition], group: Any) -> None:
+        if self._fenced is not None:
+            raise self._fenced
+        client, failures, deadline = self.live(), list[Failure](), time.monotonic() + PATIENCE
+        producer = client.producer
+
+        def report(error: ck.KafkaError | None, message: ck.Message) -> None:
+            if error is not None:
+                failures.append(failed(error, message))
+
+        try:
+            if self._ready is not client:
+                _repeat(producer.init_transactions, deadline)
+                self._ready = client
+            producer.begin_transaction()
+            for record in records:
+                while (refusal := send(producer, record, report)) is FULL and time.monotonic() < deadline:
+                    time.sleep(0.005)
+                if refusal is not None:
+                    failures.append(refusal)
+                    raise ck.KafkaException(refusal.error)
+            if offsets:
+                _repeat(lambda left: producer.send_offsets_to_transaction(offsets, group, left), deadline)
+            _repeat(producer.commit_transaction, deadline)
+        except ck.KafkaException as error:
+            raise self._undone(client, error.args[0], failures) from error
+
+    def _undone(self, client: Client, error: ck.KafkaError, failures: list[Failure]) -> LogError:
+        """Abort; the reason why."""
+        reason = explained(error, f"transaction of {self.settings['transactional.id']!r}", self.who)
+        if isinstance(reason, NotOwnerError) and error.fatal():
+            self._fenced = reason
+            return reason
+        try:
+            _repeat(client.producer.abort_transaction, time.monotonic() + _ABORT_WAIT)
+        except ck.KafkaException as trouble:
+            client.fatal = trouble.args[0]  # a new client of the same id has the broker end this transaction
+        return self.explained(failures) if failures else reason
+
+
 FULL = Failure(ck.KafkaError(ck.KafkaError._QUEUE_FULL, "the producer's queue stays full"), "", None, 0)  # noqa: SLF001
 
 
@@ -200,3 +276,14 @@ def failed(error: ck.KafkaError, message: ck.Message) -> Failure:
     """What a delivery report says."""
     key = message.key()
     return Failure(error, str(message.topic()), key, len(key or b"") + len(message.value() or b""))
+
+
+def _repeat(step: Callable[[float], None], deadline: float) -> None:
+    """A step of a transaction, taken again while the client says so."""
+    while True:
+        try:
+            return step(max(1.0, deadline - time.monotonic()))
+        except ck.KafkaException as error:
+            if not error.args[0].retriable() or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)

@@ -53,18 +53,15 @@ def parse(url: str, client_settings: Mapping[str, str]) -> tuple[str, dict[str, 
     address, _, query = url.partition("://")[2].partition("?")
     hosts = address.rstrip("/")
     if "@" in hosts:
-        raise ConfigurationError(
-            "a kafka:// address holds no user and password",
-            remedy="set sasl.username and sasl.password as client settings",
-        )
+        remedy = "set sasl.username and sasl.password as client settings"
+        raise ConfigurationError("a kafka:// address holds no user and password", remedy=remedy)
     if not hosts or "/" in hosts:
         raise ConfigurationError(f"kafka://{hosts} names no broker", remedy="write kafka://host:9092,host:9092")
     settings = dict(parse_qsl(query, keep_blank_values=True)) | dict(client_settings)
     for name, value in settings.items():
         if name in _GIVEN or _KEPT.get(name, value) != value:
-            raise ConfigurationError(
-                f"client setting {name} cannot be changed", remedy=f"it is {_GIVEN.get(name, _KEPT.get(name))}"
-            )
+            remedy = f"it is {_GIVEN.get(name, _KEPT.get(name))}"
+            raise ConfigurationError(f"client setting {name} cannot be changed", remedy=remedy)
     return hosts, settings
 
 
@@ -78,14 +75,13 @@ def for_consumer(hosts: str, settings: Mapping[str, str], group: str, start: str
     named = {"client.id": group, "group.id": group, "auto.offset.reset": start}
     if settings.get("group.protocol", "classic") == "classic":
         named["partition.assignment.strategy"] = "cooperative-sticky"
-    kept = {name: value for name, value in _KEPT.items() if name not in {"enable.idempotence", "acks"}}
-    return {**for_admin(hosts, {}), **_CONSUMER, **named, **settings, **kept}
+    return for_admin(hosts, {**_CONSUMER, **named, **settings, **_KEPT})
 
 
 def for_producer(hosts: str, settings: Mapping[str, str], transactional_id: str | None) -> dict[str, Any]:
     """The settings of a producer: idempotent, acknowledged by all in-sync replicas."""
     named = {"transactional.id": transactional_id} if transactional_id else {}
-    return {**for_admin(hosts, {}), **_PRODUCER, **settings, **named, "enable.idempotence": "true", "acks": "all"}
+    return for_admin(hosts, {**_PRODUCER, **settings, **named, **_KEPT})
 
 
 def principal(settings: Mapping[str, str]) -> str:

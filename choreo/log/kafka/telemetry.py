@@ -12,11 +12,8 @@ from confluent_kafka import KafkaError
 
 log = structlog.get_logger("choreo.kafka")
 
-_QUIET = 30.0
-"""An outage has ended after so many seconds without a new error."""
-
-_ALREADY_TOLD = ("FAIL", "ERROR", "FATAL")
-"""Facilities whose lines also arrive as errors."""
+_QUIET = 30.0  # seconds without a new error after which an outage has ended
+_ALREADY_TOLD = ("FAIL", "ERROR", "FATAL")  # facilities whose lines also arrive as errors
 
 
 class ClientLogger:

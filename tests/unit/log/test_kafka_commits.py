@@ -5,7 +5,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from choreo.errors import LogUnavailableError, NotOwnerError
-from choreo.log.kafka.commits import Commits
+from choreo.log.kafka.owner import Commits
 from choreo.log.port import TopicPartition
 
 A, B = TopicPartition("t", 0), TopicPartition("t", 1)
