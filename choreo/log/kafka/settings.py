@@ -27,13 +27,14 @@ _PRODUCER = {
     "allow.auto.create.topics": "false",
 }
 
-_KEPT = {  # the promises of choreo.log.port rest on these
+# The promises of choreo.log.port rest on these.
+_CONSUMER_KEEPS = {
     "enable.auto.commit": "false",
     "enable.auto.offset.store": "false",
     "isolation.level": "read_committed",
-    "enable.idempotence": "true",
-    "acks": "all",
 }
+_PRODUCER_KEEPS = {"enable.idempotence": "true", "acks": "all"}
+_KEPT = _CONSUMER_KEEPS | _PRODUCER_KEEPS
 
 _GIVEN = {  # settings that choreo fills in from elsewhere, and where from
     "bootstrap.servers": "the address in CHOREO_LOG",
@@ -75,13 +76,13 @@ def for_consumer(hosts: str, settings: Mapping[str, str], group: str, start: str
     named = {"client.id": group, "group.id": group, "auto.offset.reset": start}
     if settings.get("group.protocol", "classic") == "classic":
         named["partition.assignment.strategy"] = "cooperative-sticky"
-    return for_admin(hosts, {**_CONSUMER, **named, **settings, **_KEPT})
+    return for_admin(hosts, {**_CONSUMER, **named, **settings, **_CONSUMER_KEEPS})
 
 
 def for_producer(hosts: str, settings: Mapping[str, str], transactional_id: str | None) -> dict[str, Any]:
     """The settings of a producer: idempotent, acknowledged by all in-sync replicas."""
     named = {"transactional.id": transactional_id} if transactional_id else {}
-    return for_admin(hosts, {**_PRODUCER, **settings, **named, **_KEPT})
+    return for_admin(hosts, {**_PRODUCER, **settings, **named, **_PRODUCER_KEEPS})
 
 
 def principal(settings: Mapping[str, str]) -> str:

@@ -64,6 +64,11 @@ def test_each_client_keeps_its_promises():
     assert producer["partitioner"] == "murmur2_random"
 
 
+def test_no_client_is_given_what_is_for_the_other_kind():
+    assert not {"acks", "enable.idempotence"} & for_consumer("h", {}, "g", "latest").keys()
+    assert not {"enable.auto.commit", "isolation.level"} & for_producer("h", {}, None).keys()
+
+
 def test_the_assignor_is_named_for_the_classic_protocol_only():
     assert for_consumer("h", {}, "g", "earliest")["partition.assignment.strategy"] == "cooperative-sticky"
     assert "partition.assignment.strategy" not in for_consumer("h", {"group.protocol": "consumer"}, "g", "earliest")
