@@ -14,8 +14,6 @@ from choreo.log import open_log
 from choreo.log.memory import MemoryLog
 from tests.conformance.log_world import PATIENCE, World
 
-_covered = pytest.StashKey[set[str]]()
-
 _LOGS = [
     "memory",
     "sqlite",
@@ -31,7 +29,7 @@ async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     make = {"memory": _memory, "sqlite": _sqlite, "mock": _mock, "kafka": _kafka}[request.param]
     world = make(request, tmp_path)
     async with world.log:
-        request.config.stash.setdefault(_covered, set()).add(request.param)
+        request.node.user_properties.append(("log", request.param))
         try:
             yield world
         finally:
@@ -93,7 +91,9 @@ def _mock(request: pytest.FixtureRequest, folder: Path) -> World:
     )
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if covered := config.stash.get(_covered, set()):
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    ran = terminalreporter.stats.get("passed", []) + terminalreporter.stats.get("failed", [])
+    covered = {value for report in ran for name, value in report.user_properties if name == "log"}
+    if covered:
         names = [name for name in ("memory", "sqlite", "mock", "kafka") if name in covered]
         terminalreporter.write_line(f"conformance: {', '.join(names)}")
