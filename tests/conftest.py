@@ -67,3 +67,12 @@ def mock_bootstrap() -> Iterator[str]:
     keeper = Producer({"test.mock.num.brokers": "1", "bootstrap.servers": "mock", "log_level": "0"})
     yield ",".join(f"{broker.host}:{broker.port}" for broker in keeper.list_topics(timeout=10).brokers.values())
     keeper.flush(5)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which logs the conformance suite ran over."""
+    ran = terminalreporter.stats.get("passed", []) + terminalreporter.stats.get("failed", [])
+    covered = {value for report in ran for name, value in report.user_properties if name == "log"}
+    if covered:
+        names = [name for name in ("memory", "sqlite", "mock", "kafka") if name in covered]
+        terminalreporter.write_line(f"conformance: {', '.join(names)}")

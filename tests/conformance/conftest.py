@@ -89,11 +89,3 @@ def _mock(request: pytest.FixtureRequest, folder: Path) -> World:
         many=5_000,
         make_topic=make_topic,
     )
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    ran = terminalreporter.stats.get("passed", []) + terminalreporter.stats.get("failed", [])
-    covered = {value for report in ran for name, value in report.user_properties if name == "log"}
-    if covered:
-        names = [name for name in ("memory", "sqlite", "mock", "kafka") if name in covered]
-        terminalreporter.write_line(f"conformance: {', '.join(names)}")
