@@ -56,8 +56,8 @@ class Invoker:
         self._threads = threads
         self._max_bytes = max_record_bytes
 
-    async def run(self, job: Job, task: Task) -> None:
-        """Take one handler to its end for one event: an effect, or a dead letter.
+    async def run(self, job: Job, task: Task, worker: asyncio.Task[Any]) -> None:
+        """Take one handler to its end for one event: an effect, or a dead letter. `worker` is the task that calls.
 
         Raises:
             AbandonedError: the partition is going; nothing was done.
@@ -65,7 +65,7 @@ class Invoker:
         """
         attempt = 1
         while True:
-            error, stage = await self._attempt(job, task, attempt)
+            error, stage = await self._attempt(job, task, attempt, worker)
             if error is None:
                 return
             delay = None
@@ -83,10 +83,10 @@ class Invoker:
             await self._wait(job, delay)
             attempt += 1
 
-    async def _attempt(self, job: Job, task: Task, attempt: int) -> tuple[BaseException | None, Stage]:
+    async def _attempt(
+        self, job: Job, task: Task, attempt: int, worker: asyncio.Task[Any]
+    ) -> tuple[BaseException | None, Stage]:
         """One call. Returns what went wrong and where, or None."""
-        worker = asyncio.current_task()
-        assert worker is not None  # noqa: S101 - the invoker is called by workers, which are tasks
         session = Session(self._unit, job, worker)
         stage: Stage = "handle"
         try:

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
+from typing import Any
 
 from choreo.runtime.invoke import Invoker
 from choreo.runtime.lanes import Lanes
@@ -58,6 +59,8 @@ class Workers:
     async def work(self) -> None:
         """One worker; runs until cancelled."""
         lanes = self._lanes
+        me = asyncio.current_task()
+        assert me is not None  # noqa: S101 - workers are tasks
         slice_end = monotonic() + _SLICE
         while True:
             if monotonic() > slice_end:
@@ -73,7 +76,7 @@ class Workers:
             partition = job.partition
             partition.running += 1
             try:
-                await self._run(job)
+                await self._run(job, me)
             except AbandonedError:
                 pass
             except Exception as error:  # noqa: BLE001 - the store failed, or we did: either way start over from it
@@ -88,7 +91,7 @@ class Workers:
         await waiter
         self._waking = False
 
-    async def _run(self, job: Job) -> None:
+    async def _run(self, job: Job, me: asyncio.Task[Any]) -> None:
         if job.partition.leaving.is_set():
             return
         tasks = job.tasks
@@ -97,5 +100,5 @@ class Workers:
             self._stats.duplicates += len(seen)
             tasks = [task for task in tasks if task.inbox_key not in seen]
         for task in tasks:
-            await self._invoker.run(job, task)
+            await self._invoker.run(job, task, me)
         self._unit.finish(job.partition, job.record.offset, job.tasks)

@@ -83,6 +83,8 @@ def read(record: Record) -> Metadata:
 
 def binary_mode(record: Record) -> Record:
     """The record as it would be in binary mode: the attributes of a structured-mode document become headers."""
+    if record.value is not None and record.value[:1] == b"\0":  # Confluent framing, which no JSON begins with
+        return record
     if not dict(record.headers).get("content-type", b"").startswith(b"application/cloudevents"):
         return record
     mode = _content_type(record)
