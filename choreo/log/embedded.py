@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -208,10 +208,10 @@ class EmbeddedConsumer:
             await self._wait_out(error)
             return []
         records: list[Record] = []
-        for partition, found in fetched.items():
+        for partition, (next_, found) in fetched.items():
             owned = self._owned.get(partition)
             if owned and owned.readable and owned.position == wanted[partition]:
-                owned.position = found[-1].offset + 1
+                owned.position = next_
                 # The next poll begins with another partition: a busy one cannot starve the rest.
                 self._owned[partition] = self._owned.pop(partition)
                 records += found
@@ -232,6 +232,8 @@ class EmbeddedConsumer:
             await self._give_back(list(self._owned))
         except Exception as error:  # noqa: BLE001 - an unknown topic or a failing listener must reach whoever polls
             self._failure = error
+            if self._closing:  # nobody polls any more
+                _log.warning("consumer of %s did not give back cleanly: %s", ", ".join(self._topics), error)
         finally:
             self._owned.clear()
             self._arrived.set()
@@ -252,7 +254,17 @@ class EmbeddedConsumer:
             await self._give_back(revoke)
             await self._take({p: owned[p] for p in owned if p not in self._owned and p not in revoke})
         except LogUnavailableError as error:
+            if self._failure is error:
+                raise
             await self._wait_out(error)
+
+    async def _told(self, call: Awaitable[T]) -> T:
+        """What the listener answers. What it raises ends the consumer, even if it looks like trouble of the log."""
+        try:
+            return await call
+        except Exception as error:
+            self._failure = error
+            raise
 
     async def _settle(self) -> Step:
         self.looked = time.monotonic()
@@ -265,14 +277,14 @@ class EmbeddedConsumer:
         for partition in partitions:
             del self._owned[partition]
         if self._listener and partitions:
-            await self._listener.lost(partitions)
+            await self._told(self._listener.lost(partitions))
 
     async def _give_back(self, partitions: list[TopicPartition]) -> None:
         known = [partition for partition in partitions if partition in self._owned]
         for partition in known:
             self._owned[partition].revoking = True
         if self._listener and known:
-            await self._listener.revoked(known)
+            await self._told(self._listener.revoked(known))
         for partition in known:
             del self._owned[partition]
         if partitions and self._member:
@@ -287,7 +299,7 @@ class EmbeddedConsumer:
             first, end = bounds[partition]
             usual = first if self._start == "earliest" else end
             self._owned[partition] = _Owned(generation, committed.get(partition, usual))
-        chosen = await self._listener.assigned(list(claims)) if self._listener else {}
+        chosen = await self._told(self._listener.assigned(list(claims))) if self._listener else {}
         for partition in claims:
             owned = self._owned[partition]
             owned.position = chosen.get(partition, owned.position)

@@ -47,7 +47,7 @@ class Group:
     """The whole state of one consumer group.
 
     Attributes:
-        generation: grows whenever a member comes or goes or a partition becomes free.
+        generation: grows whenever a member comes or goes or a claim changes, so that everybody looks again.
         claims: the owner of each partition that has one.
     """
 
@@ -104,6 +104,7 @@ class Group:
             now: milliseconds of the clock that all members share.
         """
         owners = {partition: claim.member for partition, claim in self.claims.items()}
+        before = self.claims.copy()
         wanted = assign({id_: each.topics for id_, each in self.members.items()}, partitions, owners)
         for partition, claim in list(self.claims.items()):
             if wanted.get(partition) == claim.member:
@@ -115,6 +116,8 @@ class Group:
         for partition, owner in wanted.items():
             if owner == member and partition not in self.claims:
                 self.claims[partition] = Claim(member, self.generation)
+        if self.claims != before:
+            self.generation += 1
         mine = [(partition, claim) for partition, claim in self.claims.items() if claim.member == member]
         return Step({p: c.generation for p, c in mine}, [p for p, c in mine if c.release_by is not None])
 

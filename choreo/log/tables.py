@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgpack
 
 from choreo.errors import NotOwnerError, UnknownTopicError
-from choreo.log.groups import Group, Step
+from choreo.log.groups import SESSION_TIMEOUT, Group, Step
 from choreo.log.partitioning import Limits, limits_of, not_owner, partition_of, unknown_partition
 from choreo.log.port import NewRecord, Record, Start, Topic, TopicPartition
 
@@ -50,6 +50,7 @@ class Tables:
         self.connection, self._now, self._beat = connection, now, beat
         self._topics: dict[str, tuple[Limits, list[int]]] = {}  # topics neither change nor go
         self._turn = 0
+        self._beaten, self._patient_until = self._beat(), 0
 
     def create_topics(self, topics: Sequence[Topic]) -> list[str]:
         """Create those that do not exist; returns their names."""
@@ -159,10 +160,10 @@ class Tables:
 
     def fetch(
         self, positions: Mapping[TopicPartition, int], limit: int, start: Start
-    ) -> dict[TopicPartition, list[Record]]:
+    ) -> dict[TopicPartition, tuple[int, list[Record]]]:
         """The records from these positions on, at most `limit` and about 16 MB of them; `start` as in `Consumer`."""
         query = "SELECT place, timestamp, key, value, headers FROM records WHERE place >= ? AND place < ? LIMIT ?"
-        fetched: dict[TopicPartition, list[Record]] = {}
+        fetched: dict[TopicPartition, tuple[int, list[Record]]] = {}
         room = _FETCH_BYTES
         for partition, position in positions.items():
             zero, first, end = self._bounds(partition)
@@ -175,8 +176,8 @@ class Tables:
                     room -= len(value or b"")
                     if room <= 0:
                         break
-            if found:
-                fetched[partition] = found
+            if found or begin != position:
+                fetched[partition] = (found[-1].offset + 1 if found else begin), found
             limit -= len(found)
             if limit <= 0 or room <= 0:
                 break
@@ -210,7 +211,9 @@ class Tables:
         self.partitions(topics)  # refuses unknown ones before anything is written
         now = self._beat()
         with self._group(group) as state:
-            state.expel(now)
+            # If our own heartbeats were late, so may everybody's: somebody held the lock, or the disk stood still.
+            if now >= self._patient_until and now - self._beaten < SESSION_TIMEOUT // 2:
+                state.expel(now)
             if member not in state.members:
                 member = state.generation + 1  # never given before: joining is one of the things that make it grow
                 state.join(member, topics, now)
@@ -229,6 +232,9 @@ class Tables:
 
     def heartbeat(self, members: Iterable[tuple[str, int]]) -> None:
         """Show that these members of groups live."""
+        before, self._beaten = self._beaten, self._beat()
+        if self._beaten - before > SESSION_TIMEOUT // 2:
+            self._patient_until = self._beaten + SESSION_TIMEOUT
         for group, member in members:
             with self._group(group) as state:
                 if member in state.members:

@@ -16,7 +16,7 @@ def through_the_tables(headers: Headers) -> Headers:
         tables = Tables(connection)
         tables.create_topics([Topic(name="t", partitions=1)])
         tables.write([NewRecord("t", None, None, headers)], None, None)
-        ((found,),) = tables.fetch({TopicPartition("t", 0): 0}, 1, "earliest").values()
+        ((_, (found,)),) = tables.fetch({TopicPartition("t", 0): 0}, 1, "earliest").values()
         return found.headers
 
 
