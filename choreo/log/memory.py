@@ -25,7 +25,7 @@ class MemoryLog(EmbeddedLog):
     """
 
     url = "memory://"
-    capabilities = Capabilities(durable=False, several_processes=False)
+    capabilities = Capabilities(several_processes=False)
     check_interval = None
 
     def __init__(self, *, now: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:

@@ -72,14 +72,11 @@ class Topic:
 
 @dataclass(frozen=True, kw_only=True)
 class Capabilities:
-    """What an adapter can do beyond the common promises; the conformance suite skips by these flags only."""
+    """What an adapter can do beyond the common promises; the conformance suite leaves tests out by these flags."""
 
-    durable: bool = True
     several_processes: bool = True
     transactions: bool = True
     topic_creation: bool = True
-    retention: bool = True
-    group_protocols: tuple[str, ...] = ("classic",)
 
 
 Start: TypeAlias = Literal["earliest", "latest"]

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from choreo.log.port import Capabilities, Consumer, Log, NewRecord, Producer, Record, Topic, TopicPartition
+from choreo.log.port import Consumer, Log, NewRecord, Producer, Record, Topic, TopicPartition
 
 PATIENCE = 30.0
 
@@ -20,7 +20,6 @@ class World:
     """A log under test.
 
     Attributes:
-        capabilities: the log's own, less what the server behind it cannot do (librdkafka's mock).
         open: makes another `Log` on the same records, not entered yet.
         make_topic: how a topic comes to be where the log cannot create it; always 4 partitions.
         session_timeout: seconds after which a silent member may be expelled.
@@ -29,7 +28,6 @@ class World:
 
     name: str
     log: Log
-    capabilities: Capabilities
     open: Callable[[], Log]
     session_timeout: float
     many: int

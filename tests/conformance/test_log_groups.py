@@ -240,9 +240,8 @@ async def test_a_member_that_does_not_poll_stays(world: World) -> None:
     assert not any(call == "lost" for call, _ in witness.calls)
 
 
+@pytest.mark.needs("several_processes")
 async def test_a_killed_member_is_replaced(world: World) -> None:
-    if not (world.capabilities.several_processes and world.command):
-        pytest.skip("this log serves one process")
     topic, group = await world.topic(), world.group()
     survivor = world.consumer(topic, group=group)
     await settled([survivor], 4)
@@ -265,9 +264,8 @@ async def test_a_killed_member_is_replaced(world: World) -> None:
         assert offsets == list(range(committed.get(place, 0), 15))
 
 
+@pytest.mark.needs("several_processes")
 async def test_a_member_in_another_process_leaves_at_once(world: World) -> None:
-    if not (world.capabilities.several_processes and world.command):
-        pytest.skip("this log serves one process")
     topic, group = await world.topic(), world.group()
     witness = Witness()
     stays = world.consumer(topic, group=group, listener=witness)

@@ -104,9 +104,8 @@ async def test_a_record_of_a_million_bytes_passes(world: World) -> None:
     assert [r.value for r in await collect(world.consumer(topic), 3)] == [value] * 3
 
 
+@pytest.mark.needs("topic_creation")
 async def test_a_record_too_large_is_refused_and_named(world: World) -> None:
-    if not world.capabilities.topic_creation:
-        pytest.skip("this log takes no topic settings")
     topic, usual = await world.topic(max_message_bytes="2000"), await world.topic()
     producer = world.producer()
     with pytest.raises(RecordTooLargeError, match=topic) as refused:
@@ -118,9 +117,8 @@ async def test_a_record_too_large_is_refused_and_named(world: World) -> None:
     assert [r.value for r in await collect(world.consumer(topic), 1)] == [b"x" * 1_500]
 
 
+@pytest.mark.needs("topic_creation")
 async def test_an_unknown_topic_is_refused_and_named(world: World) -> None:
-    if not world.capabilities.topic_creation:
-        pytest.skip("this log makes topics by itself")
     with pytest.raises(UnknownTopicError, match=r"nowhere.*choreo topics create"):
         await world.producer().append([record("nowhere")])
     consumer = world.consumer("nowhere", group=world.group())
@@ -134,9 +132,8 @@ async def test_an_unknown_partition_is_refused(world: World) -> None:
         await world.producer().append([record(topic, partition=99)])
 
 
+@pytest.mark.needs("topic_creation")
 async def test_topics_are_created_once(world: World) -> None:
-    if not world.capabilities.topic_creation:
-        pytest.skip("this log cannot create topics")
     topic = await world.topic(partitions=3, retention_ms="86400000")
     again = Topic(name=topic, partitions=7, replication=1)
     other = Topic(name=f"{topic}.other", partitions=1, replication=1)
@@ -148,9 +145,8 @@ async def test_topics_are_created_once(world: World) -> None:
     assert not any(name.startswith("__") for name in found)
 
 
+@pytest.mark.needs("topic_creation")
 async def test_a_name_that_is_no_topic_is_refused(world: World) -> None:
-    if not world.capabilities.topic_creation:
-        pytest.skip("this log cannot create topics")
     with pytest.raises((ConfigurationError, LogError), match="no such name"):
         await world.log.create_topics([Topic(name="no such name", replication=1)])
 
@@ -163,9 +159,8 @@ async def test_offsets_say_where_a_partition_begins_and_ends(world: World) -> No
     assert await world.log.end_offsets(partitions) == {**dict.fromkeys(partitions, 0), partitions[2]: 5}
 
 
+@pytest.mark.needs("time_lookup")
 async def test_offsets_of_a_point_in_time(world: World) -> None:
-    if world.name == "mock":
-        pytest.skip("the mock cluster looks no timestamps up")
     topic = await world.topic()
     base = 1_700_000_000_000
     times = [0, 10, 5, 20, 20, 15, 40]  # records may come late
@@ -195,9 +190,8 @@ async def test_many_records_are_complete_and_in_order(world: World) -> None:
         assert numbers == sorted(numbers)
 
 
+@pytest.mark.needs("prompt_retention")
 async def test_old_records_go(world: World) -> None:
-    if not world.capabilities.retention or world.name == "kafka":
-        pytest.skip("Kafka deletes whole segments, in minutes")
     topic = await world.topic(retention_ms="3600000")
     now = time.time_ns() // 1_000_000
     old = [record(topic, b"old", partition=0, timestamp=now - 7_200_000) for _ in range(10)]

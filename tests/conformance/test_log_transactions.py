@@ -10,11 +10,7 @@ from choreo.errors import ChoreoError, LogError, NotOwnerError, RecordTooLargeEr
 from choreo.log.port import TopicPartition
 from tests.conformance.log_world import World, collect, nothing_more, record, settled
 
-
-@pytest.fixture(autouse=True)
-def _needs_transactions(world: World) -> None:
-    if not world.capabilities.transactions:
-        pytest.skip("this log has no transactions")
+pytestmark = pytest.mark.needs("transactions")
 
 
 def name() -> str:

@@ -27,21 +27,13 @@ T = TypeVar("T")
 
 WAIT = 10.0  # seconds that passing trouble, or one request, may last
 _EARLIEST, _LATEST = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call] # theirs is untyped
-_BOTH = ("classic", "consumer")
 _INTERNAL = {"__consumer_offsets", "__transaction_state", "__share_group_state", "__cluster_metadata"}
 
 
 class KafkaLog:
     """Implements `choreo.log.port.Log`."""
 
-    capabilities = Capabilities(
-        durable=True,
-        several_processes=True,
-        transactions=True,
-        topic_creation=True,
-        retention=True,
-        group_protocols=_BOTH,
-    )
+    capabilities = Capabilities()
 
     def __init__(self, hosts: str, settings: Mapping[str, str]) -> None:
         self._hosts, self._settings = hosts, settings
