@@ -23,6 +23,11 @@ def dead_letter_topic(service: str) -> str:
     return f"dlq.{service}"
 
 
+def retry_topic(service: str) -> str:
+    """The topic through which records come back to one service alone: after a long wait, or redriven."""
+    return f"retry.{service}"
+
+
 @dataclass(frozen=True)
 class EventNode:
     """One event type.

@@ -121,3 +121,7 @@ class FencedError(StoreError):
         self.partitions = tuple(partitions)
         names = ", ".join(f"{topic}/{partition}" for topic, partition in self.partitions)
         super().__init__(f"another instance has taken over {names}")
+
+
+class ReleasedError(StoreError):
+    """A key that records were to be parked behind has been released meanwhile: handle them. Passing: start over."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from choreo.durations import Duration, seconds
 from choreo.errors import DeclarationError
-from choreo.events import Event, is_event_class
+from choreo.events import Event, Failure, is_event_class
 from choreo.signatures import Emits, emits_of, events_of_parameter, read_signature
 
 _HANDLER_NAME = re.compile(r"\w[\w-]{0,199}\Z")
@@ -23,21 +23,34 @@ Lifespan = Callable[[], AbstractAsyncContextManager[Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Retry:
-    """When and how often a handler that raised is tried again, in place, its key waiting.
+    """What to do when a handler raises, by the kind of the exception.
+
+    An exception is of the kind that names its nearest class: with `transient=(Exception,), fatal=(TypeError,)` a
+    `TypeError` is fatal and every other exception transient. One that no kind names is fatal.
 
     Attributes:
         attempts: how often it is called at most, the first time included; 1 means never again.
+        within: no attempt begins later than this after the first.
         delay: the longest wait before the second attempt; it doubles with each further one. The actual wait is
             drawn evenly from zero to that ("full jitter", AWS Architecture Blog, 2015), so that many do not
             come back together.
         max_delay: where the doubling stops.
-        transient: the exceptions worth another attempt. Any other goes to the dead letters at once.
+        in_place: waits that may be longer than this are spent in the retry topic, shorter ones in the lane.
+        transient: exceptions that may not come again; worth another attempt.
+        business: exceptions that mean "no": never tried again, and no sign of trouble for the circuit breaker. They
+            go to the dead letters, or, given as a mapping, become the failure that a function makes of event and
+            exception; the handler's return annotation must name it.
+        fatal: exceptions that would come again: straight to the dead letters.
     """
 
     attempts: int = 5
+    within: Duration = "1h"
     delay: Duration = "100ms"
-    max_delay: Duration = "5s"
+    max_delay: Duration = "5m"
+    in_place: Duration = "1s"
     transient: tuple[type[BaseException], ...] = (Exception,)
+    business: tuple[type[BaseException], ...] | Mapping[type[BaseException], Callable[[Any, Any], Failure]] = ()
+    fatal: tuple[type[BaseException], ...] = ()
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
@@ -59,6 +72,8 @@ class Handler:
         emits: what its return annotation declares.
         takes_context: whether it has a second parameter, `ctx`.
         is_async: `async def` runs on the event loop, `def` in a worker thread.
+        timeout: seconds after which a call is given up.
+        ordered: whether a key's events wait while one of them is being retried or is a dead letter.
     """
 
     service: str
@@ -69,6 +84,8 @@ class Handler:
     takes_context: bool
     is_async: bool
     retry: Retry
+    timeout: float
+    ordered: bool
 
     def __str__(self) -> str:
         return f"{self.service}.{self.name}"
@@ -89,6 +106,8 @@ class Service:
         lifespan: an async context manager entered before the first event and left after the last; what it yields
             is `ctx.state` (clients, pools).
         concurrency: how many handlers may be under way at once in one process; each key's events stay in order.
+        transactional: it has no store: what is read, what is emitted and how far it has come are one transaction of the
+            log. Its handlers have no `ctx.db`, and retries are in place.
 
     Raises:
         DeclarationError: at import, when the name is no legal consumer group.
@@ -99,6 +118,7 @@ class Service:
     tables: str = field(default="", kw_only=True, repr=False)
     lifespan: Lifespan | None = field(default=None, kw_only=True)
     concurrency: int = field(default=100, kw_only=True)
+    transactional: bool = field(default=False, kw_only=True)
     handlers: dict[str, Handler] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -109,8 +129,19 @@ class Service:
             )
         if self.concurrency < 1:
             raise DeclarationError(f"service {self.name!r} has concurrency {self.concurrency}", remedy="use 1 or more")
+        if self.transactional and (self.store or self.tables):
+            raise DeclarationError(
+                f"service {self.name!r} is transactional and has a store", remedy="leave out one of the two"
+            )
 
-    def on(self, *events: type[Event], name: str | None = None, retry: Retry | None = None) -> Callable[[H], H]:
+    def on(
+        self,
+        *events: type[Event],
+        name: str | None = None,
+        retry: Retry | None = None,
+        timeout: Duration = "60s",
+        ordered: bool = True,
+    ) -> Callable[[H], H]:
         """Declare a handler for these events.
 
         Args:
@@ -118,6 +149,9 @@ class Service:
             name: the handler's name; the function's unless given. It is part of event ids, so renaming a handler
                 while its events are under way lets it emit them once more.
             retry: what to do when it raises; `Retry()` unless given.
+            timeout: a call that takes longer is given up and counts as a transient failure. A `def` handler cannot be
+                stopped: its thread goes on, and what it does counts no more.
+            ordered: whether later events of a key wait for one that is being retried or is a dead letter.
 
         Raises:
             DeclarationError: at import: no or a wrong return annotation, an argument that is no event, a name used twice.
@@ -128,12 +162,22 @@ class Service:
             )
 
         def declare(function: H) -> H:
-            self._add(function, events, name or str(getattr(function, "__name__", "")), retry or Retry())
+            handler_name = name or str(getattr(function, "__name__", ""))
+            self._add(function, events, handler_name, retry or Retry(), seconds(timeout), ordered=ordered)
             return function
 
         return declare
 
-    def _add(self, function: Callable[..., Any], events: tuple[type[Event], ...], name: str, retry: Retry) -> None:
+    def _add(
+        self,
+        function: Callable[..., Any],
+        events: tuple[type[Event], ...],
+        name: str,
+        retry: Retry,
+        timeout: float,
+        *,
+        ordered: bool,
+    ) -> None:
         where = f"handler {self.name}.{name}"
         if not _HANDLER_NAME.match(name):
             raise DeclarationError(
@@ -156,6 +200,8 @@ class Service:
             takes_context=len(signature.parameters) > 1,
             is_async=inspect.iscoroutinefunction(function),
             retry=retry,
+            timeout=timeout,
+            ordered=ordered,
         )
         self._check_type_names(where, (*events, *emits.classes))
         self.handlers[name] = handler

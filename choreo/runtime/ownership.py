@@ -10,7 +10,6 @@ import structlog
 
 from choreo.errors import LogUnavailableError, StoreError
 from choreo.log.port import Log, TopicPartition
-from choreo.runtime import outbox
 from choreo.runtime.clock import Clock
 from choreo.runtime.committer import Committer
 from choreo.runtime.lanes import Lanes
@@ -138,7 +137,7 @@ class Ownership:
             return {}
         progress, left = await self._answered(lambda: self._take(partitions))
         for row in left:
-            self._publisher.put(row.row_id, outbox.unpack(row.payload))
+            self._publisher.put(row.row_id, row.records)
         first = await self._answered(lambda: self._source.beginning_offsets(partitions))
         end = await self._answered(lambda: self._source.end_offsets(partitions))
         starts = {}

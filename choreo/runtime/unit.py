@@ -9,7 +9,6 @@ from typing import Any
 
 from choreo.errors import ChoreoError, StoreUnavailableError
 from choreo.log.port import NewRecord, TopicPartition
-from choreo.runtime import outbox
 from choreo.runtime.partitions import AbandonedError, Job, Partition, Task
 from choreo.store.port import Effects, Store
 
@@ -123,7 +122,7 @@ class UnitOfWork:
             effects = Effects(
                 progress=progress,
                 inbox=list(pending.inbox),
-                outbox=outbox.pack(pending.records) if pending.records else None,
+                outbox=pending.records,
                 ticked=pending.ticked,
             )
             try:

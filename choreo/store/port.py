@@ -7,9 +7,10 @@ from one asyncio event loop; `lock` serialises who uses the connection.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
-from choreo.log.port import TopicPartition
+from choreo.log.port import NewRecord, Record, TopicPartition
 
 Row: TypeAlias = tuple[Any, ...]
 
@@ -21,11 +22,16 @@ class Progress(NamedTuple):
         watermark: every record below this offset is done.
         done: offsets at or above the watermark that are done too, the rest being holes; ascending.
         epoch: grows with each new owner; a write that names an older one is refused.
+        deaths: how many owners in a row died here (never gave the partition back) before coming past what they had
+            under way.
+        suspects: offsets that were handled alone when an owner died, and how often; see `Store.suspect`.
     """
 
     watermark: int
     done: tuple[int, ...]
     epoch: int
+    deaths: int = 0
+    suspects: Mapping[int, int] = MappingProxyType({})
 
 
 class OutboxRow(NamedTuple):
@@ -33,11 +39,52 @@ class OutboxRow(NamedTuple):
 
     Attributes:
         row_id: grows with each row, so that rows are published in the order of their transactions.
-        payload: the records, packed by `choreo.runtime.outbox`.
     """
 
     row_id: int
-    payload: bytes
+    records: list[NewRecord]
+
+
+class Behind(NamedTuple):
+    """Records that wait behind a parked key's first, oldest first.
+
+    Attributes:
+        lane: the parked key, 16 bytes; see `choreo.runtime.parking`.
+        record: as it was read.
+    """
+
+    lane: bytes
+    record: Record
+
+
+class Park(NamedTuple):
+    """A key whose first record has gone to the retry topic or the dead letters: what comes later waits for it.
+
+    Attributes:
+        at: where records of this key come from; its owner is told of the parked key at `take_over`.
+        head: the event id of the record that is away. Only who names it can release the key.
+        handler, key: for people.
+    """
+
+    lane: bytes
+    at: TopicPartition
+    head: str
+    handler: str
+    key: bytes
+
+
+class Takeover(NamedTuple):
+    """What a new owner finds.
+
+    Attributes:
+        progress: of each partition; watermark -1 where there was none yet.
+        outbox: rows that earlier owners left, oldest first.
+        parked: the lanes whose records come from these partitions.
+    """
+
+    progress: dict[TopicPartition, Progress]
+    outbox: list[OutboxRow]
+    parked: set[bytes]
 
 
 class Effects(NamedTuple):
@@ -46,14 +93,22 @@ class Effects(NamedTuple):
     Attributes:
         progress: the new progress of each partition; its epoch is the one this instance got from `take_over`.
         inbox: keys of (event, handler) pairs now done, 16 bytes each.
-        outbox: packed records to publish after the commit; None if nothing was emitted.
+        outbox: records to publish after the commit, in order.
         ticked: outbox rows whose records the log has acknowledged.
+        parked: keys to park; one that is parked already gets this head.
+        behind: records to put behind the heads of their parked keys.
+        unparked: sequence numbers of records, as `Store.behind` gave them, that wait no more.
+        survived: partitions whose new owner has come past what killed others: deaths and suspects are forgotten.
     """
 
     progress: Mapping[TopicPartition, Progress]
     inbox: Sequence[bytes] = ()
-    outbox: bytes | None = None
+    outbox: Sequence[NewRecord] = ()
     ticked: Sequence[int] = ()
+    parked: Sequence[Park] = ()
+    behind: Sequence[Behind] = ()
+    unparked: Sequence[int] = ()
+    survived: Sequence[TopicPartition] = ()
 
 
 class Database(Protocol):
@@ -99,18 +154,45 @@ class Store(Protocol):
         """Roll back what is open and free everything. May be repeated."""
         ...
 
-    async def take_over(
-        self, partitions: Sequence[TopicPartition]
-    ) -> tuple[dict[TopicPartition, Progress], list[OutboxRow]]:
+    async def take_over(self, partitions: Sequence[TopicPartition]) -> Takeover:
         """Become the owner of these partitions: their earlier owners are fenced from now on.
 
-        Returns the progress of each (watermark -1 where there was none yet) and the outbox rows that
-        the earlier owners left, oldest first.
+        An earlier owner that has not given a partition back counts as dead: its `deaths` grows.
+        """
+        ...
+
+    async def give_back(self, epochs: Mapping[TopicPartition, int]) -> None:
+        """This instance lets go of partitions in good order; those taken over meanwhile are passed over."""
+        ...
+
+    async def suspect(self, partition: TopicPartition, offset: int) -> None:
+        """Note durably, before it is handled, that this record is about to be handled with no other beside it.
+
+        Should this owner die, the next one finds it among the suspects, counted once more.
         """
         ...
 
     async def seen(self, keys: Sequence[bytes]) -> set[bytes]:
         """Which of these inbox keys are there."""
+        ...
+
+    async def expire(self, before_ms: int, after: bytes, limit: int) -> bytes:
+        """Remove inbox keys noted before this time (ms since the epoch), looking at `limit` keys that follow `after`.
+
+        Returns the last key looked at, to go on from; empty at the end of the inbox. Its own short transaction.
+        """
+        ...
+
+    async def behind(self, lane: bytes, limit: int) -> list[tuple[int, Record]] | None:
+        """The first records that wait in a parked lane, with their sequence numbers; None if it is not parked."""
+        ...
+
+    async def release(self, lane: bytes, head: str) -> bool:
+        """Park this lane no more, if nothing waits in it and `head` is still its head; says whether it did."""
+        ...
+
+    async def abandoned(self, before_ms: int) -> list[OutboxRow]:
+        """Outbox rows read from no partition (`Bus.transaction` wrote them) before this time, oldest first."""
         ...
 
     @property
@@ -146,6 +228,7 @@ class Store(Protocol):
 
         Raises:
             FencedError: another instance has taken over one of the partitions; everything is rolled back.
+            ReleasedError: a lane that records were to be put behind is parked no more; everything is rolled back.
             StoreUnavailableError: everything is rolled back.
         """
         ...

@@ -7,7 +7,7 @@ import sys
 from itertools import count
 
 from choreo.store import Effects
-from tests.conformance.store_world import P0, World, key, progress
+from tests.conformance.store_world import P0, World, emitted, key, progress
 
 ROWS = 3
 """User rows that each transaction of `write` makes."""
@@ -29,7 +29,7 @@ async def write(world: World) -> None:
     epoch, begin = taken[P0].epoch, max(taken[P0].watermark, 0)
     for number in count(begin):
         names = [f"{number}-{row}" for row in range(ROWS)]
-        effects = Effects({P0: progress(epoch, number + 1)}, [key(number)], str(number).encode())
+        effects = Effects({P0: progress(epoch, number + 1)}, [key(number)], emitted(str(number).encode()))
         await world.write(store, names, effects)
         if number == begin:
             sys.stdout.write("ready\n")

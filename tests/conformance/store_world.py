@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from choreo.log.port import TopicPartition
+from choreo.log.port import NewRecord, TopicPartition
 from choreo.store import Effects, Progress, Store, make_store
 
 SERVICE = "payments"
@@ -16,6 +16,11 @@ P0, P1, P2 = (TopicPartition("orders", number) for number in range(3))
 def key(number: int) -> bytes:
     """An inbox key."""
     return number.to_bytes(16, "big")
+
+
+def emitted(value: bytes) -> list[NewRecord]:
+    """What a batch emitted, told apart by its value."""
+    return [NewRecord("emitted", b"key", value, [])]
 
 
 class World:
@@ -77,7 +82,7 @@ class World:
         store = await self.open()
         _, rows = await store.take_over(partitions)
         await store.close()
-        return [row.payload for row in rows]
+        return [row.records[0].value for row in rows]
 
 
 def progress(epoch: int, watermark: int = 1, done: tuple[int, ...] = ()) -> Progress:

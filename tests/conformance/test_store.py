@@ -14,7 +14,7 @@ import pytest
 from choreo.errors import ConfigurationError, FencedError, StoreError, StoreOwnedError
 from choreo.store import Effects, Store
 from tests.conformance.store_member import ROWS
-from tests.conformance.store_world import P0, P1, P2, SERVICE, TABLES, World, key, own, progress
+from tests.conformance.store_world import P0, P1, P2, SERVICE, TABLES, World, emitted, key, own, progress
 
 ROOT = Path(__file__).parents[2]
 
@@ -120,10 +120,10 @@ async def test_progress_comes_back_with_its_holes(world, store):
 
 async def test_a_fenced_commit_changes_nothing(world, store):
     epoch = await own(store, P0, P1)
-    row = await store.commit(Effects({P0: progress(epoch, 1), P1: progress(epoch, 1)}, [key(1)], b"old"))
+    row = await store.commit(Effects({P0: progress(epoch, 1), P1: progress(epoch, 1)}, [key(1)], emitted(b"old")))
     await own(await world.open(), P0)
 
-    effects = Effects({P1: progress(epoch, 9), P0: progress(epoch, 9)}, [key(2)], b"new", [row])
+    effects = Effects({P1: progress(epoch, 9), P0: progress(epoch, 9)}, [key(2)], emitted(b"new"), [row])
     with pytest.raises(FencedError) as fenced:
         await world.write(store, ["zombie"], effects)
     assert fenced.value.partitions == (P0,)
@@ -159,30 +159,30 @@ async def test_a_new_owner_gets_what_touches_its_partitions_oldest_first(world, 
     epoch = await own(store, P0, P1, P2)
     both = {P0: progress(epoch), P1: progress(epoch)}
     ids = [
-        await store.commit(Effects({P0: progress(epoch)}, outbox=b"0")),
-        await store.commit(Effects({P2: progress(epoch)}, outbox=b"2")),
-        await store.commit(Effects(both, outbox=b"0 and 1")),
-        await store.commit(Effects({P0: progress(epoch)}, outbox=b"0 again")),
+        await store.commit(Effects({P0: progress(epoch)}, outbox=emitted(b"0"))),
+        await store.commit(Effects({P2: progress(epoch)}, outbox=emitted(b"2"))),
+        await store.commit(Effects(both, outbox=emitted(b"0 and 1"))),
+        await store.commit(Effects({P0: progress(epoch)}, outbox=emitted(b"0 again"))),
     ]
     assert ids == sorted(ids)
     _, left = await (await world.open()).take_over([P0])
-    assert [(row.row_id, row.payload) for row in left] == [(ids[0], b"0"), (ids[2], b"0 and 1"), (ids[3], b"0 again")]
+    assert [(row.row_id, row.records[0].value) for row in left] == [(ids[0], b"0"), (ids[2], b"0 and 1"), (ids[3], b"0 again")]
     assert await world.leftovers(P1) == [b"0 and 1"]
     assert await world.leftovers(P2) == [b"2"]
 
 
 async def test_nobody_gets_back_what_waits_in_its_own_queue(store):
     epoch = await own(store, P0)
-    await store.commit(Effects({P0: progress(epoch)}, outbox=b"mine"))
+    await store.commit(Effects({P0: progress(epoch)}, outbox=emitted(b"mine")))
     _, left = await store.take_over([P0])
     assert left == []
 
 
 async def test_a_ticked_row_vanishes_whoever_ticks_it(world, store):
     epoch = await own(store, P0)
-    mine = await store.commit(Effects({P0: progress(epoch)}, outbox=b"mine"))
-    theirs = await store.commit(Effects({P0: progress(epoch)}, outbox=b"taken over"))
-    await store.commit(Effects({P0: progress(epoch)}, outbox=b"stays"))
+    mine = await store.commit(Effects({P0: progress(epoch)}, outbox=emitted(b"mine")))
+    theirs = await store.commit(Effects({P0: progress(epoch)}, outbox=emitted(b"taken over")))
+    await store.commit(Effects({P0: progress(epoch)}, outbox=emitted(b"stays")))
     await store.commit(Effects({}, ticked=[mine]))
     other = await world.open()
     _, left = await other.take_over([P0])
@@ -194,15 +194,15 @@ async def test_a_ticked_row_vanishes_whoever_ticks_it(world, store):
 
 async def test_row_ids_are_never_used_again(store):
     epoch = await own(store, P0)
-    first = await store.commit(Effects({P0: progress(epoch)}, outbox=b"a"))
+    first = await store.commit(Effects({P0: progress(epoch)}, outbox=emitted(b"a")))
     await store.commit(Effects({}, ticked=[first]))
-    assert await store.commit(Effects({P0: progress(epoch)}, outbox=b"b")) > first
+    assert await store.commit(Effects({P0: progress(epoch)}, outbox=emitted(b"b"))) > first
 
 
 async def test_there_is_a_row_only_if_something_was_emitted(store):
     epoch = await own(store, P0)
     assert await store.commit(Effects({P0: progress(epoch)}, [key(1)])) is None
-    assert await store.commit(Effects({P0: progress(epoch)}, outbox=b"")) is not None
+    assert await store.commit(Effects({P0: progress(epoch)}, outbox=emitted(b""))) is not None
 
 
 # --- the inbox --------------------------------------------------------------------------------------------------------
@@ -357,7 +357,7 @@ async def test_two_instances_write_at_once(world):
     async def work(store: Store, at, name: str) -> None:
         epoch = await own(store, at)
         for number in range(40):
-            await world.write(store, [f"{name}{number}"], Effects({at: progress(epoch, number + 1)}, outbox=b"x"))
+            await world.write(store, [f"{name}{number}"], Effects({at: progress(epoch, number + 1)}, outbox=emitted(b"x")))
 
     await asyncio.gather(work(await world.open(), P0, "a"), work(await world.open(), P1, "b"))
     assert len(await world.notes()) == 80
@@ -431,7 +431,7 @@ async def test_a_killed_process_leaves_whole_transactions_only(world):
         assert await store.seen([key(number) for number in range(count + 5)]) == {
             key(number) for number in range(count)
         }
-        assert [int(row.payload) for row in left] == list(range(count))
+        assert [int(row.records[0].value) for row in left] == list(range(count))
         await store.close()
 
 

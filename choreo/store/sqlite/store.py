@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from choreo.errors import ConfigurationError, FencedError, StoreOwnedError, StoreUnavailableError
 from choreo.log.port import TopicPartition
-from choreo.store import ranges
+from choreo.store import outbox, ranges
 from choreo.store.port import Effects, OutboxRow, Progress
 from choreo.store.sql import load_migrations, load_queries
 from choreo.store.sqlite.database import SqliteDatabase, passing
@@ -176,7 +176,7 @@ class SqliteStore:
             progress[partition] = Progress(watermark, ranges.unpack(done), epoch)
         mine = set(partitions)
         left = [
-            OutboxRow(row_id, records)
+            OutboxRow(row_id, outbox.unpack(records))
             for row_id, read_from, records in self._writer.execute(_Q["others_outbox"], (self._instance,))
             if any(TopicPartition(*pair) in mine for pair in json.loads(read_from))
         ]
@@ -275,8 +275,8 @@ class SqliteStore:
         if effects.ticked:
             writer.executemany(_Q["tick_outbox"], [(row_id,) for row_id in effects.ticked])
         row_id = None
-        if effects.outbox is not None:
-            values = (self._instance, json.dumps(list(effects.progress)), effects.outbox)
+        if effects.outbox:
+            values = (self._instance, json.dumps(list(effects.progress)), outbox.pack(effects.outbox))
             row_id = writer.execute(_Q["put_outbox"], values).lastrowid
         writer.execute("COMMIT")
         return row_id

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from choreo.log.port import NewRecord
-from choreo.runtime import outbox
+from choreo.store import outbox
 
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 contents = st.none() | st.binary(max_size=40)
