@@ -16,7 +16,7 @@ from choreo.runtime.lanes import Lanes
 from choreo.runtime.partitions import Job, Partition
 from choreo.runtime.publisher import Publisher
 from choreo.runtime.unit import UnitOfWork
-from choreo.store.port import OutboxRow, Progress
+from choreo.store.port import Progress, Takeover
 
 _log = structlog.get_logger("choreo.runtime")
 _RETRY_DELAY = 1.0
@@ -135,22 +135,20 @@ class Ownership:
         """
         if not partitions:
             return {}
-        progress, left = await self._answered(lambda: self._take(partitions))
-        for row in left:
+        found = await self._answered(lambda: self._take(partitions))
+        for row in found.outbox:
             self._publisher.put(row.row_id, row.records)
         first = await self._answered(lambda: self._source.beginning_offsets(partitions))
         end = await self._answered(lambda: self._source.end_offsets(partitions))
         starts = {}
-        for at, taken in progress.items():
+        for at, taken in found.progress.items():
             known = self._checked(at, taken, first[at], end[at])
             starts[at] = max(known.watermark, first[at])
             self._owned[at] = Partition(at, known)
-        self._committer.catch_up({at: known.watermark for at, known in progress.items() if known.watermark > 0})
+        self._committer.catch_up({at: known.watermark for at, known in found.progress.items() if known.watermark > 0})
         return starts
 
-    async def _take(
-        self, partitions: Sequence[TopicPartition]
-    ) -> tuple[dict[TopicPartition, Progress], list[OutboxRow]]:
+    async def _take(self, partitions: Sequence[TopicPartition]) -> Takeover:
         while True:
             await self._committer.flush(())
             async with self._unit.lock:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from choreo.errors import ConfigurationError
-from choreo.store.port import Database, Effects, OutboxRow, Progress, Row, Store
+from choreo.store.port import Behind, Database, Effects, OutboxRow, Park, Progress, Row, Store, Takeover
 
-__all__ = ["Database", "Effects", "OutboxRow", "Progress", "Row", "Store", "make_store"]
+__all__ = [
+    "Behind", "Database", "Effects", "OutboxRow", "Park", "Progress", "Row", "Store", "Takeover", "make_store",
+]  # fmt: skip
 
 
 def make_store(url: str) -> Store:

@@ -59,8 +59,9 @@ async def begin(services: Sequence[Service], settings: Settings, log: Log) -> En
         store = make_store(settings.store_of(service.name, service.store))
         await store.open(service.name, service.tables)
         try:
-            progress, _ = await store.take_over(list(ends))
+            progress = (await store.take_over(list(ends))).progress
             await store.commit(Effects({at: known._replace(watermark=ends[at]) for at, known in progress.items()}))
+            await store.give_back({at: known.epoch for at, known in progress.items()})
         finally:
             await store.close()
     return ends

@@ -25,7 +25,7 @@ async def open_it(world: World) -> None:
 async def write(world: World) -> None:
     """Transactions for ever, each with user rows, progress, an inbox key and an outbox row, all of the same number."""
     store = await world.open()
-    taken, _ = await store.take_over([P0])
+    taken = (await store.take_over([P0])).progress
     epoch, begin = taken[P0].epoch, max(taken[P0].watermark, 0)
     for number in count(begin):
         names = [f"{number}-{row}" for row in range(ROWS)]

@@ -80,7 +80,7 @@ class World:
     async def leftovers(self, *partitions: TopicPartition) -> list[bytes]:
         """The outbox that a new owner of these partitions would find. Fences the present one."""
         store = await self.open()
-        _, rows = await store.take_over(partitions)
+        rows = (await store.take_over(partitions)).outbox
         await store.close()
         return [row.records[0].value for row in rows]
 
@@ -92,6 +92,6 @@ def progress(epoch: int, watermark: int = 1, done: tuple[int, ...] = ()) -> Prog
 
 async def own(store: Store, *partitions: TopicPartition) -> int:
     """Take partitions over that had all the same epoch before; returns their new one."""
-    taken, _ = await store.take_over(partitions)
+    taken = (await store.take_over(partitions)).progress
     (epoch,) = {known.epoch for known in taken.values()}
     return epoch

@@ -102,10 +102,10 @@ async def test_closing_twice_or_unopened_is_fine(world, store):
 
 
 async def test_a_new_partition_has_no_progress_and_each_owner_a_higher_epoch(world, store):
-    taken, left = await store.take_over([P0, P1])
+    taken, left, _ = await store.take_over([P0, P1])
     assert {at: (known.watermark, known.done) for at, known in taken.items()} == {P0: (-1, ()), P1: (-1, ())}
     assert left == []
-    again, _ = await (await world.open()).take_over([P1])
+    again = (await (await world.open()).take_over([P1])).progress
     assert again[P1].epoch > taken[P1].epoch
 
 
@@ -113,7 +113,7 @@ async def test_progress_comes_back_with_its_holes(world, store):
     epoch = await own(store, P0, P1)
     done = (12, 13, 14, 20, 2**40)
     await store.commit(Effects({P0: progress(epoch, 10, done), P1: progress(epoch, 3)}))
-    taken, _ = await (await world.open()).take_over([P0, P1])
+    taken = (await (await world.open()).take_over([P0, P1])).progress
     assert taken[P0][:2] == (10, done)
     assert taken[P1][:2] == (3, ())
 
@@ -131,7 +131,7 @@ async def test_a_fenced_commit_changes_nothing(world, store):
     assert await world.notes() == []
     assert await store.seen([key(1), key(2)]) == {key(1)}
     assert await world.leftovers(P1) == [b"old"], "neither ticked nor followed by a new one"
-    taken, _ = await (await world.open()).take_over([P0, P1])
+    taken = (await (await world.open()).take_over([P0, P1])).progress
     assert [known.watermark for known in taken.values()] == [1, 1]
 
 
@@ -165,8 +165,12 @@ async def test_a_new_owner_gets_what_touches_its_partitions_oldest_first(world, 
         await store.commit(Effects({P0: progress(epoch)}, outbox=emitted(b"0 again"))),
     ]
     assert ids == sorted(ids)
-    _, left = await (await world.open()).take_over([P0])
-    assert [(row.row_id, row.records[0].value) for row in left] == [(ids[0], b"0"), (ids[2], b"0 and 1"), (ids[3], b"0 again")]
+    left = (await (await world.open()).take_over([P0])).outbox
+    assert [(row.row_id, row.records[0].value) for row in left] == [
+        (ids[0], b"0"),
+        (ids[2], b"0 and 1"),
+        (ids[3], b"0 again"),
+    ]
     assert await world.leftovers(P1) == [b"0 and 1"]
     assert await world.leftovers(P2) == [b"2"]
 
@@ -174,7 +178,7 @@ async def test_a_new_owner_gets_what_touches_its_partitions_oldest_first(world, 
 async def test_nobody_gets_back_what_waits_in_its_own_queue(store):
     epoch = await own(store, P0)
     await store.commit(Effects({P0: progress(epoch)}, outbox=emitted(b"mine")))
-    _, left = await store.take_over([P0])
+    left = (await store.take_over([P0])).outbox
     assert left == []
 
 
@@ -185,7 +189,7 @@ async def test_a_ticked_row_vanishes_whoever_ticks_it(world, store):
     await store.commit(Effects({P0: progress(epoch)}, outbox=emitted(b"stays")))
     await store.commit(Effects({}, ticked=[mine]))
     other = await world.open()
-    _, left = await other.take_over([P0])
+    left = (await other.take_over([P0])).outbox
     assert left[0].row_id == theirs
     await other.commit(Effects({}, ticked=[theirs]))
     await store.commit(Effects({}, ticked=[theirs]))
@@ -229,7 +233,7 @@ async def test_a_key_that_another_instance_was_faster_with_undoes_the_whole_tran
     epoch = await own(store, P0)
     await (await world.open()).commit(Effects({}, [key(1)]))
     with pytest.raises(Exception, match=r"(?i)unique"):
-        await world.write(store, ["twice"], Effects({P0: progress(epoch)}, [key(2), key(1)], b"twice"))
+        await world.write(store, ["twice"], Effects({P0: progress(epoch)}, [key(2), key(1)], emitted(b"twice")))
     assert not store.in_transaction
     assert await world.notes() == []
     assert await store.seen([key(2)]) == set()
@@ -245,7 +249,7 @@ async def test_nothing_is_there_before_the_commit_and_everything_after(world, st
     await store.begin()
     assert store.in_transaction
     await world.put(store, "a")
-    await store.commit(Effects({P0: progress(epoch, 5)}, [key(1)], b"out"))
+    await store.commit(Effects({P0: progress(epoch, 5)}, [key(1)], emitted(b"out")))
     assert not store.in_transaction
     assert await world.notes() == ["a"]
     assert await world.leftovers(P0) == [b"out"]
@@ -357,7 +361,9 @@ async def test_two_instances_write_at_once(world):
     async def work(store: Store, at, name: str) -> None:
         epoch = await own(store, at)
         for number in range(40):
-            await world.write(store, [f"{name}{number}"], Effects({at: progress(epoch, number + 1)}, outbox=emitted(b"x")))
+            await world.write(
+                store, [f"{name}{number}"], Effects({at: progress(epoch, number + 1)}, outbox=emitted(b"x"))
+            )
 
     await asyncio.gather(work(await world.open(), P0, "a"), work(await world.open(), P1, "b"))
     assert len(await world.notes()) == 80
@@ -398,7 +404,7 @@ async def test_a_cancelled_commit_is_whole_or_not_at_all(world, store):
     chance = random.Random(7)
     for number in range(30):
         names = [f"{number}-{row}" for row in range(3)]
-        effects = Effects({P0: progress(epoch, number + 1)}, [key(number)], str(number).encode())
+        effects = Effects({P0: progress(epoch, number + 1)}, [key(number)], emitted(str(number).encode()))
         writing = asyncio.ensure_future(world.write(store, names, effects))
         for _ in range(chance.randrange(8)):
             await asyncio.sleep(0)
@@ -424,7 +430,7 @@ async def test_a_killed_process_leaves_whole_transactions_only(world):
             process.kill()
             await asyncio.to_thread(process.communicate)
         store = await world.open()
-        taken, left = await store.take_over([P0])
+        taken, left, _ = await store.take_over([P0])
         count = taken[P0].watermark
         assert count > 0
         assert len(await world.notes()) == ROWS * count

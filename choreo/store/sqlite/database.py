@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,9 @@ from typing import Any
 
 from choreo.errors import StoreError, StoreUnavailableError
 from choreo.store.port import Row
+
+_LOCK_WAIT = 30.0
+"""Seconds to wait for another process's transaction."""
 
 _PASSING = {
     sqlite3.SQLITE_BUSY: "another process holds its lock for too long",
@@ -42,6 +46,22 @@ def passing(path: Path) -> Iterator[None]:
         if reason is None:
             raise
         raise StoreUnavailableError(f"the store {path} is not usable", why=str(error), remedy=reason) from error
+
+
+def begin_patiently(writer: sqlite3.Connection) -> None:
+    """Open a transaction, waiting for another process's, off the event loop.
+
+    SQLite's own waiting sleeps up to 100 ms at a time, in which a busy instance comes first over and over.
+    """
+    begun = time.monotonic()
+    while True:
+        try:
+            writer.execute("BEGIN IMMEDIATE")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > begun + _LOCK_WAIT:
+                raise
+        time.sleep(0.001)
 
 
 class SqliteDatabase:

@@ -15,11 +15,24 @@ SELECT name FROM choreo_service;
 -- name: claim
 INSERT INTO choreo_service (name) VALUES (?);
 
+-- name: make_progress
+INSERT INTO choreo_progress (topic, partition) VALUES (?, ?) ON CONFLICT (topic, partition) DO NOTHING;
+
+-- name: progress
+SELECT watermark, done, epoch, owner, deaths, suspect, suspects FROM choreo_progress WHERE topic = ? AND partition = ?;
+
 -- name: take_over
--- A new owner: a new row starts before every offset, an old one gets the next epoch.
-INSERT INTO choreo_progress (topic, partition, watermark, done, epoch) VALUES (?, ?, -1, '', 1)
-ON CONFLICT (topic, partition) DO UPDATE SET epoch = epoch + 1
-RETURNING watermark, done, epoch;
+UPDATE choreo_progress SET epoch = ?, owner = ?, deaths = ?, suspect = NULL, suspects = ?
+WHERE topic = ? AND partition = ?;
+
+-- name: give_back
+UPDATE choreo_progress SET owner = '', suspect = NULL WHERE topic = ? AND partition = ? AND epoch = ?;
+
+-- name: suspect
+UPDATE choreo_progress SET suspect = ? WHERE topic = ? AND partition = ? AND owner = ?;
+
+-- name: survived
+UPDATE choreo_progress SET deaths = 0, suspect = NULL, suspects = '{}' WHERE topic = ? AND partition = ? AND owner = ?;
 
 -- name: advance
 -- Finds no row when another instance has taken over.
@@ -28,12 +41,49 @@ UPDATE choreo_progress SET watermark = ?, done = ? WHERE topic = ? AND partition
 -- name: remember
 INSERT INTO choreo_inbox (key, at) VALUES (?, ?);
 
+-- name: walk_inbox
+SELECT key, at FROM choreo_inbox WHERE key > ? ORDER BY key LIMIT ?;
+
+-- name: forget
+DELETE FROM choreo_inbox WHERE key = ?;
+
 -- name: put_outbox
-INSERT INTO choreo_outbox (instance, partitions, records) VALUES (?, ?, ?);
+INSERT INTO choreo_outbox (partitions, at, records) VALUES (?, ?, ?);
 
 -- name: tick_outbox
 DELETE FROM choreo_outbox WHERE id = ?;
 
--- name: others_outbox
--- What other instances have not ticked off, oldest first.
-SELECT id, partitions, records FROM choreo_outbox WHERE instance <> ? ORDER BY id;
+-- name: outbox
+SELECT id, partitions, records FROM choreo_outbox ORDER BY id;
+
+-- name: abandoned
+SELECT id, partitions, records FROM choreo_outbox WHERE partitions = '[]' AND at < ? ORDER BY id;
+
+-- name: parked
+SELECT lane FROM choreo_parked WHERE topic = ? AND partition = ?;
+
+-- name: park
+INSERT INTO choreo_parked (lane, topic, partition, head, handler, key) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (lane) DO UPDATE SET head = excluded.head;
+
+-- name: wait
+-- Finds no row when the lane has been released.
+UPDATE choreo_parked SET waiting = waiting + 1 WHERE lane = ?;
+
+-- name: put_behind
+INSERT INTO choreo_behind (lane, record) VALUES (?, ?);
+
+-- name: take_behind
+DELETE FROM choreo_behind WHERE id = ? RETURNING lane;
+
+-- name: wait_no_more
+UPDATE choreo_parked SET waiting = waiting - 1 WHERE lane = ?;
+
+-- name: behind
+-- One row with nulls for a parked lane in which nothing waits, none for a lane that is not parked.
+SELECT behind.id, behind.record
+FROM choreo_parked AS parked LEFT JOIN choreo_behind AS behind ON behind.lane = parked.lane
+WHERE parked.lane = ? ORDER BY behind.id LIMIT ?;
+
+-- name: release
+DELETE FROM choreo_parked WHERE lane = ? AND head = ? AND waiting = 0;

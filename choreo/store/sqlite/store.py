@@ -6,7 +6,7 @@ import asyncio
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -14,19 +14,16 @@ from typing import TypeVar
 from urllib.parse import parse_qs, unquote
 from uuid import uuid4
 
-from choreo.errors import ConfigurationError, FencedError, StoreOwnedError, StoreUnavailableError
-from choreo.log.port import TopicPartition
-from choreo.store import outbox, ranges
-from choreo.store.port import Effects, OutboxRow, Progress
-from choreo.store.sql import load_migrations, load_queries
-from choreo.store.sqlite.database import SqliteDatabase, passing
+from choreo.errors import ConfigurationError, FencedError, ReleasedError, StoreUnavailableError
+from choreo.log.port import Record, TopicPartition
+from choreo.store import behind, outbox, ranges
+from choreo.store.deaths import Owned, taken_over
+from choreo.store.port import Effects, OutboxRow, Takeover
+from choreo.store.sql import load_queries
+from choreo.store.sqlite import opening
+from choreo.store.sqlite.database import SqliteDatabase, begin_patiently, passing
 
-_PACKAGE = "choreo.store.sqlite"
-_Q = load_queries(_PACKAGE)
-_LOCK_WAIT = 30.0
-"""Seconds to wait for another process's transaction."""
-_LOG_APPLICATION_ID = 0x63686C67
-"""Marks the file of an embedded log, which shares its write lock with nobody."""
+_Q = load_queries("choreo.store.sqlite")
 _MOST_KEYS = 4_096
 """Inbox keys asked for in one statement; SQLite's limit of parameters is 32,766."""
 
@@ -46,6 +43,8 @@ class SqliteStore:
         self._path = path
         self._synchronous = synchronous
         self._instance = uuid4().hex
+        self._publishing: set[int] = set()
+        """Outbox rows that this instance wrote, and publishes from memory."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="choreo-store")
         self._connections: list[sqlite3.Connection] = []
         self._writer: sqlite3.Connection
@@ -86,62 +85,16 @@ class SqliteStore:
 
     def _open(self, service: str, tables: str) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._writer = self._connect()
-        self._reader = self._connect()
+        for _ in range(2):
+            self._connections.append(
+                sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=10)
+            )
+            opening.prepare(self._connections[-1], self._path, self._synchronous)
+        self._writer, self._reader = self._connections
         self._writer.execute("PRAGMA busy_timeout = 0")
-        self._migrate(service, tables)
-
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=10)
-        self._connections.append(connection)
-        self._use_wal(connection)
-        connection.execute(f"PRAGMA synchronous = {self._synchronous}")
-        return connection
-
-    def _use_wal(self, connection: sqlite3.Connection) -> None:
-        deadline = time.monotonic() + 10
-        while True:
-            try:
-                (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-                break
-            except sqlite3.OperationalError as error:  # SQLite does not wait here when two processes make the file
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
-        if mode != "wal":
-            raise ConfigurationError(
-                f"the store {self._path} cannot be shared",
-                why="its file system allows no write-ahead log",
-                remedy="put it on a local disk",
-            )
-
-    def _migrate(self, service: str, tables: str) -> None:
-        writer = self._writer
-        if writer.execute("PRAGMA application_id").fetchone()[0] == _LOG_APPLICATION_ID:
-            raise ConfigurationError(
-                f"the store {self._path} is the file of a log", remedy="give the store a file of its own: CHOREO_STORE"
-            )
-        self._begin_patiently()
-        writer.execute(_Q["make_migrations"])
-        version = writer.execute(_Q["version"]).fetchone()[0]
-        migrations = load_migrations(_PACKAGE)
-        if version > migrations[-1].number:
-            raise ConfigurationError(f"the store {self._path} was written by a newer choreo", remedy="upgrade this one")
-        for migration in migrations[version:]:
-            for statement in _statements(migration.sql):
-                writer.execute(statement)
-            writer.execute(_Q["migrated"], (migration.number,))
-        owner = writer.execute(_Q["service"]).fetchone()
-        if owner is not None and owner[0] != service:
-            raise StoreOwnedError(
-                f"the store {self._path} belongs to service {owner[0]!r}, so service {service!r} cannot use it",
-                remedy=f"give {service!r} its own: Service({service!r}, store=...) or CHOREO_STORE with {{service}} in it",
-            )
-        if owner is None:
-            writer.execute(_Q["claim"], (service,))
-        for statement in _statements(tables):
-            writer.execute(statement)
-        writer.execute("COMMIT")
+        begin_patiently(self._writer)
+        opening.migrate(self._writer, self._path, service, tables)
+        self._writer.execute("COMMIT")
 
     async def close(self) -> None:
         """See `Store.close`."""
@@ -156,32 +109,66 @@ class SqliteStore:
 
     # --- reading --------------------------------------------------------------------------------------------------
 
-    async def take_over(
-        self, partitions: Sequence[TopicPartition]
-    ) -> tuple[dict[TopicPartition, Progress], list[OutboxRow]]:
+    async def take_over(self, partitions: Sequence[TopicPartition]) -> Takeover:
         """See `Store.take_over`."""
-        await self.begin()
-        try:
-            return await self._run(lambda: self._take_over(partitions))
-        except BaseException:
-            await self.rollback()
-            raise
+        return await self._alone(lambda: self._take_over(partitions))
 
-    def _take_over(
-        self, partitions: Sequence[TopicPartition]
-    ) -> tuple[dict[TopicPartition, Progress], list[OutboxRow]]:
+    def _take_over(self, partitions: Sequence[TopicPartition]) -> Takeover:
+        writer = self._writer
         progress = {}
-        for partition in partitions:
-            watermark, done, epoch = self._writer.execute(_Q["take_over"], partition).fetchone()
-            progress[partition] = Progress(watermark, ranges.unpack(done), epoch)
+        parked: set[bytes] = set()
+        for at in partitions:
+            writer.execute(_Q["make_progress"], at)
+            taken = taken_over(Owned(*writer.execute(_Q["progress"], at).fetchone()), self._instance)
+            suspects = json.dumps(dict(taken.suspects))
+            writer.execute(_Q["take_over"], (taken.epoch, self._instance, taken.deaths, suspects, *at))
+            progress[at] = taken
+            parked.update(lane for (lane,) in writer.execute(_Q["parked"], at))
         mine = set(partitions)
         left = [
             OutboxRow(row_id, outbox.unpack(records))
-            for row_id, read_from, records in self._writer.execute(_Q["others_outbox"], (self._instance,))
-            if any(TopicPartition(*pair) in mine for pair in json.loads(read_from))
+            for row_id, read_from, records in writer.execute(_Q["outbox"])
+            if row_id not in self._publishing
+            and not mine.isdisjoint(TopicPartition(*pair) for pair in json.loads(read_from))
         ]
-        self._writer.execute("COMMIT")
-        return progress, left
+        return Takeover(progress, left, parked)
+
+    async def give_back(self, epochs: Mapping[TopicPartition, int]) -> None:
+        """See `Store.give_back`."""
+        rows = [(*at, epoch) for at, epoch in epochs.items()]
+        await self._alone(lambda: self._writer.executemany(_Q["give_back"], rows))
+
+    async def suspect(self, partition: TopicPartition, offset: int) -> None:
+        """See `Store.suspect`."""
+        await self._alone(lambda: self._writer.execute(_Q["suspect"], (offset, *partition, self._instance)))
+
+    async def expire(self, before_ms: int, after: bytes, limit: int) -> bytes:
+        """See `Store.expire`. Takes the write lock only if there is something to remove."""
+        with passing(self._path):
+            walked = self._reader.execute(_Q["walk_inbox"], (after, limit)).fetchall()
+        if old := [(key,) for key, at in walked if at < before_ms]:
+            await self._alone(lambda: self._writer.executemany(_Q["forget"], old))
+        return bytes(walked[-1][0]) if len(walked) == limit else b""
+
+    async def behind(self, lane: bytes, limit: int) -> list[tuple[int, Record]] | None:
+        """See `Store.behind`."""
+        with passing(self._path):
+            rows = self._reader.execute(_Q["behind"], (lane, max(1, limit))).fetchall()
+        if not rows:
+            return None
+        return [(number, behind.unpack(record)) for number, record in rows[:limit] if number is not None]
+
+    async def release(self, lane: bytes, head: str) -> bool:
+        """See `Store.release`."""
+        return await self._alone(lambda: self._writer.execute(_Q["release"], (lane, head)).rowcount > 0)
+
+    async def abandoned(self, before_ms: int) -> list[OutboxRow]:
+        """See `Store.abandoned`."""
+        with passing(self._path):
+            rows = self._reader.execute(_Q["abandoned"], (before_ms,)).fetchall()
+        return [
+            OutboxRow(row_id, outbox.unpack(records)) for row_id, _, records in rows if row_id not in self._publishing
+        ]
 
     async def seen(self, keys: Sequence[bytes]) -> set[bytes]:
         """See `Store.seen`. Reads beside the transaction, so it never waits for a writer."""
@@ -213,25 +200,10 @@ class SqliteStore:
             if not isinstance(cause, sqlite3.Error) or cause.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
                 raise
             try:
-                await self._run(self._begin_patiently)
+                await self._run(lambda: begin_patiently(self._writer))
             except BaseException:
                 await self.rollback()  # whoever asked was cancelled: others must not find the lock taken
                 raise
-
-    def _begin_patiently(self) -> None:
-        """Wait for another process's transaction, off the event loop.
-
-        SQLite's own waiting sleeps up to 100 ms at a time, in which a busy instance comes first over and over.
-        """
-        begun = time.monotonic()
-        while True:
-            try:
-                self._writer.execute("BEGIN IMMEDIATE")
-                return
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > begun + _LOCK_WAIT:
-                    raise
-            time.sleep(0.001)
 
     async def savepoint(self) -> None:
         """See `Store.savepoint`."""
@@ -254,32 +226,66 @@ class SqliteStore:
         """See `Store.commit`."""
         if not self._writer.in_transaction:
             await self.begin()
+        row_id = await self._finish(lambda: self._write(effects))
+        self._publishing.difference_update(effects.ticked)
+        if row_id is not None:
+            self._publishing.add(row_id)
+        return row_id
+
+    async def _alone(self, work: Callable[[], T]) -> T:
+        """A short transaction of its own."""
+        await self.begin()
+        return await self._finish(work)
+
+    async def _finish(self, work: Callable[[], T]) -> T:
+        """Do the last writes of the transaction and commit it, or undo it all."""
+
+        def commit() -> T:
+            result = work()
+            self._writer.execute("COMMIT")
+            return result
+
         try:
-            return await self._run(lambda: self._commit(effects))
+            return await self._run(commit)
         except BaseException:
             await self.rollback()
             raise
 
-    def _commit(self, effects: Effects) -> int | None:
+    def _write(self, effects: Effects) -> int | None:
         writer = self._writer
         fenced = [
             partition
-            for partition, (watermark, done, epoch) in effects.progress.items()
-            if not writer.execute(_Q["advance"], (watermark, ranges.pack(done), *partition, epoch)).rowcount
+            for partition, moved in effects.progress.items()
+            if not writer.execute(
+                _Q["advance"], (moved.watermark, ranges.pack(moved.done), *partition, moved.epoch)
+            ).rowcount
         ]
         if fenced:
             raise FencedError(fenced)
+        now = int(time.time() * 1000)
         if effects.inbox:
-            now = int(time.time() * 1000)
             writer.executemany(_Q["remember"], [(key, now) for key in effects.inbox])
         if effects.ticked:
             writer.executemany(_Q["tick_outbox"], [(row_id,) for row_id in effects.ticked])
-        row_id = None
-        if effects.outbox:
-            values = (self._instance, json.dumps(list(effects.progress)), outbox.pack(effects.outbox))
-            row_id = writer.execute(_Q["put_outbox"], values).lastrowid
-        writer.execute("COMMIT")
-        return row_id
+        self._write_parked(effects)
+        if effects.survived:
+            writer.executemany(_Q["survived"], [(*at, self._instance) for at in effects.survived])
+        if not effects.outbox:
+            return None
+        values = (json.dumps(list(effects.progress)), now, outbox.pack(effects.outbox))
+        return writer.execute(_Q["put_outbox"], values).lastrowid
+
+    def _write_parked(self, effects: Effects) -> None:
+        writer = self._writer
+        for park in effects.parked:
+            writer.execute(_Q["park"], (park.lane, *park.at, park.head, park.handler, park.key))
+        for lane, record in effects.behind:
+            if not writer.execute(_Q["wait"], (lane,)).rowcount:
+                raise ReleasedError(f"the key {lane.hex()} is parked no more")
+            writer.execute(_Q["put_behind"], (lane, behind.pack(record)))
+        for number in effects.unparked:
+            if taken := writer.execute(_Q["take_behind"], (number,)).fetchone():
+                writer.execute(_Q["wait_no_more"], taken)
 
     async def rollback(self) -> None:
         """See `Store.rollback`."""
@@ -301,14 +307,3 @@ class SqliteStore:
                 with suppress(asyncio.CancelledError):
                     await asyncio.wait({working})
             raise
-
-
-def _statements(script: str) -> list[str]:
-    """A script's statements one by one: `executescript` would commit the transaction they belong to."""
-    statements, current = [], ""
-    for part in f"{script}\n".split(";"):  # the last one may end in a comment
-        current += f"{part};"
-        if sqlite3.complete_statement(current):
-            statements.append(current)
-            current = ""
-    return statements

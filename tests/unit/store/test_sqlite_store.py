@@ -150,8 +150,10 @@ async def test_the_users_tables_may_be_any_sql(path):
 
 
 async def test_a_full_disk_undoes_the_commit_and_the_next_one_works(store):
-    taken, _ = await store.take_over([P0])
-    big = Effects({P0: Progress(1, (), taken[P0].epoch)}, [b"k" * 16], [NewRecord("emitted", None, b"x" * 1_000_000, [])])
+    taken = (await store.take_over([P0])).progress
+    big = Effects(
+        {P0: Progress(1, (), taken[P0].epoch)}, [b"k" * 16], [NewRecord("emitted", None, b"x" * 1_000_000, [])]
+    )
     with limited(store), pytest.raises(StoreUnavailableError, match="make room"):
         await store.commit(big)
     assert not store.in_transaction
