@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import pytest
 
 from tests.servers.apicurio import ApicurioServer
 from tests.servers.downloads import ServerMissingError, in_ci
 from tests.servers.kafka import KafkaServer
+from tests.servers.kafka_cluster import KafkaCluster
 from tests.servers.process import Server
 
+T = TypeVar("T", bound="Server | KafkaCluster")
 
-def started(make: type[Server]) -> Iterator[Server]:
+
+def started(make: Callable[[], T]) -> Iterator[T]:
     """A started server; where it is missing a reason to skip, but under CI=true a failure."""
     try:
         server = make()
     except ServerMissingError as error:
         if in_ci():
             raise
-        pytest.skip(f"no {make.name}: {error}")
+        pytest.skip(f"a server is missing: {error}")
     with server:
         yield server
 
@@ -32,7 +36,6 @@ def kafka_bootstrap() -> Iterator[str]:
         yield address
         return
     for server in started(KafkaServer):
-        assert isinstance(server, KafkaServer)
         yield server.bootstrap
 
 
@@ -55,7 +58,6 @@ def registry_url() -> Iterator[str]:
         yield address
         return
     for server in started(ApicurioServer):
-        assert isinstance(server, ApicurioServer)
         yield server.url
 
 

@@ -1,0 +1,73 @@
+"""The tests' own Kafka cluster: copies, the loss of a node, and a broker behind a proxy."""
+
+import asyncio
+import uuid
+
+import pytest
+
+from choreo.errors import LogUnavailableError
+from choreo.log.kafka import KafkaLog
+from choreo.log.port import NewRecord, Topic
+from tests.conftest import started
+from tests.servers.kafka import KafkaServer
+from tests.servers.kafka_cluster import KafkaCluster
+from tests.servers.proxy import Proxy
+
+pytestmark = pytest.mark.kafka
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    yield from started(KafkaCluster)
+
+
+async def test_a_partition_outlives_its_leader_but_not_two_of_three_copies(cluster):
+    topic = f"t-{uuid.uuid4().hex[:12]}"
+    async with KafkaLog.at(f"kafka://{cluster.bootstrap}", {"delivery.timeout.ms": "3000"}) as log:
+        await log.create_topics([Topic(name=topic, partitions=1)])
+        assert (await log.topics())[topic].replication == 3
+        producer = log.producer()
+        await producer.append([NewRecord(topic, b"k", b"1", [])])
+        first = cluster.leader_of(topic)
+        first.kill()
+        async with asyncio.timeout(60):
+            while True:
+                try:
+                    await producer.append([NewRecord(topic, b"k", b"2", [])])
+                    break
+                except LogUnavailableError:
+                    pass
+        second = cluster.leader_of(topic)
+        assert second is not first
+        second.freeze()
+        with pytest.raises(LogUnavailableError):
+            await producer.append([NewRecord(topic, b"k", b"3", [])])
+        await asyncio.to_thread(cluster.ensure_running)
+        reader, values = log.consumer([topic]), []
+        async with asyncio.timeout(60):
+            while b"2" not in values:
+                values += [record.value for record in await reader.poll()]
+        assert values[0] == b"1"
+
+
+async def test_a_client_behind_the_proxy_has_no_other_way():
+    with Proxy() as proxy:
+        for kafka in started(lambda: KafkaServer(proxy=proxy)):
+            topic = f"t-{uuid.uuid4().hex[:12]}"
+            async with KafkaLog.at(f"kafka://{kafka.bootstrap}", {}) as direct:
+                await direct.create_topics([Topic(name=topic, partitions=1)])
+                async with KafkaLog.at(f"kafka://{proxy.address}", {"delivery.timeout.ms": "2000"}) as log:
+                    producer = log.producer()
+                    await producer.append([NewRecord(topic, b"k", b"1", [])])
+                    await asyncio.to_thread(proxy.refuse)
+                    with pytest.raises(LogUnavailableError):
+                        await producer.append([NewRecord(topic, b"k", b"2", [])])
+                    await direct.producer().append([NewRecord(topic, b"k", b"3", [])])
+                    await asyncio.to_thread(proxy.restore)
+                    async with asyncio.timeout(60):
+                        while True:
+                            try:
+                                await producer.append([NewRecord(topic, b"k", b"4", [])])
+                                break
+                            except LogUnavailableError:
+                                pass
