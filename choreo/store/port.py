@@ -183,8 +183,11 @@ class Store(Protocol):
         """
         ...
 
-    async def behind(self, lane: bytes, limit: int) -> list[tuple[int, Record]] | None:
-        """The first records that wait in a parked lane, with their sequence numbers; None if it is not parked."""
+    async def behind(self, lane: bytes, limit: int, head: str = "") -> list[tuple[int, Record]] | None:
+        """The first records that wait in a parked lane, with their sequence numbers.
+
+        None if it is not parked, or if `head` is named and not (any more) its head.
+        """
         ...
 
     async def release(self, lane: bytes, head: str) -> bool:
