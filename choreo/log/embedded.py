@@ -13,7 +13,7 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 from choreo.errors import ConfigurationError, LogError, LogUnavailableError
 from choreo.log.groups import Step
 from choreo.log.partitioning import not_owner
-from choreo.log.port import Consumer, Listener, NewRecord, Producer, Record, Start, Topic, TopicPartition
+from choreo.log.port import Consumer, Listener, NewRecord, Position, Producer, Record, Start, Topic, TopicPartition
 from choreo.log.tables import Commit, Tables
 
 _log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class EmbeddedLog:
     async def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         return {partition: end for partition, (_, end) in (await self.read(Tables.bounds, partitions)).items()}
 
-    async def committed(self, group: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+    async def committed(self, group: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, Position]:
         return await self.read(Tables.committed, group, partitions)
 
     async def offsets_at(self, timestamp: int, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
@@ -154,10 +154,14 @@ class EmbeddedConsumer:
             await _wait(self._arrived, deadline)
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
-        await self.log.write(Tables.write, [], self.claim(offsets), None)
+        positions = {partition: Position(offset) for partition, offset in offsets.items()}
+        await self.log.write(Tables.write, [], self.claim(positions), None)
 
-    def claim(self, offsets: Mapping[TopicPartition, int]) -> Commit:
-        """These offsets with this member's claims on their partitions.
+    def claim(self, positions: Mapping[TopicPartition, Position], *, taken: bool = False) -> Commit:
+        """These positions with this member's claims on their partitions.
+
+        Args:
+            taken: whether its listener must have taken them: what it did under an earlier claim is not for this one.
 
         Raises:
             NotOwnerError: it owns one of them no more.
@@ -165,7 +169,9 @@ class EmbeddedConsumer:
         """
         if self._group is None:
             raise LogError("a consumer without a group cannot commit", remedy="name a group")
-        claims = {partition: (offset, self._own(partition).generation) for partition, offset in offsets.items()}
+        if taken and (early := positions.keys() - self.assignment):
+            raise not_owner(min(early), self._group)
+        claims = {partition: (position, self._own(partition).generation) for partition, position in positions.items()}
         return Commit(*self.membership, claims)
 
     def _own(self, partition: TopicPartition) -> _Owned:
@@ -298,7 +304,7 @@ class EmbeddedConsumer:
         for partition, generation in claims.items():
             first, end = bounds[partition]
             usual = first if self._start == "earliest" else end
-            self._owned[partition] = _Owned(generation, committed.get(partition, usual))
+            self._owned[partition] = _Owned(generation, committed.get(partition, Position(usual)).offset)
         chosen = await self._told(self._listener.assigned(list(claims))) if self._listener else {}
         for partition in claims:
             owned = self._owned[partition]
@@ -323,17 +329,17 @@ class EmbeddedProducer:
     async def append_atomically(
         self,
         records: Sequence[NewRecord],
-        offsets: Mapping[TopicPartition, int] | None = None,
+        positions: Mapping[TopicPartition, Position] | None = None,
         consumer: Consumer | None = None,
     ) -> None:
         if self._transactional_id is None:
             raise ConfigurationError("this producer cannot append atomically", remedy="open it with a transactional_id")
-        if not offsets:
+        if not positions:
             await self._write(records, None)
         elif isinstance(consumer, EmbeddedConsumer) and consumer.log is self._log:
-            await self._write(records, consumer.claim(offsets))
+            await self._write(records, consumer.claim(positions, taken=True))
         else:
-            raise LogError("offsets are committed for a consumer's group", remedy="name a consumer of the same log")
+            raise LogError("positions are committed for a consumer's group", remedy="name a consumer of the same log")
 
     async def close(self) -> None:
         self._closed = True

@@ -14,7 +14,7 @@ from choreo.log.tables import SCHEMA
 T = TypeVar("T")
 
 _APPLICATION_ID = 0x63686C67  # as in schema.sql, and so is the version
-_VERSION = 2
+_VERSION = 3
 _BUSY_TIMEOUT = 10.0
 _PRAGMAS = "PRAGMA synchronous = {}; PRAGMA wal_autocheckpoint = 2000; PRAGMA journal_size_limit = 67108864"
 _RIGHTS = "give this user the right to write the file and its folder"

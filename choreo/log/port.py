@@ -21,6 +21,18 @@ class TopicPartition(NamedTuple):
     partition: int
 
 
+class Position(NamedTuple):
+    """What a group has committed of a partition.
+
+    Attributes:
+        offset: the next one to read.
+        metadata: what the member that committed it has noted beside it; at most 4,096 bytes of UTF-8.
+    """
+
+    offset: int
+    metadata: str = ""
+
+
 class Record(NamedTuple):
     """A record as it lies in the log.
 
@@ -171,13 +183,16 @@ class Producer(Protocol):
     async def append_atomically(
         self,
         records: Sequence[NewRecord],
-        offsets: Mapping[TopicPartition, int] | None = None,
+        positions: Mapping[TopicPartition, Position] | None = None,
         consumer: Consumer | None = None,
     ) -> None:
-        """Append all and commit `offsets` for `consumer`'s group, or do neither. Needs a `transactional_id`.
+        """Append all and commit `positions` for `consumer`'s group, or do neither. Needs a `transactional_id`.
+
+        Whoever asks for the group's positions afterwards, its next owner above all, waits until this has been decided.
 
         Raises:
-            NotOwnerError: a newer producer of the same transactional id, or a rebalance, fenced this one.
+            NotOwnerError: a newer producer of the same transactional id has fenced this one, or `consumer` does not own
+                the partitions, or its listener has not returned from taking them.
             LogUnavailableError: aborted; may be repeated.
         """
 
@@ -231,7 +246,7 @@ class Log(Protocol):
     async def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """The offset the next record will get (committed transactions only)."""
 
-    async def committed(self, group: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+    async def committed(self, group: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, Position]:
         """What the group has committed; partitions without a commit are left out."""
 
     async def offsets_at(self, timestamp: int, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:

@@ -34,6 +34,7 @@ CREATE TABLE IF NOT EXISTS commits (
     topic      TEXT NOT NULL,
     partition  INTEGER NOT NULL,
     next       INTEGER NOT NULL,
+    metadata   TEXT NOT NULL,
     PRIMARY KEY (group_name, topic, partition)
 ) WITHOUT ROWID;
 
@@ -44,5 +45,5 @@ CREATE TABLE IF NOT EXISTS producers (transactional_id TEXT PRIMARY KEY, epoch I
 CREATE TABLE IF NOT EXISTS groups (name TEXT PRIMARY KEY, generation INTEGER NOT NULL, state TEXT NOT NULL) WITHOUT ROWID;
 
 PRAGMA application_id = 0x63686C67;  -- "chlg"
-PRAGMA user_version = 2;
+PRAGMA user_version = 3;
 COMMIT;

@@ -15,7 +15,7 @@ import msgpack
 from choreo.errors import NotOwnerError, UnknownTopicError
 from choreo.log.groups import SESSION_TIMEOUT, Group, Step
 from choreo.log.partitioning import Limits, limits_of, not_owner, partition_of, unknown_partition
-from choreo.log.port import NewRecord, Record, Start, Topic, TopicPartition
+from choreo.log.port import NewRecord, Position, Record, Start, Topic, TopicPartition
 
 SCHEMA = Path(__file__).with_name("schema.sql").read_text(encoding="utf-8")
 
@@ -25,11 +25,11 @@ _BITE_RECORDS, _BITE_BYTES = 1_000, 8 * 1024 * 1024
 
 
 class Commit(NamedTuple):
-    """Offsets to commit, with what proves the right to: the member and the generation of each claim."""
+    """Positions to commit, with what proves the right to: the member and the generation of each claim."""
 
     group: str
     member: int
-    offsets: dict[TopicPartition, tuple[int, int]]
+    positions: dict[TopicPartition, tuple[Position, int]]
 
 
 class Tables:
@@ -80,12 +80,12 @@ class Tables:
         """The first offset kept and the one that the next record will get."""
         return {partition: self._bounds(partition)[1:] for partition in partitions}
 
-    def committed(self, group: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+    def committed(self, group: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, Position]:
         """What the group has committed of these partitions."""
-        query = "SELECT topic, partition, next FROM commits WHERE group_name = ?"
+        query = "SELECT topic, partition, next, metadata FROM commits WHERE group_name = ?"
         rows = self.connection.execute(query, (group,)).fetchall()
-        offsets = {TopicPartition(topic, partition): offset for topic, partition, offset in rows}
-        return {partition: offsets[partition] for partition in partitions if partition in offsets}
+        known = {TopicPartition(topic, partition): Position(*position) for topic, partition, *position in rows}
+        return {partition: known[partition] for partition in partitions if partition in known}
 
     def offsets_at(self, timestamp: int, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """The first offset whose timestamp is at or after this one; the end if there is none."""
@@ -134,7 +134,7 @@ class Tables:
             )
         if commit:
             state = Group.load(self._state(commit.group))
-            for partition, (_, generation) in commit.offsets.items():
+            for partition, (_, generation) in commit.positions.items():
                 if not state.owns(commit.member, partition, generation):
                     raise not_owner(partition, commit.group)
         self._turn += 1
@@ -145,8 +145,8 @@ class Tables:
         for id_, batch in batches.items():
             self._append(id_, batch)
         if commit:
-            rows = [(commit.group, *partition, offset) for partition, (offset, _) in commit.offsets.items()]
-            self.connection.executemany("INSERT OR REPLACE INTO commits VALUES (?, ?, ?, ?)", rows)
+            rows = [(commit.group, *partition, *position) for partition, (position, _) in commit.positions.items()]
+            self.connection.executemany("INSERT OR REPLACE INTO commits VALUES (?, ?, ?, ?, ?)", rows)
 
     def _append(self, id_: int, records: list[NewRecord]) -> None:
         query = "UPDATE partitions SET next = next + ? WHERE id = ? RETURNING next"

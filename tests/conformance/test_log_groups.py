@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import pytest
 
 from choreo.errors import NotOwnerError
-from choreo.log.port import Consumer, TopicPartition
+from choreo.log.port import Consumer, Position, TopicPartition
 from tests.conformance.log_world import PATIENCE, Witness, World, collect, nothing_more, record, settled, until
 
 
@@ -82,8 +82,8 @@ async def test_one_member_owns_everything_and_goes_on_where_it_committed(world: 
     assert first.assignment == set(places(topic))
     await first.commit({TopicPartition(topic, 0): 4, TopicPartition(topic, 3): 10})
     assert await world.log.committed(group, places(topic)) == {
-        TopicPartition(topic, 0): 4,
-        TopicPartition(topic, 3): 10,
+        TopicPartition(topic, 0): Position(4),
+        TopicPartition(topic, 3): Position(10),
     }
     assert await world.log.committed(world.group(), places(topic)) == {}
     await first.close()
@@ -150,7 +150,7 @@ async def test_close_tells_the_listener_and_lets_it_commit(world: World) -> None
     await consumer.close()
     assert witness.owned == set()
     assert witness.calls[-1] == ("revoked", frozenset(places(topic)))
-    assert await world.log.committed(group, places(topic)) == {TopicPartition(topic, 2): 7}
+    assert await world.log.committed(group, places(topic)) == {TopicPartition(topic, 2): Position(7)}
 
 
 async def test_a_failing_listener_ends_its_consumer(world: World) -> None:
@@ -223,7 +223,7 @@ async def test_nothing_is_lost_or_repeated_while_members_come_and_go(world: Worl
     assert len(handled) == len(expected), "a record was handled twice"
     for p in range(4):
         assert [n for partition, n, _ in handled if partition == p] == list(range(total))
-    assert await world.log.committed(group, places(topic)) == dict.fromkeys(places(topic), total)
+    assert await world.log.committed(group, places(topic)) == dict.fromkeys(places(topic), Position(total))
 
 
 async def test_a_member_that_does_not_poll_stays(world: World) -> None:
@@ -258,10 +258,10 @@ async def test_a_killed_member_is_replaced(world: World) -> None:
         await world.fill(topic, 5, place.partition)
     await settled([survivor], 4)
     committed = await world.log.committed(group, places(topic))
-    found = await collect(survivor, 20 + sum(15 - committed.get(place, 0) for place in theirs))
+    found = await collect(survivor, 20 + sum(15 - committed.get(place, Position(0)).offset for place in theirs))
     for place in theirs:
         offsets = [r.offset for r in found if r.partition == place.partition]
-        assert offsets == list(range(committed.get(place, 0), 15))
+        assert offsets == list(range(committed.get(place, Position(0)).offset, 15))
 
 
 @pytest.mark.needs("several_processes")

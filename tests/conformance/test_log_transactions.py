@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping, Sequence
 
 import pytest
 
 from choreo.errors import ChoreoError, LogError, NotOwnerError, RecordTooLargeError, UnknownTopicError
-from choreo.log.port import TopicPartition
-from tests.conformance.log_world import World, collect, nothing_more, record, settled
+from choreo.log.port import Position, TopicPartition
+from tests.conformance.log_world import Witness, World, collect, nothing_more, record, settled
 
 pytestmark = pytest.mark.needs("transactions")
 
@@ -25,8 +26,10 @@ async def test_several_topics_and_offsets_go_together(world: World) -> None:
     place = TopicPartition(source, 1)
     producer = world.producer(name())
     for n in range(1, 6):
-        await producer.append_atomically([record(one, b"%d" % n), record(two, b"%d" % n)], {place: n}, consumer)
-    assert await world.log.committed(group, [place]) == {place: 5}
+        await producer.append_atomically(
+            [record(one, b"%d" % n), record(two, b"%d" % n)], {place: Position(n)}, consumer
+        )
+    assert await world.log.committed(group, [place]) == {place: Position(5)}
     for topic in (one, two):
         found = await collect(world.consumer(topic), 5)
         assert sorted(r.value for r in found) == [b"1", b"2", b"3", b"4", b"5"]
@@ -41,8 +44,8 @@ async def test_offsets_alone_and_records_alone(world: World) -> None:
     await producer.append_atomically([record(topic, partition=0)])
     consumer = world.consumer(topic, group=group)
     await collect(consumer, 1)
-    await producer.append_atomically([], {place: 1}, consumer)
-    assert await world.log.committed(group, [place]) == {place: 1}
+    await producer.append_atomically([], {place: Position(1)}, consumer)
+    assert await world.log.committed(group, [place]) == {place: Position(1)}
 
 
 async def test_when_one_record_is_refused_nothing_happens(world: World) -> None:
@@ -53,14 +56,16 @@ async def test_when_one_record_is_refused_nothing_happens(world: World) -> None:
     place = TopicPartition(topic, 0)
     producer = world.producer(name())
     with pytest.raises(RecordTooLargeError, match=small):
-        await producer.append_atomically([record(topic, b"lost"), record(small, b"x" * 2_000)], {place: 1}, consumer)
+        await producer.append_atomically(
+            [record(topic, b"lost"), record(small, b"x" * 2_000)], {place: Position(1)}, consumer
+        )
     with pytest.raises(UnknownTopicError, match="nowhere"):
-        await producer.append_atomically([record(topic, b"lost"), record("nowhere")], {place: 1}, consumer)
+        await producer.append_atomically([record(topic, b"lost"), record("nowhere")], {place: Position(1)}, consumer)
     assert await world.log.committed(group, [place]) == {}
     await nothing_more(consumer)
-    await producer.append_atomically([record(topic, b"kept", partition=0)], {place: 1}, consumer)
+    await producer.append_atomically([record(topic, b"kept", partition=0)], {place: Position(1)}, consumer)
     assert [r.value for r in await collect(consumer, 1)] == [b"kept"]
-    assert await world.log.committed(group, [place]) == {place: 1}
+    assert await world.log.committed(group, [place]) == {place: Position(1)}
 
 
 async def test_the_newest_of_a_name_fences_the_older(world: World) -> None:
@@ -89,7 +94,7 @@ async def test_a_consumer_that_has_left_commits_nothing(world: World) -> None:
     place = TopicPartition(topic, 0)
     producer = world.producer(name())
     with pytest.raises((NotOwnerError, LogError)):
-        await producer.append_atomically([record(topic, b"zombie", partition=0)], {place: 1}, gone)
+        await producer.append_atomically([record(topic, b"zombie", partition=0)], {place: Position(1)}, gone)
     assert await world.log.committed(group, [place]) == {}
     await collect(owner, 1)
     await nothing_more(owner)
@@ -105,3 +110,38 @@ async def test_a_plain_append_works_too(world: World) -> None:
     topic = await world.topic()
     await world.producer(name()).append([record(topic, b"1"), record(topic, b"2")])
     assert sorted(r.value for r in await collect(world.consumer(topic), 2)) == [b"1", b"2"]
+
+
+async def test_what_is_noted_beside_an_offset_is_there_for_the_next_owner(world: World) -> None:
+    topic, group = await world.topic(), world.group()
+    await world.fill(topic, 3, 2)
+    consumer = world.consumer(topic, group=group)
+    await collect(consumer, 3)
+    noted, plain = TopicPartition(topic, 2), TopicPartition(topic, 0)
+    producer = world.producer(name())
+    positions = {noted: Position(1, "holes:" + "x" * 4_000), plain: Position(0)}
+    await producer.append_atomically([], positions, consumer)
+    assert await world.log.committed(group, [noted, plain, TopicPartition(topic, 1)]) == positions
+    await producer.append_atomically([], {noted: Position(3)}, consumer)
+    assert await world.log.committed(group, [noted]) == {noted: Position(3)}
+
+
+async def test_nothing_is_committed_for_partitions_that_the_listener_is_still_taking(world: World) -> None:
+    """It may have been expelled and be back: what it did before is not for its new ownership."""
+    topic, group = await world.topic(), world.group()
+    producer, refused = world.producer(name()), []
+
+    class Early(Witness):
+        async def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+            with pytest.raises(NotOwnerError):
+                await producer.append_atomically([record(topic, partition=0)], {partitions[0]: Position(0)}, consumer)
+            refused.extend(partitions)
+            return await super().assigned(partitions)
+
+    consumer = world.consumer(topic, group=group, listener=Early())
+    await settled([consumer], 4)
+    await nothing_more(consumer)
+    place = TopicPartition(topic, 0)
+    assert place in refused
+    await producer.append_atomically([], {place: Position(0, "taken")}, consumer)
+    assert await world.log.committed(group, [place]) == {place: Position(0, "taken")}

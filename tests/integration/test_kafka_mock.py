@@ -8,7 +8,7 @@ from confluent_kafka import Producer
 from prometheus_client import generate_latest
 
 from choreo.log.kafka import KafkaLog
-from choreo.log.port import NewRecord, TopicPartition
+from choreo.log.port import NewRecord, Position, TopicPartition
 from choreo.observe.metrics import registry
 
 
@@ -41,7 +41,7 @@ async def test_append_poll_commit(log, topic):
     assert records[0].headers == [("h", b"x")]
     where = TopicPartition(topic, records[0].partition)
     await consumer.commit({where: 1_000})
-    assert await log.committed(topic, [where]) == {where: 1_000}
+    assert await log.committed(topic, [where]) == {where: Position(1_000)}
     assert topic in await log.topics()
 
 

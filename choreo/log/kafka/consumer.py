@@ -109,15 +109,19 @@ class KafkaConsumer:
         await self._call(work)
 
     async def group_metadata(self, partitions: Iterable[TopicPartition]) -> Any:
-        """What a transaction needs to commit offsets of these partitions, as long as no rebalance comes between.
+        """What a transaction needs to commit positions of these partitions, as long as no rebalance comes between.
 
         Raises:
-            NotOwnerError: one of them is not owned (any more).
+            NotOwnerError: one of them is not owned (any more), or its listener has not taken it.
         """
 
         def work(client: ck.Consumer) -> Any:
             self._check_owned(partitions)
-            return client.consumer_group_metadata()
+            metadata = client.consumer_group_metadata()
+            # A member that was expelled has no id until it joins again, and Kafka checks no commit that names none.
+            if self._owner.partitions.taking.intersection(partitions) or not client.memberid():
+                raise NotOwnerError(f"{self._owner.name} owns these partitions anew", remedy="forget what it did there")
+            return metadata
 
         return await self._call(work)
 

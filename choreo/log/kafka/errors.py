@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 from confluent_kafka import KafkaError, KafkaException
 
-from choreo.errors import LogError, LogUnavailableError, NotOwnerError, UnknownTopicError
+from choreo.errors import AccessError, LogError, LogUnavailableError, NotOwnerError, UnknownTopicError
+from choreo.log.kafka.rights import Kind, Right
 
 
 def _codes(names: str) -> frozenset[int]:
@@ -23,41 +27,75 @@ _REFUSED = _codes(
     " GROUP_MAX_SIZE_REACHED UNSUPPORTED_ASSIGNOR POLICY_VIOLATION INVALID_CONFIG INVALID_REPLICATION_FACTOR"
     " INVALID_PARTITIONS INVALID_RECORD INVALID_TIMESTAMP TOPIC_EXCEPTION _INVALID_ARG"
 )
-_LOGIN = "check security.protocol, sasl.mechanism, sasl.username and sasl.password"
-_DENIED = {
-    KafkaError.TOPIC_AUTHORIZATION_FAILED: "grant it Describe and Read or Write on the topic",
-    KafkaError.GROUP_AUTHORIZATION_FAILED: "grant it Read on the group",
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "grant it Create on the cluster (to produce before Kafka 3.0: IdempotentWrite)",
-    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "grant it Describe and Write on the transactional id",
-    KafkaError.SASL_AUTHENTICATION_FAILED: _LOGIN,
-    KafkaError.UNSUPPORTED_SASL_MECHANISM: _LOGIN,
-    KafkaError._AUTHENTICATION: _LOGIN,  # noqa: SLF001 - librdkafka's own codes begin with an underscore
+_LOGIN = _codes("SASL_AUTHENTICATION_FAILED UNSUPPORTED_SASL_MECHANISM ILLEGAL_SASL_STATE _AUTHENTICATION")
+_DENIED: dict[int, Kind] = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "topic",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: "group",
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "transactional-id",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "cluster",
 }
+_ON_CLUSTER = Right("IdempotentWrite", "cluster", "kafka-cluster")  # what a producer needs before Kafka 3.0
+_REMEDIES = (  # by a part of librdkafka's own sentence
+    (
+        "certificate verify failed",
+        "set ssl.ca.location to the certificate of the authority that issued the broker's, and use an address that it names",
+    ),
+    ("connecting to a PLAINTEXT", "the port speaks no TLS: take another port, or leave SSL out of security.protocol"),
+    ("SSL alert", "the broker wants a certificate it trusts: set ssl.certificate.location and ssl.key.location"),
+    ("Disconnected", "the port may want TLS or a login: check security.protocol"),
+)
+_FRAME = re.compile(r"^(?:\w+://)?\S+/(?:bootstrap|\d+): | \(after \d+ms in state \w+.*\)$")
+"""What librdkafka writes around a reason: the broker before it, the time and the state after it."""
 
 
 class RebalancingError(LogUnavailableError):
     """The group is changing hands just now; a commit is taken again in a moment."""
 
 
-def explained(error: KafkaError, what: str, who: str) -> LogError:
+def explained(error: KafkaError, what: str, who: str, *rights: Right) -> LogError:
     """The choreo error that says what `error` means for `what`, done by the principal `who`.
 
     A code not known to be permanent counts as passing: waiting loses nothing.
+
+    Args:
+        rights: those that `what` needs; one of them is lacking if access is denied.
     """
-    code, why = error.code(), error.str()
+    code, why = error.code(), plain(error.str())
     if code in _NOT_OWNER:
         return NotOwnerError(what, why=why, remedy="another instance has taken over: start again from its progress")
     if code in _DENIED:
-        return LogError(f"{what} is refused to {who}", why=why, remedy=_DENIED[code])
+        return _denied(_DENIED[code], what, why, who, rights)
+    if code in _LOGIN:
+        remedy = "check security.protocol, sasl.mechanism, sasl.username and sasl.password"
+        return LogError(f"{what}: the broker refuses {who}", why=why, remedy=remedy)
     if code == KafkaError.REBALANCE_IN_PROGRESS:
         return RebalancingError(what, why=why, remedy="passing trouble: repeat")
     if code in UNKNOWN_TOPIC:
         return UnknownTopicError(what, why=why, remedy="create it: choreo topics create")
     if code in _REFUSED or error.fatal():
         return LogError(what, why=why, remedy="the same would be refused again; see the broker's log")
-    return LogUnavailableError(what, why=why, remedy="passing trouble: repeat")
+    return LogUnavailableError(what, why=why, remedy=remedy_for(why) or "passing trouble: repeat")
 
 
-def as_choreo(error: Exception, what: str, who: str) -> Exception:
+def _denied(kind: Kind, what: str, why: str, who: str, rights: Sequence[Right]) -> AccessError:
+    for right in (*rights, _ON_CLUSTER):
+        if right.kind == kind:
+            name = "the cluster" if kind == "cluster" else f"{kind} {right.name}"
+            lacks = f"{what}: principal {who} lacks {right.operation.upper()} on {name}"
+            return AccessError(lacks, remedy=right.command(who))
+    return AccessError(f"{what}: principal {who} is refused", why=why, remedy="grant it with kafka-acls --add")
+
+
+def plain(why: str) -> str:
+    """librdkafka's reason without its frame."""
+    return _FRAME.sub("", why)
+
+
+def remedy_for(why: str) -> str:
+    """What helps against trouble with a connection, if its reason tells."""
+    return next((remedy for part, remedy in _REMEDIES if part in why), "")
+
+
+def as_choreo(error: Exception, what: str, who: str, *rights: Right) -> Exception:
     """A client's exception explained; any other as it is."""
-    return explained(error.args[0], what, who) if isinstance(error, KafkaException) else error
+    return explained(error.args[0], what, who, *rights) if isinstance(error, KafkaException) else error

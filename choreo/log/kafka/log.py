@@ -21,7 +21,7 @@ from choreo.log.kafka.owner import GRACE, Owner
 from choreo.log.kafka.partitions import ours, theirs
 from choreo.log.kafka.producer import KafkaProducer, TransactionalProducer
 from choreo.log.kafka.settings import for_admin, for_consumer, for_producer, parse, principal
-from choreo.log.port import Capabilities, Listener, Start, Topic, TopicPartition
+from choreo.log.port import Capabilities, Listener, Position, Start, Topic, TopicPartition
 
 T = TypeVar("T")
 
@@ -182,11 +182,11 @@ class KafkaLog:
                     raise explained(error.args[0], what, self._who) from error
         return found
 
-    async def committed(self, group: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+    async def committed(self, group: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, Position]:
         request = ck.ConsumerGroupTopicPartitions(group, theirs(partitions))
         return await self._ask(f"committed offsets of {group}", lambda: self._committed(request))
 
-    def _committed(self, request: ck.ConsumerGroupTopicPartitions) -> dict[TopicPartition, int]:
+    def _committed(self, request: ck.ConsumerGroupTopicPartitions) -> dict[TopicPartition, Position]:
         if not request.topic_partitions:
             return {}
         answers = self._admin.list_consumer_group_offsets([request], require_stable=True, request_timeout=WAIT)
@@ -196,7 +196,11 @@ class KafkaLog:
                 one.error
             ):  # also when a transaction that has been committed is being written down: the offset will change
                 raise ck.KafkaException(one.error)
-        return {key: one.offset for key, one in zip(ours(known), known, strict=True) if one.offset >= 0}
+        return {
+            key: Position(one.offset, one.metadata or "")
+            for key, one in zip(ours(known), known, strict=True)
+            if one.offset >= 0
+        }
 
     # --- consumers and producers ----------------------------------------------------------------------------------
 

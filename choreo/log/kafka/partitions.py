@@ -40,6 +40,7 @@ class Partitions:
         self.owned: frozenset[TopicPartition] = frozenset()
         self.moved: set[TopicPartition] = set()  # revoked or lost since this was last cleared
         self.stalled = False  # all paused, because nobody takes records
+        self.taking: set[TopicPartition] = set()  # owned, but the listener has not taken them yet
         self.asking = False  # inside a rebalance, waiting for the listener
         self._loop = asyncio.get_running_loop()
         self._listener, self._buffer, self._limit = listener, buffer, limit
@@ -50,8 +51,10 @@ class Partitions:
         added = ours(partitions)
         starts = self._ends(consumer, partitions)
         self.owned |= set(added)
+        self.taking = set(added)
         if self._listener is not None and added:
             starts |= self._ask(self._listener.assigned(added), self._limit) or {}
+        self.taking.clear()
         for partition, key in zip(partitions, added, strict=True):
             partition.offset = starts.get(key, partition.offset)
         consumer.incremental_assign(partitions)

@@ -16,10 +16,14 @@ from choreo.errors import ConfigurationError, LogError, NotOwnerError, RecordToo
 from choreo.log.kafka import telemetry
 from choreo.log.kafka.consumer import KafkaConsumer
 from choreo.log.kafka.errors import TOO_LARGE, explained
-from choreo.log.port import Consumer, NewRecord, TopicPartition
+from choreo.log.port import Consumer, NewRecord, Position, TopicPartition
 
-PATIENCE = 30.0  # seconds that a full queue, a transaction or a close may take
-_ABORT_WAIT = 10.0
+PATIENCE = 30.0  # seconds that a full queue or a close may take
+_REBALANCE_WAIT = 5.0
+# Kafka ends a transaction after this time (seconds), and lets nobody read past it, nor the next owner begin, till then.
+_TRANSACTION_WAIT = 15
+_ABORT_WAIT = 5.0
+_TRANSACTIONAL = {"transaction.timeout.ms": _TRANSACTION_WAIT * 1_000, "delivery.timeout.ms": _TRANSACTION_WAIT * 1_000}
 
 Report = Callable[[ck.KafkaError | None, ck.Message], None]
 
@@ -148,10 +152,10 @@ class KafkaProducer:
     async def append_atomically(
         self,
         records: Sequence[NewRecord],
-        offsets: Mapping[TopicPartition, int] | None = None,
+        positions: Mapping[TopicPartition, Position] | None = None,
         consumer: Consumer | None = None,
     ) -> None:
-        del records, offsets, consumer
+        del records, positions, consumer
         raise ConfigurationError("this producer cannot append atomically", remedy="give it a transactional_id")
 
     async def close(self) -> None:
@@ -187,8 +191,8 @@ class KafkaProducer:
 class TransactionalProducer(KafkaProducer):
     """A producer with a transactional id; all its appends are atomic, and done one after the other by its thread."""
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(self, settings: dict[str, Any], *arguments: Any) -> None:
+        super().__init__(settings | _TRANSACTIONAL, *arguments)
         self._ready: Client | None = None  # the client that has its transactional id registered
         self._fenced: NotOwnerError | None = None
         self._thread = ThreadPoolExecutor(1, "choreo transactions")
@@ -199,17 +203,24 @@ class TransactionalProducer(KafkaProducer):
     async def append_atomically(
         self,
         records: Sequence[NewRecord],
-        offsets: Mapping[TopicPartition, int] | None = None,
+        positions: Mapping[TopicPartition, Position] | None = None,
         consumer: Consumer | None = None,
     ) -> None:
-        group = None
-        if offsets:
-            if not isinstance(consumer, KafkaConsumer):
-                raise ConfigurationError("offsets are committed for no consumer", remedy="name one of the same log")
-            group = await consumer.group_metadata(offsets)
-        wanted = [ck.TopicPartition(*partition, offset) for partition, offset in (offsets or {}).items()]
-        self.check_open()
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._transact, records, wanted, group)
+        wanted = [ck.TopicPartition(*partition, *position) for partition, position in (positions or {}).items()]
+        loop, deadline = asyncio.get_running_loop(), time.monotonic() + _REBALANCE_WAIT
+        while True:
+            group = None
+            if positions:
+                if not isinstance(consumer, KafkaConsumer):
+                    raise ConfigurationError("positions are committed for no consumer", remedy="name one of the log")
+                group = await consumer.group_metadata(positions)
+            self.check_open()
+            try:
+                return await loop.run_in_executor(self._thread, self._transact, records, wanted, group)
+            except NotOwnerError:  # the group may only have moved on since it was asked: it says what is still ours
+                if self._fenced is not None or not positions or time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(0.05)
 
     def stop(self) -> None:
         self._thread.submit(super().stop)  # after what has been begun
@@ -218,7 +229,7 @@ class TransactionalProducer(KafkaProducer):
     def _transact(self, records: Sequence[NewRecord], offsets: list[ck.TopicPartition], group: Any) -> None:
         if self._fenced is not None:
             raise self._fenced
-        client, failures, deadline = self.live(), list[Failure](), time.monotonic() + PATIENCE
+        client, failures, deadline = self.live(), list[Failure](), time.monotonic() + _TRANSACTION_WAIT
         producer = client.producer
 
         def report(error: ck.KafkaError | None, message: ck.Message) -> None:

@@ -86,5 +86,8 @@ def for_producer(hosts: str, settings: Mapping[str, str], transactional_id: str 
 
 
 def principal(settings: Mapping[str, str]) -> str:
-    """Who these settings log in as, for error messages."""
-    return f"user {settings['sasl.username']!r}" if "sasl.username" in settings else "the anonymous user"
+    """Who these settings log in as, as Kafka's ACLs name it."""
+    protocol = settings.get("security.protocol", "PLAINTEXT").upper()
+    if protocol.startswith("SASL"):
+        return f"User:{settings.get('sasl.username', '<the login>')}"
+    return "User:<the certificate's subject>" if "ssl.certificate.location" in settings else "User:ANONYMOUS"

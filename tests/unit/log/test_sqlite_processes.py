@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from choreo.log.port import Consumer, NewRecord, Record, Topic, TopicPartition
+from choreo.log.port import Consumer, NewRecord, Position, Record, Topic, TopicPartition
 from choreo.log.sqlite import SqliteLog
 
 PATIENCE = 30.0
@@ -154,7 +154,7 @@ async def test_a_frozen_member_is_replaced_and_fenced(url: str) -> None:
         child.begin(f"commit {theirs.partition} 1")
         child.signal(signal.SIGCONT)
         assert await child.answer() == "NotOwnerError"
-        assert await log.committed("g", [theirs]) == {theirs: 7}
+        assert await log.committed("g", [theirs]) == {theirs: Position(7)}
         await owns(survivor, 2)
 
 
