@@ -28,6 +28,15 @@ def retry_topic(service: str) -> str:
     return f"retry.{service}"
 
 
+def topic_settings(topic: str) -> dict[str, str]:
+    """What a topic is created with.
+
+    Records of retry topics and dead letters have the time of their originals: a retention by time would remove them as
+    they come.
+    """
+    return {"retention.ms": "-1"} if topic.startswith((dead_letter_topic(""), retry_topic(""))) else {}
+
+
 @dataclass(frozen=True)
 class EventNode:
     """One event type.
@@ -145,8 +154,10 @@ class Choreography:
 
     @property
     def topics(self) -> list[str]:
-        """Every topic that is needed, those of dead letters included, by name."""
-        return sorted({e.topic for e in self.events} | {dead_letter_topic(s.name) for s in self.services})
+        """Every topic that is needed, those of retries and dead letters included, by name."""
+        own = {dead_letter_topic(service.name) for service in self.services}
+        own |= {retry_topic(service.name) for service in self.services if not service.transactional}
+        return sorted(own | {event.topic for event in self.events})
 
     def to_json(self) -> str:
         """The graph as indented JSON.

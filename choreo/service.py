@@ -55,10 +55,21 @@ class Retry:
     def __post_init__(self) -> None:
         if self.attempts < 1:
             raise DeclarationError(f"Retry(attempts={self.attempts})", why="a handler is called at least once")
+        for duration in (self.within, self.in_place):
+            seconds(duration)
         if seconds(self.delay) > seconds(self.max_delay):
             raise DeclarationError(
                 f"Retry(delay={self.delay!r}, max_delay={self.max_delay!r})", why="delay is longer than max_delay"
             )
+        kinds: dict[type[BaseException], str] = {}
+        for kind in ("transient", "business", "fatal"):
+            for error in getattr(self, kind):
+                if not (isinstance(error, type) and issubclass(error, BaseException)):
+                    raise DeclarationError(f"Retry({kind}=...) names {error!r}", why="that is no exception class")
+                if kinds.setdefault(error, kind) != kind:
+                    raise DeclarationError(
+                        f"Retry names {error.__name__} as {kinds[error]} and as {kind}", remedy="name it once"
+                    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,9 +199,12 @@ class Service:
                 f"{where} is declared twice", remedy="rename one of the functions, or give one of them name='...'"
             )
         self._check_consumed(where, events)
+        if not timeout:
+            raise DeclarationError(f"{where} has the timeout 0", why="every call would be given up")
         signature = read_signature(function, where)
         events_of_parameter(signature, events, where)
         emits = emits_of(signature, where)
+        _check_failures(where, retry, emits)
         handler = Handler(
             service=self.name,
             name=name,
@@ -234,3 +248,18 @@ class Service:
         for handler in self.handlers.values():
             found.update(dict.fromkeys((*handler.consumes, *handler.emits.classes)))
         return tuple(found)
+
+
+def _check_failures(where: str, retry: Retry, emits: Emits) -> None:
+    """Check that the functions of a business mapping, where they are annotated, make failures that are declared."""
+    functions = retry.business.values() if isinstance(retry.business, Mapping) else ()
+    for function in functions:
+        signature = read_signature(function, f"{where}: a function of Retry(business=...)")
+        if signature.return_annotation is signature.empty:
+            continue
+        for cls in emits_of(signature, where).classes:
+            if not issubclass(cls, Failure) or cls not in emits.classes:
+                raise DeclarationError(
+                    f"{where} turns a business error into {cls.__name__}, which is no failure it declares",
+                    remedy=f"derive {cls.__name__} from Failure, and name it in the handler's return annotation",
+                )

@@ -13,8 +13,10 @@ from typing import Literal
 
 from choreo.choreography import dead_letter_topic
 from choreo.log.port import Headers, NewRecord, Record
+from choreo.runtime.parking import OWN_HEADERS
 
 Stage = Literal["decode", "handle", "emit"]
+LetterKind = Literal["undecodable", "rejected", "fatal", "exhausted", "undeclared", "killer"]
 _FRAMES = 5
 
 
@@ -25,17 +27,33 @@ class Failed:
     Attributes:
         stage: `decode` (no event could be made of it), `handle` (the handler raised), `emit` (what it returned
             cannot be published).
-        handler: the handler's name; empty at stage `decode`.
+        kind: `undecodable`; `rejected` (a business error), `fatal`, `exhausted` (no attempts or no time left);
+            `undeclared` (it returned what it does not declare); `killer` (it ended the process, again and again).
+        handler: the handler's name; empty where that is no single one.
         attempts: how often it was called.
-        now_ms: when it failed for good, milliseconds since the epoch.
+        first_failed_ms, now_ms: when it failed first and for good, milliseconds since the epoch.
+        subject: the event's source and id, or (if it cannot be read) its place: the same in each copy.
+        redrives: how often it was redriven before.
+        parked: whether its key waits until it is redriven or discarded.
     """
 
     service: str
     handler: str
     stage: Stage
+    kind: LetterKind
     error: BaseException
     attempts: int
+    first_failed_ms: int
     now_ms: int
+    subject: str
+    redrives: int = 0
+    parked: bool = False
+
+    @property
+    def letter_id(self) -> str:
+        """The dead letter's id; the same if the same failure is written twice."""
+        text = f"{self.service}\0{self.handler}\0{self.subject}\0{self.redrives}"
+        return hashlib.blake2b(text.encode("utf-8", "backslashreplace"), digest_size=16).hexdigest()
 
 
 def dead_letter(record: Record, failed: Failed, max_bytes: int) -> NewRecord:
@@ -90,13 +108,18 @@ def _reason(record: Record, failed: Failed) -> Headers:
         "choreo.dlq.stage": failed.stage,
         "choreo.dlq.handler": failed.handler,
         "choreo.dlq.failed-at": str(failed.now_ms),
+        "choreo.dlq.first-failed": str(failed.first_failed_ms),
+        "choreo.dlq.id": failed.letter_id,
+        "choreo.dlq.kind": failed.kind,
+        "choreo.dlq.redrive-count": str(failed.redrives),
+        "choreo.dlq.parked": str(int(failed.parked)),
     }
     return [(name, text.encode("utf-8", "backslashreplace")) for name, text in texts.items()]
 
 
 def _without_earlier(headers: Headers) -> Headers:
     """The headers without the reasons of an earlier dead letter (the record may have been redriven)."""
-    return [header for header in headers if not header[0].startswith(("__dlq.errors.", "choreo.dlq."))]
+    return [header for header in headers if not header[0].startswith(("__dlq.errors.", "choreo.dlq.", *OWN_HEADERS))]
 
 
 def fingerprint(handler: str, error: BaseException) -> str:

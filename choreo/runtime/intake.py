@@ -134,14 +134,16 @@ class Intake:
     def _give_up(self, partition: Partition, record: Record, error: Exception) -> None:
         if partition.gone:
             return
+        now_ms, place = self._clock.now_ms(), f"{record.topic}/{record.partition}@{record.offset}"
         failed = Failed(
-            service=self._service, handler="", stage="decode", error=error, attempts=1, now_ms=self._clock.now_ms()
-        )
+            service=self._service, handler="", stage="decode", kind="undecodable", error=error, attempts=1,
+            first_failed_ms=now_ms, now_ms=now_ms, subject=place,
+        )  # fmt: skip
         self._unit.add(partition, [dead_letter(record, failed, self._max_bytes)])
         self._stats.dead_letters += 1
         _log.error(
             "record cannot be read, goes to the dead letters",
-            service=self._service, record=f"{record.topic}/{record.partition}@{record.offset}", error=said(error),
+            service=self._service, record=place, error=said(error),
         )  # fmt: skip
 
     # --- the inbox ------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from choreo.runtime.clock import Clock, rfc3339
 from choreo.runtime.context import Context, HandlerDatabase, SyncContext, SyncDatabase, identity
 from choreo.runtime.deadletter import Failed, Stage, dead_letter, said, size_of
 from choreo.runtime.partitions import AbandonedError, Job, Task
-from choreo.runtime.retry import next_delay
+from choreo.runtime.retry import Again, decide, kind_of
 from choreo.runtime.stats import Stats
 from choreo.runtime.unit import Session, UnitOfWork
 from choreo.service import Handler
@@ -70,7 +70,12 @@ class Invoker:
                 return
             delay = None
             if stage == "handle":
-                delay = next_delay(task.handler.retry, attempt, error, self._clock.random())
+                retry, now_ms = task.handler.retry, self._clock.now_ms()
+                decision = decide(
+                    retry, error, kind_of(retry, error), attempt=attempt, first_ms=now_ms, now_ms=now_ms,
+                    chance=self._clock.random(), far="lane",
+                )  # fmt: skip
+                delay = decision.delay if isinstance(decision, Again) else None
             if delay is None:
                 self._give_up(job, task.handler, error, stage, attempt)
                 return
@@ -168,9 +173,12 @@ class Invoker:
             service=handler.service,
             handler=handler.name,
             stage=stage,
+            kind="exhausted",
             error=error,
             attempts=attempts,
+            first_failed_ms=self._clock.now_ms(),
             now_ms=self._clock.now_ms(),
+            subject=f"{job.metadata.source}\0{job.metadata.event_id}",
         )
         self._unit.add(job.partition, [dead_letter(job.record, failed, self._max_bytes)])
         self._stats.dead_letters += 1

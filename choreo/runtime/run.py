@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import structlog
 
-from choreo.choreography import Choreography
+from choreo.choreography import Choreography, topic_settings
 from choreo.errors import UnknownTopicError
 from choreo.log import Log, Topic, open_log
 from choreo.runtime.instance import Instance
@@ -100,6 +100,6 @@ async def ensure_topics(log: Log, topics: Sequence[str], *, create: bool) -> Non
             f"the log {log.url} has no topics {', '.join(missing)}",
             remedy="create them with `choreo topics create MODULE`, or run with --create-topics",
         )
-    created = await log.create_topics([Topic(name=name) for name in missing])
+    created = await log.create_topics([Topic(name=name, settings=topic_settings(name)) for name in missing])
     if created:
         _log.info("topics created", topics=", ".join(created))

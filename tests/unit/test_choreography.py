@@ -114,7 +114,10 @@ def test_entries_come_from_outside_and_outcomes_have_no_handler(graph):
 
 
 def test_topics_are_those_of_events_and_of_dead_letters(graph):
-    assert graph.topics == ["dlq.mail", "dlq.payments", "dlq.ship-ping", "orders", "parcels", "payments"]
+    assert graph.topics == [
+        *("dlq.mail", "dlq.payments", "dlq.ship-ping", "orders", "parcels", "payments"),
+        *("retry.mail", "retry.payments", "retry.ship-ping"),
+    ]
     assert dead_letter_topic("mail") == "dlq.mail"
 
 

@@ -210,7 +210,12 @@ def test_two_classes_of_one_type_name_in_one_handler_are_refused():
     ("arguments", "message"),
     [
         ({"attempts": 0}, "a handler is called at least once"),
-        ({"delay": "10s"}, "delay is longer than max_delay"),
+        ({"delay": "10m"}, "delay is longer than max_delay"),
+        ({"within": "ever"}, "'ever' is no duration"),
+        ({"in_place": "x"}, "'x' is no duration"),
+        ({"fatal": ("TypeError",)}, "is no exception class"),
+        ({"transient": (OSError,), "fatal": (OSError,)}, "OSError as transient and as fatal"),
+        ({"business": {KeyError: print}, "fatal": (KeyError,)}, "KeyError as business and as fatal"),
         ({"delay": "soon"}, "'soon' is no duration"),
         ({"max_delay": -1}, "-1 is no duration"),
     ],
@@ -218,3 +223,40 @@ def test_two_classes_of_one_type_name_in_one_handler_are_refused():
 def test_a_retry_that_cannot_be_is_refused(arguments, message):
     with pytest.raises(DeclarationError, match=message):
         Retry(**arguments)
+
+
+def test_a_handler_has_time():
+    with pytest.raises(DeclarationError, match="timeout 0"):
+
+        @Service("payments").on(OrderPlaced, timeout=0)
+        async def charge(order: OrderPlaced) -> None: ...
+
+
+class RefusedError(Exception):
+    pass
+
+
+def not_declared(order: OrderPlaced, error: RefusedError) -> PaymentDeclined:
+    return PaymentDeclined(order_id=order.order_id)
+
+
+def no_failure(order: OrderPlaced, error: RefusedError) -> PaymentCharged:
+    return PaymentCharged(order_id=order.order_id)
+
+
+@pytest.mark.parametrize("function", [not_declared, no_failure])
+def test_what_a_business_error_becomes_is_a_failure_that_is_declared(function):
+    with pytest.raises(DeclarationError, match=r"handler payments\.charge .*PaymentDeclined|PaymentCharged"):
+
+        @Service("payments").on(OrderPlaced, retry=Retry(business={RefusedError: function}))
+        async def charge(order: OrderPlaced) -> PaymentCharged: ...
+
+
+@pytest.mark.parametrize("function", [not_declared, lambda order, _: PaymentDeclined(order_id=order.order_id)])
+def test_a_declared_failure_may_stand_for_a_business_error(function):
+    payments = Service("payments")
+
+    @payments.on(OrderPlaced, retry=Retry(business={RefusedError: function}))
+    async def charge(order: OrderPlaced) -> PaymentCharged | PaymentDeclined: ...
+
+    assert payments.handlers["charge"].retry.business == {RefusedError: function}

@@ -16,6 +16,8 @@ def copy(order: OrderPlaced) -> Copied:
     return Copied(order_id=order.order_id)
 """
 
+WANTED = "dlq.mail, dlq.payments, orders, payments, retry.mail, retry.payments"
+
 
 def report(ended):
     """(status, detail) by what was looked at."""
@@ -32,7 +34,7 @@ def test_all_is_well_before_the_first_start(cli):
     found = report(ended)
     assert ended.code == 0
     assert found["log"] == ("ok", "sqlite:///.choreo/log.db answers, 0 topics")
-    assert found["topics"] == ("ok", "dlq.mail, dlq.payments, orders, payments will be made at the first start")
+    assert found["topics"] == ("ok", f"{WANTED} will be made at the first start")
     assert found["registry"] == ("ok", "schemas answers")
     assert found["contract orders/OrderPlaced"][0] == "warn"
     assert found["store of mail"] == ("ok", "sqlite:///.choreo/mail.db is made at the first start")
@@ -45,7 +47,7 @@ def test_all_is_well_afterwards(cli, project):
     found = report(ended)
     assert ended.code == 0
     assert {status for status, _ in found.values()} == {"ok"}
-    assert found["topics"][1] == "4 are there, each with 3 partitions"
+    assert found["topics"][1] == "6 are there, each with 3 partitions"
     assert found["contracts"][1] == "those of 3 event classes agree with the classes"
     assert not (project / ".choreo" / "mail.db").exists(), "looking makes no store"
 
@@ -81,7 +83,7 @@ def test_missing_topics_fail_where_they_are_not_created(cli, monkeypatch):
     cli("topics", "create", "-t", "orders")
     ended = cli("doctor", "cli_shop", "--json")
     assert ended.code == 1
-    assert report(ended)["topics"] == ("fail", "there is no dlq.mail, dlq.payments, payments")
+    assert report(ended)["topics"] == ("fail", f"there is no {WANTED.replace(' orders,', '')}")
     remedies = {row["what"]: row["remedy"] for row in ended.rows[0]}
     assert cli(*remedies["topics"].replace("MODULE", "cli_shop").removeprefix("choreo ").split()).code == 0
     assert report(cli("doctor", "cli_shop", "--json"))["topics"][0] == "ok", "the remedy works"

@@ -6,7 +6,7 @@ from choreo.log import open_log
 def test_the_topics_that_services_need_are_created(cli):
     ended = cli("topics", "create", "cli_shop", "--partitions", "2", "--json")
     assert ended.code == 0, ended.err
-    names = ["dlq.mail", "dlq.payments", "orders", "payments"]
+    names = ["dlq.mail", "dlq.payments", "orders", "payments", "retry.mail", "retry.payments"]
     assert ended.rows == [[{"topic": name, "state": "created"} for name in names]]
     expected = [{"topic": name, "partitions": 2, "offsets": 0} for name in names]
     assert cli("topics", "list", "--json").rows == [expected]
@@ -21,6 +21,8 @@ def test_existing_topics_are_left_as_they_are(cli):
         "dlq.payments\tcreated",
         "orders\texists",
         "payments\tcreated",
+        "retry.mail\tcreated",
+        "retry.payments\tcreated",
     ]
     assert "orders\t3\t0" in cli("topics", "list").out
 

@@ -21,6 +21,11 @@ REASONS = {
     "choreo.dlq.stage",
     "choreo.dlq.handler",
     "choreo.dlq.failed-at",
+    "choreo.dlq.first-failed",
+    "choreo.dlq.id",
+    "choreo.dlq.kind",
+    "choreo.dlq.redrive-count",
+    "choreo.dlq.parked",
 }
 
 
@@ -33,6 +38,9 @@ def failed(error: BaseException | None = None, **changes) -> Failed:
         "service": "payments",
         "handler": "charge",
         "stage": "handle",
+        "kind": "exhausted",
+        "subject": "shop\0e1",
+        "first_failed_ms": 1_700_000_000_500,
         "error": error or ValueError("no money"),
         "attempts": 5,
         "now_ms": 1_700_000_001_234,
@@ -57,6 +65,16 @@ def test_everything_of_the_record_is_kept_and_the_reason_is_added():
     assert told["choreo.dlq.stage"] == b"handle"
     assert told["choreo.dlq.handler"] == b"charge"
     assert told["choreo.dlq.failed-at"] == b"1700000001234"
+    assert told["choreo.dlq.first-failed"] == b"1700000000500"
+    assert told["choreo.dlq.kind"] == b"exhausted"
+    assert told["choreo.dlq.redrive-count"] == told["choreo.dlq.parked"] == b"0"
+
+
+def test_one_failure_has_one_id_and_each_redrive_another():
+    one = failed().letter_id
+    assert one == failed(ValueError("other"), now_ms=5, attempts=9).letter_id
+    others = [failed(**{name: value}) for name, value in (("redrives", 1), ("handler", "x"), ("subject", "shop\0e2"))]
+    assert len({one, *(other.letter_id for other in others)}) == 4
 
 
 @given(
