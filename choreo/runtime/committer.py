@@ -21,6 +21,7 @@ class Committer:
     """Commits whatever is done as soon as the store is free; while it commits, the next batch gathers.
 
     Args:
+        offsets_follow: whether the group's offsets are committed after the transaction; else they are in it.
         on_committed: told what became durable.
         on_failure: told at once when a commit failed: everything under way must be given up.
     """
@@ -30,11 +31,13 @@ class Committer:
         unit: UnitOfWork,
         publisher: Publisher,
         *,
+        offsets_follow: bool,
         on_committed: Callable[[Committed], None],
         on_failure: Callable[[Exception], None],
     ) -> None:
         self._unit = unit
         self._publisher = publisher
+        self._offsets_follow = offsets_follow
         self._on_committed = on_committed
         self._on_failure = on_failure
         self._offsets: dict[TopicPartition, int] = {}
@@ -55,13 +58,14 @@ class Committer:
         if committed.outbox_row is not None:
             self._publisher.put(committed.outbox_row, committed.records)
         self._on_committed(committed)
-        if committed.watermarks:
+        if committed.watermarks and self._offsets_follow:
             self._offsets.update(committed.watermarks)
             self._offsets_changed.set()
 
     def catch_up(self, offsets: Mapping[TopicPartition, int]) -> None:
         """The store knows of this progress; an earlier owner may have died before the group's offsets followed."""
-        self._offsets.update(offsets)
+        if self._offsets_follow:
+            self._offsets.update(offsets)
         # Not at once: the consumer is just about to own these partitions.
         asyncio.get_running_loop().call_later(_OFFSET_INTERVAL, self._offsets_changed.set)
 

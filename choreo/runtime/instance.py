@@ -24,10 +24,11 @@ from choreo.runtime.reader import Reader
 from choreo.runtime.recovery import Recovery
 from choreo.runtime.settings import Settings
 from choreo.runtime.stats import Stats
+from choreo.runtime.transactional import TransactionalStore
 from choreo.runtime.unit import Committed, UnitOfWork
 from choreo.runtime.workers import Workers
 from choreo.service import Service
-from choreo.store import make_store
+from choreo.store import Store, make_store
 from choreo.wire import Codec
 
 _log = structlog.get_logger("choreo.runtime")
@@ -56,7 +57,11 @@ class Instance:
         self._codec = codec
         self._settings = settings
         self._clock = clock or SystemClock()
-        self._store = make_store(settings.store_of(service.name, service.store))
+        self._store: Store
+        if service.transactional:
+            self._store = TransactionalStore(log)
+        else:
+            self._store = make_store(settings.store_of(service.name, service.store))
         self._owned: dict[TopicPartition, Partition] = {}
         self._lanes: Lanes[Job] = Lanes()
         self._tasks: list[asyncio.Task[None]] = []
@@ -97,14 +102,15 @@ class Instance:
             min(_MAX_THREADS, service.concurrency), thread_name_prefix=f"choreo-{service.name}"
         )
         self._exit.callback(threads.shutdown, wait=False, cancel_futures=True)
-        self._unit = UnitOfWork(self._store)
+        self._unit = UnitOfWork(self._store, whole=service.transactional)
         producer = self._log.producer()
         self._exit.push_async_callback(producer.close)
         self._recovery = Recovery(service.name, self._unit, self._clock)
         self._publisher = Publisher(producer, self._clock, self._on_published)
         self._committer = Committer(
-            self._unit, self._publisher, on_committed=self._on_committed, on_failure=self._recovery.fail
-        )
+            self._unit, self._publisher, offsets_follow=not service.transactional,
+            on_committed=self._on_committed, on_failure=self._recovery.fail,
+        )  # fmt: skip
         self._ownership = Ownership(
             service=service.name, log=self._log, unit=self._unit, lanes=self._lanes, publisher=self._publisher,
             committer=self._committer, owned=self._owned, clock=self._clock, grace=settings.stop_grace,
@@ -122,6 +128,8 @@ class Instance:
         topics = sorted({event.contract.topic for handler in service.handlers.values() for event in handler.consumes})
         consumer = self._log.consumer(topics, group=service.name, listener=self._ownership)
         self._committer.consumer = self._consumer = consumer
+        if isinstance(self._store, TransactionalStore):
+            self._store.consumer = consumer
         self._reader = Reader(
             consumer, self._intake, self._workers, load=self._load, limit=settings.max_in_flight, spawn=self._spawn,
             on_failure=self._recovery.fail,

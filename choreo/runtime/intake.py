@@ -60,6 +60,7 @@ class Intake:
         max_record_bytes: int,
     ) -> None:
         self._service = service.name
+        self._transactional = service.transactional
         self._routes = routes_of(service)
         self._codec = codec
         self._unit = unit
@@ -127,6 +128,8 @@ class Intake:
         return Job(partition, record, metadata, event, self._tasks(route, metadata))
 
     def _tasks(self, route: Route, metadata: Metadata) -> list[Task]:
+        if self._transactional:  # it has no inbox
+            return [Task(handler, b"") for handler in route.handlers]
         return [
             Task(handler, inbox_key(metadata.source, metadata.event_id, handler.name)) for handler in route.handlers
         ]
@@ -139,7 +142,7 @@ class Intake:
             service=self._service, handler="", stage="decode", kind="undecodable", error=error, attempts=1,
             first_failed_ms=now_ms, now_ms=now_ms, subject=place,
         )  # fmt: skip
-        self._unit.add(partition, [dead_letter(record, failed, self._max_bytes)])
+        self._unit.add(partition, record.offset, [dead_letter(record, failed, self._max_bytes)])
         self._stats.dead_letters += 1
         _log.error(
             "record cannot be read, goes to the dead letters",
@@ -158,7 +161,7 @@ class Intake:
             self._unit.finish(job.partition, job.record.offset)
             return
         lane: Hashable = (job.partition.at, job.record.key)
-        for task in job.tasks:
+        for task in () if self._transactional else job.tasks:
             # A copy of an event that is under way waits in the same lane, and asks the inbox again when it comes up.
             earlier = self._under_way.setdefault(task.inbox_key, lane)
             if earlier is not lane:

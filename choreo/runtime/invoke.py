@@ -105,7 +105,7 @@ class Invoker:
                 self._stats.duplicates += 1
                 return None, stage
             await session.keep()
-            self._unit.add(job.partition, records, task.inbox_key)
+            self._unit.add(job.partition, job.record.offset, records, task.inbox_key)
             self._stats.handled += 1
             self._stats.emitted += len(records)
         except StoreUnavailableError:
@@ -180,7 +180,7 @@ class Invoker:
             now_ms=self._clock.now_ms(),
             subject=f"{job.metadata.source}\0{job.metadata.event_id}",
         )
-        self._unit.add(job.partition, [dead_letter(job.record, failed, self._max_bytes)])
+        self._unit.add(job.partition, job.record.offset, [dead_letter(job.record, failed, self._max_bytes)])
         self._stats.dead_letters += 1
         _log.error(
             "handler gave up, record goes to the dead letters",

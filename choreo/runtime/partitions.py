@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from choreo.events import Event, Metadata
-from choreo.log.port import Record, TopicPartition
+from choreo.log.port import NewRecord, Record, TopicPartition
 from choreo.runtime.offsets import OffsetTracker
 from choreo.service import Handler
 from choreo.store.port import Progress
@@ -27,9 +27,11 @@ class Partition:
         leaving: set when it is about to go: running handlers may finish, no other starts.
         gone: nothing that comes from it counts any more.
         running: how many of its jobs are under way.
+        staged: what handlers have emitted for records that others of the service's handlers have not done yet, by
+            offset; of transactional services only.
     """
 
-    __slots__ = ("_idle", "at", "epoch", "gone", "leaving", "running", "tracker")
+    __slots__ = ("_idle", "at", "epoch", "gone", "leaving", "running", "staged", "tracker")
 
     def __init__(self, at: TopicPartition, progress: Progress) -> None:
         self.at = at
@@ -38,6 +40,7 @@ class Partition:
         self.leaving = asyncio.Event()
         self.gone = False
         self.running = 0
+        self.staged: dict[int, list[NewRecord]] = {}
         self._idle: asyncio.Future[None] | None = None
 
     def progress(self) -> Progress:

@@ -49,20 +49,30 @@ class UnitOfWork:
     `lock` is held by whoever uses the store's connection: one handler from its first `ctx.db` until it ends, or
     the commit. Effects are added in the same step in which a handler's savepoint is released, so whoever
     holds the lock finds writes and effects in agreement.
+
+    Args:
+        whole: whether a record's effects count only when all its handlers have done it. Without an inbox nothing else
+            knows which of them have.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, whole: bool = False) -> None:
         self.store = store
+        self._whole = whole
         self.lock = asyncio.Lock()
         self.changed = asyncio.Event()
         self._pending = Pending()
         self._doomed = False
 
-    def add(self, partition: Partition, records: Sequence[NewRecord], inbox_key: bytes | None = None) -> None:
-        """A handler took effect, or (without a key) a dead letter stands for it.
+    def add(
+        self, partition: Partition, offset: int, records: Sequence[NewRecord], inbox_key: bytes | None = None
+    ) -> None:
+        """A handler took effect for the record at `offset`, or (without a key) a dead letter stands for it.
 
         The partition is named so that the commit is fenced by its epoch even if the record is not finished yet.
         """
+        if self._whole:
+            partition.staged.setdefault(offset, []).extend(records)
+            return
         pending = self._pending
         if inbox_key is not None:
             pending.inbox[inbox_key] = None
@@ -75,6 +85,8 @@ class UnitOfWork:
         if not partition.gone:
             pending = self._pending
             partition.tracker.finish(offset)
+            if partition.staged:
+                pending.records.extend(partition.staged.pop(offset, ()))
             pending.partitions[partition.at] = partition
             pending.keys.extend([task.inbox_key for task in tasks])
             pending.jobs += 1

@@ -47,6 +47,7 @@ class Client:
     """Owns A at once; hands out one record of it, and in the next `consume` is given B as well."""
 
     def __init__(self, settings):
+        self.member_id = "m"
         self.may_fetch = threading.Event()
         self.closable = threading.Event()
         self.closable.set()
@@ -81,6 +82,9 @@ class Client:
 
     def consumer_group_metadata(self):
         return "metadata"
+
+    def memberid(self):
+        return self.member_id
 
     def close(self):
         self.closable.wait(60)
@@ -132,9 +136,30 @@ async def test_a_record_fetched_before_a_pause_inside_a_rebalance_waits_for_resu
 
 async def test_a_transaction_is_for_owned_partitions_only(owned):
     consumer, run = owned
-    assert await run(lambda: consumer.group_metadata([A, B])) == [0]
+
+    async def take_b():
+        assert await consumer.group_metadata([A]) == "metadata"
+        with pytest.raises(NotOwnerError, match="anew"):
+            await consumer.group_metadata([A, B])
+
+    assert await run(take_b) == [0]
+    while consumer._owner.partitions.taking:  # noqa: ASYNC110 - nothing tells when
+        await asyncio.sleep(0.001)
+    assert await consumer.group_metadata([A, B]) == "metadata"
     with pytest.raises(NotOwnerError, match="t-2"):
         await consumer.group_metadata([A, TopicPartition("t", 2)])
+
+
+async def test_an_expelled_member_that_has_not_heard_of_it_gets_no_transaction(owned):
+    """Kafka checks no commit that names no member."""
+    consumer, run = owned
+
+    async def nothing(): ...
+
+    await run(nothing)
+    consumer._owner.client.member_id = None
+    with pytest.raises(NotOwnerError, match="anew"):
+        await consumer.group_metadata([A])
 
 
 async def test_closing_a_client_that_hangs_is_bounded(owned, monkeypatch):
