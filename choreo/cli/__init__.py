@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from choreo.cli import common, demo, doctor, publish, run, topics
+from choreo.cli import common, demo, dlq, doctor, publish, run, topics
 from choreo.errors import ChoreoError
 
 
@@ -40,6 +40,7 @@ app.command(epilog=publish.EXAMPLES)(publish.publish)
 app.command(epilog=run.GRAPH_EXAMPLES)(run.graph)
 app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
 app.add_typer(topics.app, name="topics")
+app.add_typer(dlq.app, name="dlq")
 app.command("schema", help="Contracts: write, check and show the Avro schemas of events.")(lambda: None)
 app.command(epilog=demo.EXAMPLES)(demo.demo)
 

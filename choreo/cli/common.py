@@ -98,3 +98,8 @@ def print_rows(rows: Sequence[Mapping[str, object]], *, as_json: bool) -> None:
         for row in rows:
             table.add_row(*(Text(str(value), _STYLES.get(str(value), "")) for value in row.values()))
         Console().print(table)
+
+
+def printable(text: str) -> str:
+    """The text without characters that would steer the terminal."""
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)

@@ -189,19 +189,14 @@ async def _row(record: Record, codec: Codec) -> Row:
 
 
 def _print(row: Row) -> None:
-    key = "no key" if row["key"] is None else f"key {_printable(row['key'])}"
-    time_, name = typer.style(row["time"], dim=True), typer.style(_printable(row.get("type") or "?"), bold=True)
+    key = "no key" if row["key"] is None else f"key {common.printable(row['key'])}"
+    time_, name = typer.style(row["time"], dim=True), typer.style(common.printable(row.get("type") or "?"), bold=True)
     typer.echo(f"{time_}  {name}  {key}  {row['topic']}/{row['partition']}@{row['offset']}")
     ids = {"event": row.get("event_id"), "cause": row.get("causation_id"), "saga": row.get("correlation_id")}
-    if linked := "".join(f"  {label} {_printable(id_)}" for label, id_ in ids.items() if id_):
+    if linked := "".join(f"  {label} {common.printable(id_)}" for label, id_ in ids.items() if id_):
         typer.echo(linked)
     for label in ("dead_letter", "undecodable"):
         if label in row:
-            typer.secho(f"  {label.replace('_', ' ')}: {_printable(row[label])}", fg="red")
+            typer.secho(f"  {label.replace('_', ' ')}: {common.printable(row[label])}", fg="red")
     if "data" in row:
-        typer.echo(f"  {_printable(common.json_text(row['data']))}")
-
-
-def _printable(text: str) -> str:
-    """The text without characters that would steer the terminal."""
-    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
+        typer.echo(f"  {common.printable(common.json_text(row['data']))}")

@@ -1,0 +1,280 @@
+"""Dead letters of a log: read, given back to the service that failed, discarded."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+from choreo.choreography import dead_letter_topic, retry_topic
+from choreo.dlq.fold import Fold, Selection
+from choreo.dlq.letters import DeadLetter, Place
+from choreo.dlq.reader import Reader, partitions_of
+from choreo.dlq.records import Reason, resolving
+from choreo.errors import ChoreoError, UnknownTopicError
+from choreo.log.port import Log, NewRecord, Producer, Record
+
+_CHUNK = 100
+_LOOK = 0.2
+_SETTLE = 1.0
+"""Seconds from the group's offset to the dead letter that the same transaction put into the outbox."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How carefully to go.
+
+    Attributes:
+        canary: so many go first (of each service), and the others only if none of these failed again; 0: no such wait.
+        rate: at most so many a second.
+        max_failures: stop when more than this share of what went has failed again; unless given, outcomes of others
+            than the canary are not waited for.
+        wait: seconds after which an outcome counts as unknown, which stops too.
+    """
+
+    canary: int = 0
+    rate: float | None = None
+    max_failures: float | None = None
+    wait: float = 60.0
+
+
+@dataclass(kw_only=True)
+class Report:
+    """What has been done so far.
+
+    Attributes:
+        resolved: how many were redriven or discarded now.
+        passed_over: how many of those selected were resolved before.
+        failed_again: how many are known to have come back.
+        left: how many are still to go.
+        refused: why others cannot go, by id.
+        stopped: why it ended early; empty if it did not.
+    """
+
+    resolved: int = 0
+    passed_over: int = 0
+    failed_again: int = 0
+    left: int = 0
+    refused: dict[str, str] = field(default_factory=dict)
+    stopped: str = ""
+
+
+class DeadLetters:
+    """The dead letters of some topics, as they were at the last `refresh`. Made by `dead_letters`."""
+
+    def __init__(self, log: Log, fold: Fold, reader: Reader | None, topics: Iterable[str]) -> None:
+        self.fold = fold
+        self._log, self._reader, self._topics = log, reader, frozenset(topics)
+
+    async def refresh(self) -> None:
+        """Read on to the end."""
+        if self._reader is not None:
+            async for record in self._reader.catch_up():
+                self.fold.add(record)
+
+    def select(self, chosen: Selection) -> list[DeadLetter]:
+        """See `Fold.select`; of the topics that were asked for."""
+        return [letter for letter in self.fold.select(chosen) if letter.at.topic in self._topics]
+
+    def by_service(self, chosen: Selection, reason: Reason) -> dict[str, list[DeadLetter]]:
+        """Those selected, by the service that gets them back, each in the order in which they go.
+
+        Raises:
+            ChoreoError: nothing is selected, or nobody said which service handles another system's dead letter.
+        """
+        if replace(chosen, state=None) == Selection():
+            raise ChoreoError("no dead letter is selected", remedy="name ids, a fingerprint or another filter")
+        by_service = dict[str, list[DeadLetter]]()
+        for letter in self.select(chosen):
+            by_service.setdefault(reason.service_of(letter), []).append(letter)
+        if "" in by_service:
+            what = f"dead letter {by_service[''][0].id} is another system's"
+            raise ChoreoError(what, remedy="name the service that shall handle it: --service NAME")
+        return by_service
+
+    async def resolve(
+        self, chosen: Selection, reason: Reason, pace: Pace | None = None, edited: Mapping[str, Record] | None = None
+    ) -> AsyncGenerator[Report, None]:
+        """Redrive or discard those selected that are open, with a report after each step.
+
+        Every step is one transaction, so it may be ended anywhere and run again: what is resolved is passed over.
+        Of two that run at once for one service, the later one fences the earlier.
+
+        Args:
+            edited: by id, what goes instead of the original.
+
+        Raises:
+            ChoreoError: see `by_service`.
+            UnknownTopicError: the service has no retry topic.
+            NotOwnerError: another one has begun to resolve dead letters of this service.
+        """
+        report, by_service = Report(), self.by_service(replace(chosen, state=None), reason)
+        report.left = sum(map(len, by_service.values()))
+        for service, letters in by_service.items():
+            async with _Sender(self._log, service) as sender:
+                await self.refresh()  # only now nobody else resolves any of them
+                mine = [letter for letter in letters if self.fold.state(letter) == "open"]
+                report.passed_over += len(letters) - len(mine)
+                report.left -= len(letters) - len(mine)
+                async for _ in self._send(sender, mine, reason, pace or Pace(), edited or {}, report):
+                    yield report
+            if report.stopped:
+                return
+        yield report
+
+    async def _send(
+        self,
+        sender: _Sender,
+        letters: list[DeadLetter],
+        reason: Reason,
+        pace: Pace,
+        edited: Mapping[str, Record],
+        report: Report,
+    ) -> AsyncIterator[None]:
+        await sender.prepare(needed=any(reason.kind == "redriven" or letter.parked for letter in letters))
+        size, at = min(_CHUNK, max(1, int(pace.rate or _CHUNK))), 0
+        while at < len(letters):
+            canary = at < pace.canary
+            step = letters[at : min(at + size, pace.canary) if canary else at + size]
+            begun, at = time.monotonic(), at + len(step)
+            sent = await sender.send(step, reason, edited, report.refused)
+            report.resolved, report.left = report.resolved + len(sent), report.left - len(step)
+            yield
+            if reason.kind == "redriven" and (canary or pace.max_failures is not None):
+                await self._judge(sender, sent, pace, report)
+                yield
+                if report.stopped:
+                    return
+            if pace.rate and at < len(letters):
+                await asyncio.sleep(begun + len(step) / pace.rate - time.monotonic())
+
+    async def _judge(self, sender: _Sender, sent: list[DeadLetter], pace: Pace, report: Report) -> None:
+        """Wait for the outcome of what was sent; stop if too much of it failed again."""
+        if not await sender.handled(sent, pace.wait):
+            report.stopped = f"the outcome is unknown after {pace.wait:g} s: does service {sender.service} run?"
+            return
+        await self.refresh()
+        failed = sum(self.fold.failed_again(letter) for letter in sent)
+        report.failed_again += failed
+        if report.failed_again > (pace.max_failures or 0) * report.resolved:
+            report.stopped = f"{report.failed_again} of {report.resolved} failed again"
+
+
+class _Sender:
+    """Appends for one service; while it is open, nobody else resolves dead letters of this service."""
+
+    def __init__(self, log: Log, service: str) -> None:
+        self.service = service
+        self._log = log
+        self._producer: Producer = log.producer(transactional_id=f"choreo-dlq-{service}")
+        self._arrivals: Reader | None = None
+        self._places: dict[str, Place] = {}
+
+    async def __aenter__(self) -> Self:
+        await self._producer.append_atomically([])  # claims the transactional id
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._arrivals is not None:
+            await self._arrivals.close()
+        await self._producer.close()
+
+    async def prepare(self, *, needed: bool) -> None:
+        """Look where the retry topic ends now: what is sent will lie behind that."""
+        topics = await self._log.topics()
+        if needed and retry_topic(self.service) not in topics:
+            why = f"service {self.service} has no retry topic: it has no store, or has not run yet"
+            raise UnknownTopicError(f"topic {retry_topic(self.service)} does not exist", why=why)
+        if needed:
+            partitions = await partitions_of(self._log, [retry_topic(self.service)])
+            self._arrivals = Reader(self._log, await self._log.end_offsets(partitions))
+
+    async def send(
+        self, letters: Sequence[DeadLetter], reason: Reason, edited: Mapping[str, Record], refused: dict[str, str]
+    ) -> list[DeadLetter]:
+        """Append what resolves these, all or nothing; returns those that could go."""
+        records, sent = list[NewRecord](), list[DeadLetter]()
+        for letter in letters:
+            try:
+                record = edited.get(letter.id) or await original(self._log, letter)
+            except ChoreoError as error:
+                refused[letter.id] = str(error)
+                continue
+            now_ms = time.time_ns() // 1_000_000
+            records += resolving(letter, record, reason, now_ms, edited=letter.id in edited)
+            sent.append(letter)
+        await self._producer.append_atomically(records)
+        return sent
+
+    async def handled(self, letters: Sequence[DeadLetter], wait: float) -> bool:
+        """Wait until the service has finished with these; False if it takes longer than `wait` seconds."""
+        assert self._arrivals is not None  # noqa: S101 - `prepare` comes first
+        async for record in self._arrivals.catch_up():
+            id_ = dict(record.headers).get("choreo.redrive.of", b"").decode()
+            self._places[id_] = Place(*record[:3])
+        lying = [self._places[letter.id] for letter in letters]
+        until = time.monotonic() + wait
+        while True:
+            done = await self._log.committed(self.service, {place.of for place in lying})
+            if all((at := done.get(place.of)) is not None and at.offset > place.offset for place in lying):
+                await asyncio.sleep(_SETTLE)
+                return True
+            if time.monotonic() > until:
+                return False
+            await asyncio.sleep(_LOOK)
+
+
+@asynccontextmanager
+async def dead_letters(
+    log: Log, *, topics: Sequence[str] = (), service: str | None = None, values_of: Selection | None = None
+) -> AsyncIterator[DeadLetters]:
+    """The dead letters of a log, read to the end.
+
+    Args:
+        topics: topics of other systems; unless given, those of choreo's services (`dlq.*`), or of this `service`.
+        values_of: whose values are kept, which needs memory; `show` and `resolve` need them.
+
+    Raises:
+        UnknownTopicError: one of the topics does not exist.
+    """
+    known = sorted(await log.topics())
+    own = [name for name in known if name.startswith("dlq.")]
+    wanted = list(topics) or [name for name in own if service is None or name == dead_letter_topic(service)]
+    if missing := sorted(set(topics) - set(known)):
+        raise UnknownTopicError(f"the log {log.url} has no topic {', '.join(missing)}")
+    read = sorted({*wanted, *own}) if topics else wanted  # what was done about them lies in the services' topics
+    starts = await log.beginning_offsets(await partitions_of(log, read))
+    reader = Reader(log, starts) if starts else None
+    found = DeadLetters(log, Fold(values_of.fits if values_of is not None else lambda _: False), reader, wanted)
+    try:
+        await found.refresh()
+        yield found
+    finally:
+        if reader is not None:
+            await reader.close()
+
+
+async def original(log: Log, letter: DeadLetter) -> Record:
+    """The record as it was; what was too large for a dead letter is read where the original lies.
+
+    Raises:
+        ChoreoError: the original is gone.
+    """
+    if not letter.missing:
+        return letter.record
+    place, at = letter.place, letter.place.of
+    if place.topic in await log.topics():
+        reader = Reader(log, {**await log.end_offsets(await partitions_of(log, [place.topic])), at: place.offset})
+        try:
+            async for record in reader.catch_up():
+                if Place(*record[:3]) == place:
+                    return record
+                if record.partition == place.partition:
+                    break
+        finally:
+            await reader.close()
+    why = f"its {' and '.join(letter.missing)} did not fit into the dead letter, and the original at {place} is gone"
+    raise ChoreoError(f"dead letter {letter.id} cannot be had", why=why)
