@@ -83,6 +83,10 @@ class LogUnavailableError(LogError):
     """The log gave no answer or cannot take records now (broker down, disk full). Passing: repeat."""
 
 
+class AccessError(LogError):
+    """The log does not let this principal do it. An operator can grant it: a service waits for that."""
+
+
 class RecordTooLargeError(LogError):
     """A record is larger than the log accepts. Permanent for this record."""
 

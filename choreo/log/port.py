@@ -132,8 +132,8 @@ class Consumer(Protocol):
         `timeout` is in seconds; empty list when it passes; None waits for ever. Cancelling a poll loses no record.
 
         Raises:
-            LogError: the log refused for good (authorisation, unknown topic), or this consumer is closed; passing trouble
-                is waited out.
+            LogError: the log refused for good (a login, an unknown topic), or this consumer is closed; passing trouble
+                is waited out, by a member of a group also a right that is lacking.
         """
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
@@ -227,8 +227,15 @@ class Log(Protocol):
     async def create_topics(self, topics: Sequence[Topic]) -> list[str]:
         """Create those that do not exist; returns their names. Existing ones are left as they are."""
 
-    def producer(self, *, transactional_id: str | None = None) -> Producer:
-        """A producer. With a transactional id it appends atomically and fences older ones of the same id."""
+    def producer(self, *, transactional_id: str | None = None, gapless: bool = False) -> Producer:
+        """A producer. With a transactional id it appends atomically and fences older ones of the same id.
+
+        Appends of a gapless producer may overlap: they take effect in the order they were begun, and the first that fails
+        breaks the producer. Then all that is begun and not acknowledged fails, what comes later is refused, and nothing of
+        it is sent any more. What was on its way may arrive, but never without all that was begun before it: so
+        whoever repeats from the first append that was not acknowledged, with a new producer, leaves no gap and keeps
+        the order, copies left aside. It waits out a log that gives no answer, however long; `close` breaks it too.
+        """
 
     def consumer(
         self,

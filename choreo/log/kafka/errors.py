@@ -32,9 +32,8 @@ _DENIED: dict[int, Kind] = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "topic",
     KafkaError.GROUP_AUTHORIZATION_FAILED: "group",
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "transactional-id",
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "cluster",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "topic",  # a producer that may write to no topic at all
 }
-_ON_CLUSTER = Right("IdempotentWrite", "cluster", "kafka-cluster")  # what a producer needs before Kafka 3.0
 _REMEDIES = (  # by a part of librdkafka's own sentence
     (
         "certificate verify failed",
@@ -44,8 +43,12 @@ _REMEDIES = (  # by a part of librdkafka's own sentence
     ("SSL alert", "the broker wants a certificate it trusts: set ssl.certificate.location and ssl.key.location"),
     ("Disconnected", "the port may want TLS or a login: check security.protocol"),
 )
-_FRAME = re.compile(r"^(?:\w+://)?\S+/(?:bootstrap|\d+): | \(after \d+ms in state \w+.*\)$")
-"""What librdkafka writes around a reason: the broker before it, the time and the state after it."""
+_FRAME = re.compile(
+    r"^(?:\[thrd:\S+\]: )?(?:\S+/(?:bootstrap|\d+): )?"  # the thread and the broker
+    r"|error:\w+:SSL routines::|, verify that ssl\.ca\.location.*"
+    r"| \(after \d+ms in state \w+.*\)$"
+)
+"""What librdkafka and OpenSSL write around a reason."""
 
 
 class RebalancingError(LogUnavailableError):
@@ -68,26 +71,24 @@ def explained(error: KafkaError, what: str, who: str, *rights: Right) -> LogErro
     if code in _LOGIN:
         remedy = "check security.protocol, sasl.mechanism, sasl.username and sasl.password"
         return LogError(f"{what}: the broker refuses {who}", why=why, remedy=remedy)
-    if code == KafkaError.REBALANCE_IN_PROGRESS:
-        return RebalancingError(what, why=why, remedy="passing trouble: repeat")
     if code in UNKNOWN_TOPIC:
         return UnknownTopicError(what, why=why, remedy="create it: choreo topics create")
     if code in _REFUSED or error.fatal():
         return LogError(what, why=why, remedy="the same would be refused again; see the broker's log")
-    return LogUnavailableError(what, why=why, remedy=remedy_for(why) or "passing trouble: repeat")
+    passing = RebalancingError if code == KafkaError.REBALANCE_IN_PROGRESS else LogUnavailableError
+    return passing(what, why=why, remedy=remedy_for(why) or "passing trouble: repeat")
 
 
 def _denied(kind: Kind, what: str, why: str, who: str, rights: Sequence[Right]) -> AccessError:
-    for right in (*rights, _ON_CLUSTER):
-        if right.kind == kind:
-            name = "the cluster" if kind == "cluster" else f"{kind} {right.name}"
-            lacks = f"{what}: principal {who} lacks {right.operation.upper()} on {name}"
-            return AccessError(lacks, remedy=right.command(who))
-    return AccessError(f"{what}: principal {who} is refused", why=why, remedy="grant it with kafka-acls --add")
+    lacking = next((right for right in rights if right.kind == kind), None)
+    if lacking is None:
+        return AccessError(f"{what}: principal {who} is refused", why=why, remedy="grant it: kafka-acls --add")
+    lacks = f"{what}: principal {who} lacks {lacking.operation.upper()} on {kind} {lacking.name}"
+    return AccessError(lacks, remedy=lacking.command(who))
 
 
 def plain(why: str) -> str:
-    """librdkafka's reason without its frame."""
+    """The client's reason without its frame."""
     return _FRAME.sub("", why)
 
 

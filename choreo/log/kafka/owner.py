@@ -18,11 +18,12 @@ from typing import Any, TypeVar
 
 import confluent_kafka as ck
 
-from choreo.errors import LogError, LogUnavailableError, NotOwnerError, UnknownTopicError
+from choreo.errors import AccessError, LogError, LogUnavailableError, NotOwnerError, UnknownTopicError
 from choreo.log.kafka import telemetry
 from choreo.log.kafka.buffer import Buffer
 from choreo.log.kafka.errors import UNKNOWN_TOPIC, as_choreo, explained
 from choreo.log.kafka.partitions import Partitions, theirs
+from choreo.log.kafka.rights import Right
 from choreo.log.port import Listener, Record, TopicPartition
 
 T = TypeVar("T")
@@ -63,8 +64,9 @@ class Owner:
         self.signal = threading.Event()  # wakes the thread: a command, room in the buffer, a listener's answer
         self.closing = False
         self.ended: Future[None] = Future()
-        self.name = f"consumer {settings['group.id']!r}" if member else f"reader of {', '.join(topics)}"
-        self.commits = Commits(f"commit of {self.name}", who)
+        self._group = settings["group.id"]
+        self.name = f"consumer {self._group!r}" if member else f"reader of {', '.join(topics)}"
+        self.commits = Commits(f"commit of {self.name}", who, Right("Read", "group", self._group))
         self._topics, self._member, self._who, self._end_offsets = topics, member, who, end_offsets
         self._loop = asyncio.get_running_loop()
         limit = 0.8 * float(settings.get("max.poll.interval.ms", 300_000)) / 1_000
@@ -186,6 +188,7 @@ class Owner:
         try:
             known = self.client.list_topics(timeout=1).topics
             missing = {topic for topic in self._topics if topic not in known or known[topic].error}
+            missing -= {topic for topic in missing if self._may_not_see(topic)}
             if not missing:
                 self._next_check = float("inf") if self._member else time.monotonic() + REFRESH
                 if not self._member:
@@ -199,6 +202,14 @@ class Owner:
                 what, why=f"or {self._who} may not see it", remedy="create it: choreo topics create"
             )
         self._missing = missing
+
+    def _may_not_see(self, topic: str) -> bool:
+        """Whether a topic is only hidden; asked for by its name, the log says so."""
+        error = self.client.list_topics(topic, timeout=1).topics[topic].error
+        if error is None or error.code() != ck.KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            return False
+        self._on_error(error, topic)
+        return True
 
     def _read(self, partitions: set[TopicPartition]) -> None:
         """Without a group: read what is not read yet; all of a partition that came later, whatever the start."""
@@ -231,11 +242,15 @@ class Owner:
 
     def _on_error(self, error: ck.KafkaError, topic: str | None) -> None:
         """An error of the client, or of one topic: passing ones are waited out."""
-        reason = explained(error, f"{self.name}, topic {topic}" if topic else self.name, self._who)
+        rights = [Right("Read", "topic", name) for name in ([topic] if topic else self._topics)]
+        what = f"{self.name}, topic {topic}" if topic else self.name
+        reason = explained(error, what, self._who, *rights, Right("Read", "group", self._group))
         if error.code() in UNKNOWN_TOPIC:
             self._next_check = 0.0
         elif not self._member and error.code() == ck.KafkaError.GROUP_AUTHORIZATION_FAILED:
             pass  # the client asks for a coordinator even when it reads without a group
+        elif self._member and isinstance(reason, AccessError):
+            self._outage.refused(reason)
         elif isinstance(reason, LogUnavailableError) or (isinstance(reason, NotOwnerError) and not error.fatal()):
             self._outage.seen(error)
         else:
@@ -258,8 +273,8 @@ def _record(message: Any) -> Record:
 class Commits:
     """Which future waits for which commit: librdkafka answers by a callback that names the offsets, not the call."""
 
-    def __init__(self, what: str, who: str) -> None:
-        self._what, self._who = what, who
+    def __init__(self, what: str, who: str, *rights: Right) -> None:
+        self._what, self._who, self._rights = what, who, rights
         self._waiting: dict[frozenset[tuple[str, int, int]], deque[Future[None]]] = {}
 
     def __bool__(self) -> bool:
@@ -294,7 +309,7 @@ class Commits:
         if error is None:
             future.set_result(None)
         else:
-            future.set_exception(explained(error, self._what, self._who))
+            future.set_exception(explained(error, self._what, self._who, *self._rights))
 
 
 def _key(partitions: Iterable[ck.TopicPartition]) -> frozenset[tuple[str, int, int]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 from typing import Literal, NamedTuple, TypeAlias
 
-Operation: TypeAlias = Literal["Read", "Write", "Describe", "Create", "Alter", "AlterConfigs", "IdempotentWrite"]
-Kind: TypeAlias = Literal["topic", "group", "transactional-id", "cluster"]
+Operation: TypeAlias = Literal["Read", "Write", "Describe", "Create", "Alter", "AlterConfigs", "DescribeConfigs"]
+Kind: TypeAlias = Literal["topic", "group", "transactional-id"]
 
 
 class Right(NamedTuple):
@@ -19,7 +19,6 @@ class Right(NamedTuple):
 
     def command(self, principal: str, bootstrap: str = "BROKER") -> str:
         """The `kafka-acls` command that grants it."""
-        resource = ["--cluster"] if self.kind == "cluster" else [f"--{self.kind}", self.name]
-        resource += ["--resource-pattern-type", "prefixed"] if self.prefixed else []
+        resource = [f"--{self.kind}", self.name, *(["--resource-pattern-type", "prefixed"] if self.prefixed else [])]
         granted = ["--add", "--allow-principal", principal, "--operation", self.operation]
         return shlex.join(["kafka-acls", "--bootstrap-server", bootstrap, *granted, *resource])

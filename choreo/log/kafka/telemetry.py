@@ -10,14 +10,23 @@ from typing import Any
 import structlog
 from confluent_kafka import KafkaError
 
+from choreo.errors import AccessError
+
 log = structlog.get_logger("choreo.kafka")
 
 _QUIET = 30.0  # seconds without a new error after which an outage has ended
-_ALREADY_TOLD = ("FAIL", "ERROR", "FATAL")  # facilities whose lines also arrive as errors
+_ALREADY_TOLD = ("FAIL", "ERROR", "FATAL", "SSL", "TXNERR", "GETPID")  # facilities whose lines also arrive as errors
 
 
 class ClientLogger:
-    """Takes librdkafka's log lines as if it were a `logging.Logger`."""
+    """Takes librdkafka's log lines as if it were a `logging.Logger`.
+
+    Attributes:
+        failure: the last line about a failed connection: that a broker closed it is told nowhere else.
+    """
+
+    def __init__(self) -> None:
+        self.failure = ""
 
     def filter(self, _record: object) -> bool:
         """Let all through; the client asks for this method to know a logger."""
@@ -27,6 +36,8 @@ class ClientLogger:
         """One line; those that are told otherwise, or are about another kind of client, are kept for debugging."""
         foreign = facility == "CONFWARN" and "and will be ignored by this" in line
         level = 10 if foreign or facility in _ALREADY_TOLD else level
+        if facility == "FAIL":
+            self.failure = line
         log.log(level, line, facility=facility, client=client)
 
 
@@ -36,6 +47,7 @@ class Outage:
     def __init__(self, client: str) -> None:
         self._client = client
         self._last: float | None = None
+        self._refused: dict[str, float] = {}
 
     def seen(self, error: KafkaError) -> None:
         """An error that will pass."""
@@ -44,6 +56,13 @@ class Outage:
             log.warning("kafka_unreachable", client=self._client, reason=error.str())
         self._last = now
 
+    def refused(self, reason: AccessError) -> None:
+        """A right is lacking: told every half minute, until it is granted and the client's own next try succeeds."""
+        now = time.monotonic()
+        if now - self._refused.get(str(reason), -_QUIET) >= _QUIET:
+            log.error("kafka_refuses", client=self._client, reason=str(reason))
+            self._refused[str(reason)] = now
+
     def over(self) -> None:
         """Something worked."""
         if self._last is not None:
@@ -51,9 +70,11 @@ class Outage:
             self._last = None
 
 
-def callbacks(settings: dict[str, Any], on_error: Callable[[KafkaError], None]) -> dict[str, Any]:
+def callbacks(
+    settings: dict[str, Any], on_error: Callable[[KafkaError], None], logger: ClientLogger | None = None
+) -> dict[str, Any]:
     """`settings` with the callbacks by which a client reports."""
-    reporting = {**settings, "logger": ClientLogger(), "error_cb": on_error}
+    reporting = {**settings, "logger": logger or ClientLogger(), "error_cb": on_error}
     if settings.get("statistics.interval.ms", "0") != "0":
         reporting["stats_cb"] = _measure
     return reporting

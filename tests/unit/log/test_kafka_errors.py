@@ -1,8 +1,11 @@
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from choreo.errors import LogError, LogUnavailableError, NotOwnerError, UnknownTopicError
-from choreo.log.kafka.errors import RebalancingError, as_choreo, explained
+from choreo.errors import AccessError, LogError, LogUnavailableError, NotOwnerError, UnknownTopicError
+from choreo.log.kafka.errors import RebalancingError, as_choreo, explained, plain, remedy_for
+from choreo.log.kafka.rights import Right
+
+ORDERS = Right("Write", "topic", "orders")
 
 
 @pytest.mark.parametrize(
@@ -22,30 +25,63 @@ from choreo.log.kafka.errors import RebalancingError, as_choreo, explained
         ("_FENCED", NotOwnerError),
         ("UNKNOWN_TOPIC_OR_PART", UnknownTopicError),
         ("_UNKNOWN_TOPIC", UnknownTopicError),
-        ("TOPIC_AUTHORIZATION_FAILED", LogError),
+        ("TOPIC_AUTHORIZATION_FAILED", AccessError),
+        ("GROUP_AUTHORIZATION_FAILED", AccessError),
+        ("_SSL", LogUnavailableError),  # a certificate may be renewed
         ("_AUTHENTICATION", LogError),
         ("INVALID_RECORD", LogError),
         ("UNSUPPORTED_VERSION", LogError),
     ],
 )
 def test_each_code_has_one_meaning(name, kind):
-    assert type(explained(KafkaError(getattr(KafkaError, name)), "append to orders", "user 'svc'")) is kind
+    assert type(explained(KafkaError(getattr(KafkaError, name)), "append to orders", "User:svc")) is kind
 
 
 def test_a_fatal_error_does_not_pass():
-    error = explained(KafkaError(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, "gap", fatal=True), "append", "user 'svc'")
+    error = explained(KafkaError(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, "gap", fatal=True), "append", "User:svc")
     assert type(error) is LogError
 
 
-def test_a_refusal_names_who_what_and_the_remedy():
-    error = explained(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED), "append to orders", "user 'svc'")
-    assert "append to orders" in str(error)
-    assert "user 'svc'" in str(error)
-    assert "grant it" in str(error)
+@pytest.mark.parametrize("code", ["TOPIC_AUTHORIZATION_FAILED", "CLUSTER_AUTHORIZATION_FAILED"])
+def test_a_refusal_names_who_lacks_what_and_the_command_that_grants_it(code):
+    rights = [Right("Read", "group", "g"), Right("Write", "topic", "my orders")]
+    error = explained(KafkaError(getattr(KafkaError, code)), "append", "User:svc", *rights)
+    assert str(error) == (
+        "append: principal User:svc lacks WRITE on topic my orders (kafka-acls --bootstrap-server BROKER --add "
+        "--allow-principal User:svc --operation Write --topic 'my orders')"
+    )
+
+
+def test_a_refusal_of_an_unexpected_kind_is_told_all_the_same():
+    error = explained(KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED), "append", "User:svc", ORDERS)
+    assert "principal User:svc is refused" in str(error)
+    assert "kafka-acls" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason", "remedy"),
+    [
+        (
+            "[thrd:ssl://h:1/bootstrap]: ssl://h:1/bootstrap: Disconnected: by peer (after 3ms in state APIVERSION_QUERY)",
+            "Disconnected: by peer",
+            "security.protocol",
+        ),
+        (
+            "ssl://h:1/2: error:0A000086:SSL routines::certificate verify failed, verify that ssl.ca.location (after 1ms in state X)",
+            "certificate verify failed",
+            "ssl.ca.location",
+        ),
+        ("Local: Broker transport failure", "Local: Broker transport failure", ""),
+    ],
+)
+def test_a_reason_is_told_without_its_frame_and_with_a_remedy_if_there_is_one(line, reason, remedy):
+    assert plain(line) == reason
+    assert remedy in remedy_for(reason)
+    assert bool(remedy) == bool(remedy_for(reason))
 
 
 def test_an_unknown_topic_names_the_remedy():
-    error = explained(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART), "append to orders", "user 'svc'")
+    error = explained(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART), "append to orders", "User:svc")
     assert "append to orders" in str(error)
     assert "choreo topics create" in str(error)
 

@@ -75,5 +75,5 @@ def test_the_assignor_is_named_for_the_classic_protocol_only():
 
 
 def test_errors_name_the_principal():
-    assert principal({"sasl.username": "svc"}) == "user 'svc'"
-    assert principal({}) == "the anonymous user"
+    assert principal({"security.protocol": "sasl_ssl", "sasl.username": "svc"}) == "User:svc"
+    assert principal({}) == "User:ANONYMOUS"
