@@ -6,6 +6,7 @@ Encoding and decoding are synchronous; what needs the registry (`prepare`, `load
 from __future__ import annotations
 
 import json
+import json
 import struct
 from collections.abc import Iterable
 from io import BytesIO
@@ -138,6 +139,19 @@ class Codec:
             schema = self._schema(schema_id)
             name, data = _name_of(schema), _read(record, stream, schema, None)
         return name, data if isinstance(data, dict) else {"data": data}
+
+    def encode_any(self, record: Record, data: Any) -> Record:
+        """The record with other data: as JSON has it (see `choreo.wire.plain`), checked against its writer's schema.
+
+        Raises:
+            EncodeError: the schema does not allow it.
+        """
+        schema_id, stream, _ = _opened(record)
+        record = envelope.binary_mode(record)
+        if schema_id is None:
+            return record._replace(value=json.dumps(data).encode())
+        framing = (record.value or b"").removesuffix(stream.getvalue())
+        return record._replace(value=framing + plain.encoded(self._schema(schema_id), data))
 
     def encode_any(self, record: Record, data: Any) -> Record:
         """The record with other data: as JSON has it (see `choreo.wire.plain`), checked against its writer's schema.
