@@ -6,7 +6,6 @@ Encoding and decoding are synchronous; what needs the registry (`prepare`, `load
 from __future__ import annotations
 
 import json
-import json
 import struct
 from collections.abc import Iterable
 from io import BytesIO
@@ -33,19 +32,6 @@ _BROKEN = (ValueError, TypeError, LookupError, EOFError, ArithmeticError, Attrib
 """What fastavro, and validators of event classes, raise for bytes and values that do not suit."""
 
 
-_record: Callable[[tuple[Any, ...]], NewRecord] = partial(tuple.__new__, NewRecord)  # quicker than its own
-
-
-class _Writer(NamedTuple):
-    """What is the same for all records of an event class."""
-
-    topic: str
-    framing: bytes
-    schema: Any
-    datum: Convert
-    headers: Headers
-
-
 class Codec:
     """Turns events into records and records into events, with schemas from a registry.
 
@@ -55,7 +41,7 @@ class Codec:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._writers: dict[type[Event], _Writer] = {}
+        self._writers: dict[type[Event], tuple[int, str]] = {}
         self._schemas: dict[int | str, Any] = {}
         self._reading: dict[tuple[int | str, type[Event]], Any] = {}
 
@@ -72,10 +58,8 @@ class Codec:
             if event_class not in self._writers:
                 schema, contract = schema_of(event_class), event_class.contract
                 schema_id = await self._registry.register(f"{contract.topic}-{contract.type_name}", schema)
-                parsed = self._schemas.setdefault(schema_id, _parsed(schema_id, schema))
-                headers = envelope.constant(contract.type_name, self._registry.address(schema_id))
-                framing, datum = _ID.pack(0, schema_id), plan_of(event_class).write
-                self._writers[event_class] = _Writer(contract.topic, framing, parsed, datum, headers)
+                self._schemas.setdefault(schema_id, _parsed(schema_id, schema))
+                self._writers[event_class] = schema_id, self._registry.address(schema_id)
 
     async def load(self, schema_id: int | str) -> None:
         """Bring a writer's schema into memory; may be repeated after RegistryUnavailableError.
@@ -92,19 +76,20 @@ class Codec:
         Raises:
             EncodeError: a value does not fit the schema, named by its field; or the class was not prepared.
         """
-        writer, key = self._writers.get(type(event)), key_of(event)
-        if writer is None:
-            name = type(event).__qualname__
+        name = type(event).__qualname__
+        if type(event) not in self._writers:
             raise EncodeError(f"event {name} is not prepared", remedy=f"await Codec.prepare(writes=[{name}], reads=[])")
-        topic, framing, schema, datum, headers = writer
+        schema_id, address = self._writers[type(event)]
         stream = BytesIO()
-        stream.write(framing)
+        stream.write(_ID.pack(0, schema_id))
         try:
-            fastavro.schemaless_writer(stream, schema, datum(event))
+            fastavro.schemaless_writer(stream, self._schemas[schema_id], plan_of(type(event)).write(event))
         except _BROKEN as error:
-            what, remedy = f"event {type(event).__qualname__}", "build events by their constructor, which validates"
-            raise EncodeError(f"{what} cannot be written", why=_reason(error), remedy=remedy) from None
-        return _record((topic, key, stream.getvalue(), envelope.write(meta, headers, key), timestamp, None))
+            remedy = "build events by their constructor, which validates"
+            raise EncodeError(f"event {name} cannot be written", why=_reason(error), remedy=remedy) from None
+        key, contract = key_of(event), event.contract
+        headers = envelope.write(meta, contract.type_name, address, key)
+        return NewRecord(contract.topic, key, stream.getvalue(), headers, timestamp)
 
     metadata = staticmethod(envelope.read)
 
@@ -126,7 +111,7 @@ class Codec:
             data = {name: value for name, value in data.items() if name in event_class.model_fields}
         try:
             # Strict classes would refuse a list for a tuple and a symbol for an Enum, which is how Avro data looks.
-            return plan.validate(convert(data) if convert else data, strict=False)
+            return event_class.model_validate(convert(data) if convert else data, strict=False)
         except _BROKEN as error:  # a validator of the class may raise what it likes
             raise envelope.unreadable(record, _reason(error), f"is no {event_class.contract.type_name}") from None
 
@@ -139,19 +124,6 @@ class Codec:
             schema = self._schema(schema_id)
             name, data = _name_of(schema), _read(record, stream, schema, None)
         return name, data if isinstance(data, dict) else {"data": data}
-
-    def encode_any(self, record: Record, data: Any) -> Record:
-        """The record with other data: as JSON has it (see `choreo.wire.plain`), checked against its writer's schema.
-
-        Raises:
-            EncodeError: the schema does not allow it.
-        """
-        schema_id, stream, _ = _opened(record)
-        record = envelope.binary_mode(record)
-        if schema_id is None:
-            return record._replace(value=json.dumps(data).encode())
-        framing = (record.value or b"").removesuffix(stream.getvalue())
-        return record._replace(value=framing + plain.encoded(self._schema(schema_id), data))
 
     def encode_any(self, record: Record, data: Any) -> Record:
         """The record with other data: as JSON has it (see `choreo.wire.plain`), checked against its writer's schema.
