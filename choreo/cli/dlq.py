@@ -188,7 +188,9 @@ def edit(
             codec = Codec(registry)
             (letter,) = letters.select(replace(asked.chosen, state=None))
             record = await original(log, letter)
-            _, data, _ = await data_of(codec, record)
+            _, data, why_not = await data_of(codec, record)
+            if fields and data is None:
+                raise ConfigurationError("no field can be set", why=why_not, remedy="give all data: --value FILE")
             new = with_fields(data, fields or []) if value is None else _parsed(value)
             new = new if fields or value else _in_editor(data)
             changed = await edited(record, new, letter.type_name, codec, registry)

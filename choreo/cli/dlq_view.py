@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import typer
 from rich.console import Console
@@ -26,6 +26,7 @@ from choreo.wire import Codec
 Row = dict[str, Any]
 _HEX = 128
 """How much of a value that cannot be decoded is shown."""
+_NUMBERS = {"count", "parked", "redrives", "open", "redriven", "failed again", "discarded"}
 _COLOURS = {"open": "red", "redriven": "cyan", "discarded": "bright_black"}
 
 
@@ -223,10 +224,10 @@ def _table(rows: Sequence[Mapping[str, object]]) -> None:
     if not sys.stdout.isatty():
         print_rows(shown, as_json=False)
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
     for name in shown[0] if shown else ["no dead letters"]:
-        numeric = name in {"count", "parked", "redrives", "open", "redriven", "failed again", "discarded"}
-        table.add_column(name, no_wrap=True, overflow="ellipsis", justify="right" if numeric else "left")
+        justify: Literal["left", "right"] = "right" if name in _NUMBERS else "left"
+        table.add_column(name, no_wrap=True, justify=justify, ratio=1 if name in {"message", "exception"} else None)
     for row in shown:
         table.add_row(*(Text(text, _COLOURS.get(text, "")) for text in row.values()))
     Console().print(table)

@@ -94,7 +94,7 @@ def test_groups_and_single_ones(cli, dead):
     (group,) = rows(cli("dlq", "list", "--json"))
     assert (group["service"], group["handler"], group["exception"]) == ("payments", "charge", "builtins.TimeoutError")
     assert (group["open"], group["parked"], group["message"]) == (3, 3, "no answer to o-1")
-    assert group["first"] == "2023-11-14T22:13:21.000Z" or group["first"].endswith("Z")
+    assert (group["first"], group["last"]) == ("1970-01-01T00:00:01.000Z", "1970-01-01T00:00:03.500Z")
     single = listed(cli)
     assert {row["key"] for row in single} == {"o-1", "o-2", "o-3"}
     assert single[0]["type"] == "OrderPlaced"
@@ -122,7 +122,7 @@ def test_what_cannot_be_decoded_is_shown_as_bytes_with_the_reason(cli, dead):
     append(failing(broken, ValueError("no event")))
     text = cli("dlq", "show", id_of(cli, "bad")).out
     assert "cannot be decoded: schema 1 is not in the folder schemas" in text
-    assert "0000  00 00 00 00 01 67 61 72 62 61 67 65 1b 5b 32 4a   .....garbage.[2J" in text
+    assert "0000  00 00 00 00 01 67 61 72 62 61 67 65 1b 5b 32 4a  .....garbage.[2J" in text
 
 
 def test_text_of_others_cannot_steer_the_terminal(cli, dead):
@@ -175,12 +175,9 @@ def test_one_that_failed_again_comes_back_with_its_count(cli, dead):
     history = rows(cli("dlq", "show", row["id"], "--json"))["history"]
     assert [event["what"] for event in history] == ["failed", "redriven", "failed again"]
     assert (history[1]["by"], history[1]["why"]) == ("ada", "try it")
-    (_, group) = sorted(rows(cli("dlq", "stats", "--json")), key=lambda group: group["redriven"], reverse=True)[:2][
-        ::-1
-    ]
-    assert (group["redriven"], group["failed_again"]) == (1, 1)
+    (group,) = rows(cli("dlq", "stats", "--json"))
+    assert (group["open"], group["redriven"], group["failed_again"]) == (3, 1, 1)
     cli("dlq", "redrive", row["id"], "--why", "once more")
-    assert returned(lying("retry.payments")[-1]).redrives in {1, 2}
     assert {returned(record).redrives for record in lying("retry.payments")} == {1, 2}
 
 
@@ -197,7 +194,7 @@ def test_nothing_is_done_without_a_selection_or_a_reason(cli, dead, command):
 
 def test_a_dry_run_only_shows(cli, dead):
     ended = cli("dlq", "redrive", "--service", "payments", "--dry-run", "--json")
-    assert [row["key"] for row in rows(ended)] == ["o-2", "o-3", "o-1"] or len(rows(ended)) == 3
+    assert {row["key"] for row in rows(ended)} == {"o-1", "o-2", "o-3"}
     assert lying("retry.payments") == []
     assert len(listed(cli)) == 3
 
@@ -211,14 +208,11 @@ def test_discarding_tells_the_service_if_its_key_waits(cli, dead):
 
 
 def test_a_service_without_a_retry_topic_says_so(cli, dead):
-    append(failing(dead["o-1"], ValueError("x"))._replace(topic="dlq.mail"))
-    (letter,) = [row["id"] for row in listed(cli) if row["dead_letter"].startswith("dlq.mail")]
     headers = [(name, b"mail" if name == "__dlq.errors.group" else value) for name, value in samples.CHOREO]
     append(NewRecord("dlq.mail", b"m", b"{}", headers))
     ended = cli("dlq", "redrive", "d0d0", "--why", "x")
     assert ended.code == 1
     assert "topic retry.mail does not exist" in ended.err
-    assert letter
 
 
 def test_edited_data_is_checked_shown_and_redriven(cli, dead):
@@ -246,7 +240,7 @@ def test_what_cannot_be_decoded_can_be_written_anew(cli, dead):
     append(failing(dead["o-1"]._replace(offset=900, key=b"bad", value=b"garbage", headers=headers), ValueError("x")))
     letter = id_of(cli, "bad")
     Path("whole.json").write_text('{"order_id": "o-9", "total": 9}')
-    assert cli("dlq", "edit", letter, "--set", "total=1", "--why", "x").code == 1
+    assert "give all data: --value FILE" in cli("dlq", "edit", letter, "--set", "total=1", "--why", "x").err
     ended = cli("dlq", "edit", letter, "--value", "whole.json", "--why", "it was cut")
     assert ended.code == 0, ended.err
     (record,) = lying("retry.payments")
