@@ -12,6 +12,7 @@ from tests.servers.apicurio import ApicurioServer
 from tests.servers.downloads import ServerMissingError, in_ci
 from tests.servers.kafka import KafkaServer
 from tests.servers.kafka_cluster import KafkaCluster
+from tests.servers.postgres import PostgresServer
 from tests.servers.process import Server
 
 T = TypeVar("T", bound="Server | KafkaCluster")
@@ -58,6 +59,17 @@ def registry_url() -> Iterator[str]:
         yield address
         return
     for server in started(ApicurioServer):
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """The address of a real PostgreSQL that all tests share: CHOREO_TEST_POSTGRES, or one started here."""
+    if address := os.environ.get("CHOREO_TEST_POSTGRES"):
+        yield address
+        return
+    for server in started(PostgresServer):
+        assert isinstance(server, PostgresServer)
         yield server.url
 
 

@@ -14,16 +14,26 @@ def make_store(url: str) -> Store:
     """The store at `url`, not yet open.
 
     Args:
-        url: `sqlite:///path/to/file.db` (relative) or `sqlite:////absolute/path.db`.
+        url: `sqlite:///path/to/file.db` (relative), `sqlite:////absolute/path.db` or
+            `postgresql://user:password@host:port/database[?schema=name]`.
 
     Raises:
-        ConfigurationError: no adapter knows this address.
+        ConfigurationError: no adapter knows this address, or what the adapter needs is not installed.
     """
-    if url.partition("://")[0] == "sqlite":
+    kind = url.partition("://")[0]
+    if kind == "sqlite":
         from choreo.store.sqlite.store import SqliteStore
 
         return SqliteStore.at(url)
+    if kind in {"postgresql", "postgres"}:
+        try:
+            from choreo.store.postgres.store import PostgresStore
+        except ImportError as error:
+            raise ConfigurationError(
+                "a PostgreSQL store needs psycopg", why=str(error), remedy="pip install 'choreo[postgres]'"
+            ) from error
+        return PostgresStore.at(url)
     raise ConfigurationError(
-        f"the store {url!r} is none choreo knows",
-        remedy="use sqlite:///path/to/file.db (CHOREO_STORE, or Service(store=...))",
+        f"the store {kind}:// is none choreo knows",
+        remedy="use sqlite:///path/to/file.db or postgresql://user@host/database (CHOREO_STORE, or Service(store=...))",
     )

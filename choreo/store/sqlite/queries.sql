@@ -83,7 +83,7 @@ UPDATE choreo_parked SET waiting = waiting - 1 WHERE lane = ?;
 -- One row with nulls for a parked lane in which nothing waits, none for a lane that is not parked.
 SELECT behind.id, behind.record
 FROM choreo_parked AS parked LEFT JOIN choreo_behind AS behind ON behind.lane = parked.lane
-WHERE parked.lane = ? ORDER BY behind.id LIMIT ?;
+WHERE parked.lane = ?1 AND ?2 IN ('', parked.head) ORDER BY behind.id LIMIT ?3;
 
 -- name: release
 DELETE FROM choreo_parked WHERE lane = ? AND head = ? AND waiting = 0;

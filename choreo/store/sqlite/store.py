@@ -150,10 +150,10 @@ class SqliteStore:
             await self._alone(lambda: self._writer.executemany(_Q["forget"], old))
         return bytes(walked[-1][0]) if len(walked) == limit else b""
 
-    async def behind(self, lane: bytes, limit: int) -> list[tuple[int, Record]] | None:
+    async def behind(self, lane: bytes, limit: int, head: str = "") -> list[tuple[int, Record]] | None:
         """See `Store.behind`."""
         with passing(self._path):
-            rows = self._reader.execute(_Q["behind"], (lane, max(1, limit))).fetchall()
+            rows = self._reader.execute(_Q["behind"], (lane, head, max(1, limit))).fetchall()
         if not rows:
             return None
         return [(number, behind.unpack(record)) for number, record in rows[:limit] if number is not None]

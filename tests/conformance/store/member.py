@@ -1,4 +1,4 @@
-"""Another process at the same store: `python -m tests.conformance.store_member <open|write> URL`."""
+"""Another process at the same store: `python -m tests.conformance.store.member <open|write> URL`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from itertools import count
 
 from choreo.store import Effects
-from tests.conformance.store_world import P0, World, emitted, key, progress
+from tests.conformance.store.world import P0, World, emitted, key, progress
 
 ROWS = 3
 """User rows that each transaction of `write` makes."""

@@ -1,0 +1,1 @@
+"""The PostgreSQL store: one schema per service, shared by its instances anywhere."""

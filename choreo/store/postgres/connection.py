@@ -1,0 +1,167 @@
+"""One connection to PostgreSQL: made again when it is lost, never waited for without end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeAlias, TypeVar
+
+import psycopg
+from psycopg import sql
+
+from choreo.errors import StoreUnavailableError
+from choreo.store.postgres.address import Address
+from choreo.store.postgres.trouble import explain
+
+Cursor: TypeAlias = "psycopg.AsyncCursor[tuple[Any, ...]]"
+Parameters: TypeAlias = "Sequence[Any] | Mapping[str, Any] | None"
+Statement: TypeAlias = "tuple[bytes, Parameters]"
+T = TypeVar("T")
+
+_CONNECT: dict[str, Any] = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 3,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,  # ms; data that nobody acknowledges
+}
+_PATIENCE = 20.0
+"""Seconds for one answer; the server itself ends every wait for a lock before."""
+# A handler may hold its transaction for 15 s (choreo.runtime.unit) and stand still in it all that time.
+_SETTINGS = """
+SET lock_timeout = '10s';
+SET idle_in_transaction_session_timeout = '30s';
+SET default_transaction_isolation = 'read committed';
+SET client_min_messages = 'warning';
+SET search_path = {schema}, public;
+"""
+
+
+class Connection:
+    """A connection in autocommit: transactions are begun and ended in words.
+
+    Args:
+        name: how the server's own views call it.
+        settings: further SQL to run whenever it is made.
+    """
+
+    def __init__(self, address: Address, schema: str, name: str, settings: str = "") -> None:
+        self._address = address
+        self._name = name
+        self._settings = sql.SQL(_SETTINGS).format(schema=sql.Identifier(schema)).as_string() + settings
+        self._opening = asyncio.Lock()
+        self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
+
+    async def open(self, *, opening: bool = False) -> None:
+        """Connect, unless that is so.
+
+        Args:
+            opening: whether the service is starting; see `trouble.explain`.
+
+        Raises:
+            StoreUnavailableError, ConfigurationError: it cannot be had.
+        """
+        async with self._opening:
+            if self.is_open:
+                return
+            try:
+                async with asyncio.timeout(_CONNECT["connect_timeout"] * 2):  # of several hosts each gets its time
+                    self._connection = await psycopg.AsyncConnection.connect(
+                        self._address.conninfo, autocommit=True, prepare_threshold=0, application_name=self._name,
+                        **_CONNECT,
+                    )  # fmt: skip
+            except TimeoutError as error:
+                raise self._silent() from error
+            except psycopg.Error as error:
+                raise explain(error, self._address.shown, opening=opening) or error from error
+            await self.script(self._settings)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be used; a loss shows at the next use."""
+        return self._connection is not None and not self._connection.closed
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether the server has a transaction open for it, a failed one included."""
+        idle = psycopg.pq.TransactionStatus.IDLE
+        return self._connection is not None and self.is_open and self._connection.info.transaction_status != idle
+
+    async def run(self, *statements: Statement, stops: bool = False) -> list[Cursor]:
+        """Run statements in one round trip; those after a failed one are not run.
+
+        Whoever is cancelled here gets the answer awaited first: until then nobody else can use the connection.
+
+        Args:
+            stops: whether to ask the server to stop when cancelled.
+
+        Raises:
+            StoreUnavailableError: the store's own trouble. The connection is closed, the transaction undone.
+            psycopg.Error: the statement's.
+        """
+        return await self._finish(self._run(statements), stops=stops)
+
+    async def script(self, text: str) -> None:
+        """Run any number of statements without parameters. Raises as `run` does."""
+        await self._finish(self._script(text), stops=False)
+
+    async def run_many(self, statement: bytes, rows: Sequence[Sequence[Any]]) -> None:
+        """Run one statement once per row, in one round trip. Raises as `run` does."""
+        await self._finish(self._run_many(statement, rows), stops=True)
+
+    async def _finish(self, work: Coroutine[Any, Any, T], *, stops: bool) -> T:
+        working = asyncio.ensure_future(work)
+        try:
+            return await asyncio.shield(working)
+        except asyncio.CancelledError:
+            if stops and self._connection is not None:
+                with suppress(psycopg.Error, asyncio.CancelledError):
+                    await self._connection.cancel_safe(timeout=2)
+            while not working.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait({working})
+            if not working.cancelled():
+                working.exception()  # nobody asks any more
+            raise
+
+    async def _run(self, statements: Sequence[Statement]) -> list[Cursor]:
+        async with self._answering() as connection:
+            if len(statements) == 1:
+                return [await connection.execute(*statements[0])]
+            async with connection.pipeline():
+                return [await connection.execute(text, parameters) for text, parameters in statements]
+
+    async def _script(self, text: str) -> None:
+        async with self._answering() as connection:
+            await connection.execute(text.encode(), prepare=False)
+
+    async def _run_many(self, statement: bytes, rows: Sequence[Sequence[Any]]) -> None:
+        async with self._answering() as connection, connection.cursor() as cursor:
+            await cursor.executemany(statement, rows)
+
+    @asynccontextmanager
+    async def _answering(self) -> AsyncIterator[psycopg.AsyncConnection[tuple[Any, ...]]]:
+        """The connection, for one answer; what goes wrong with it becomes choreo's."""
+        if self._connection is None:
+            raise StoreUnavailableError(f"the store {self._address.shown} is not connected")
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                yield self._connection
+        except TimeoutError as error:
+            await self.close()
+            raise self._silent() from error
+        except psycopg.Error as error:
+            trouble = explain(error, self._address.shown)
+            if trouble is None:
+                raise
+            await self.close()  # what is left of it is of no use: the next one begins anew
+            raise trouble from error
+
+    def _silent(self) -> StoreUnavailableError:
+        return StoreUnavailableError(f"the store {self._address.shown} gives no answer", remedy="is the server alive?")
+
+    async def close(self) -> None:
+        """Free it; what is not committed is undone. May be repeated."""
+        if self._connection is not None:
+            await self._connection.close()

@@ -1,0 +1,142 @@
+"""The running transaction of a PostgreSQL store, and `ctx.db` in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any
+
+from choreo.errors import StoreError, StoreUnavailableError
+from choreo.store.port import Row
+from choreo.store.postgres.connection import Connection, Cursor, Statement
+
+_BEFORE = r"(?>[\s;]+|--[^\n]*|/\*.*?\*/)*+"
+"""What may come before a statement."""
+_TRANSACTION_CONTROL = re.compile(
+    _BEFORE + r"(BEGIN|START\s+TRANSACTION|COMMIT|END|ROLLBACK|ABORT|SAVEPOINT|RELEASE|PREPARE\s+TRANSACTION)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+# psycopg forgets its prepared statements after these, which goes wrong when others follow in one round trip.
+_RUN_ALONE = re.compile(_BEFORE + r"(DROP|ALTER|DISCARD|DEALLOCATE)\b", re.IGNORECASE | re.DOTALL)
+_SAVEPOINT: Statement = (b"SAVEPOINT choreo_handler", None)
+_RELEASE: Statement = (b"RELEASE choreo_handler", None)
+
+
+class Transaction:
+    """One transaction at a time. What cannot fail waits for the next statement and shares its round trip.
+
+    Args:
+        why: asked when the store fails: the error to raise instead.
+
+    Attributes:
+        is_open: from `begin` to `end`, also when the server has undone it meanwhile.
+        checks: what makes a handler's deferred constraints speak up while they are still its own.
+    """
+
+    def __init__(self, connection: Connection, why: Callable[[StoreUnavailableError], Awaitable[StoreError]]) -> None:
+        self._connection = connection
+        self._why = why
+        self._unsent: list[Statement] = []
+        self._lost: StoreError | None = None
+        self.is_open = False
+        self.checks: list[Statement] = []
+
+    def begin(self) -> None:
+        """Open it."""
+        self.end()
+        self.is_open = True
+        self._unsent = [(b"BEGIN", None)]
+
+    def end(self) -> None:
+        """It is over, committed or undone."""
+        self.is_open, self._unsent, self._lost = False, [], None
+
+    async def run(self, *statements: Statement, stops: bool = False) -> list[Cursor]:
+        """Run statements in it, in one round trip; see `Connection.run`."""
+        if self._lost is not None:
+            raise self._lost
+        unsent, self._unsent = self._unsent, []
+        try:
+            return (await self._connection.run(*unsent, *statements, stops=stops))[len(unsent) :]
+        except StoreUnavailableError as error:
+            self._lost = await self._why(error)
+            raise self._lost from error
+
+    async def run_many(self, statement: bytes, rows: Sequence[Sequence[Any]]) -> None:
+        """Run one statement once per row."""
+        await self.run()
+        try:
+            await self._connection.run_many(statement, rows)
+        except StoreUnavailableError as error:
+            self._lost = await self._why(error)
+            raise self._lost from error
+
+    def savepoint(self) -> None:
+        """See `Store.savepoint`."""
+        self._unsent.append(_SAVEPOINT)
+
+    async def release(self) -> None:
+        """See `Store.release_savepoint`."""
+        if _SAVEPOINT in self._unsent[-1:]:
+            self._unsent.pop()
+        elif self.checks:
+            await self.run(*self.checks, _RELEASE)
+        else:
+            self._unsent.append(_RELEASE)
+
+    async def undo(self) -> None:
+        """See `Store.rollback_to_savepoint`."""
+        if _SAVEPOINT in self._unsent[-1:]:
+            self._unsent.pop()
+        else:
+            await self.run((b"ROLLBACK TO choreo_handler", None))
+            self._unsent.append(_RELEASE)
+
+
+class PostgresDatabase:
+    """The transaction as handlers see it; placeholders are `%s`."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+
+    def _ready(self, sql: str) -> bytes:
+        """The statement, if it may run.
+
+        Raises:
+            StoreError: it would end or nest the transaction that other handlers' effects are in too.
+        """
+        control = _TRANSACTION_CONTROL.match(sql)
+        if control:
+            raise StoreError(
+                f"ctx.db refuses {' '.join(control[1].upper().split())}",
+                why="the transaction is shared with the inbox, the outbox and other handlers",
+                remedy="leave it to choreo: what a handler wrote is undone when it raises",
+            )
+        return sql.encode()
+
+    async def _run(self, sql: str, parameters: Sequence[Any]) -> Cursor:
+        statement = self._ready(sql)
+        if _RUN_ALONE.match(sql):
+            await self._transaction.run()
+        (cursor,) = await self._transaction.run((statement, parameters or None), stops=True)
+        return cursor
+
+    async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        """See `Database.execute`."""
+        return (await self._run(sql, parameters)).rowcount
+
+    async def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        """See `Database.execute_many`."""
+        statement, listed = self._ready(sql), list(rows)
+        if listed:
+            await self._transaction.run_many(statement, listed)
+
+    async def fetch_one(self, sql: str, parameters: Sequence[Any] = ()) -> Row | None:
+        """See `Database.fetch_one`."""
+        cursor = await self._run(sql, parameters)
+        return await cursor.fetchone() if cursor.description else None
+
+    async def fetch_all(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
+        """See `Database.fetch_all`."""
+        cursor = await self._run(sql, parameters)
+        return await cursor.fetchall() if cursor.description else []

@@ -1,0 +1,281 @@
+"""The PostgreSQL store: everything on the event loop, each step one round trip."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from uuid import uuid4
+
+import psycopg
+
+from choreo.errors import ConfigurationError, FencedError, ReleasedError, StoreError, StoreUnavailableError
+from choreo.log.port import Record, TopicPartition
+from choreo.store import behind, outbox, ranges
+from choreo.store.deaths import Owned, taken_over
+from choreo.store.port import Effects, OutboxRow, Progress, Takeover
+from choreo.store.postgres.address import Address, schema_of
+from choreo.store.postgres.connection import Connection, Cursor, Statement
+from choreo.store.postgres.database import PostgresDatabase, Transaction
+from choreo.store.postgres.opening import Q, deferred_constraints, migrate
+from choreo.store.postgres.trouble import explain
+
+_COMMIT: Statement = (b"COMMIT", None)
+
+
+class PostgresStore:
+    """Progress, inbox, outbox and the user's tables in one schema of a PostgreSQL database (14 or newer).
+
+    The writer runs the transactions; the reader looks beside them at what is committed, and does what is one
+    statement. An instance is known to the server by its `application_name`.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._instance = uuid4().hex
+        self._epochs: dict[TopicPartition, int] = {}
+        self._publishing: set[int] = set()
+        """Outbox rows that this instance wrote, and publishes from memory."""
+        self._connections: list[Connection] = []
+        self._transaction: Transaction
+
+    @classmethod
+    def at(cls, url: str) -> PostgresStore:
+        """The store at this address; see `Address.parse`."""
+        return cls(Address.parse(url))
+
+    # --- opening --------------------------------------------------------------------------------------------------
+
+    async def open(self, service: str, tables: str = "") -> None:
+        """See `Store.open`."""
+        schema, name = self._address.schema or schema_of(service), f"choreo {self._instance}"
+        self._writer = Connection(self._address, schema, name)
+        # Whatever the server believes of the inbox, which grows faster than it looks: never read all of it.
+        self._reader = Connection(self._address, schema, name, "SET enable_seqscan = off;")
+        self._connections = [self._writer, self._reader]
+        self._transaction = Transaction(self._writer, self._why)
+        self.db = PostgresDatabase(self._transaction)
+        try:
+            for connection in self._connections:
+                await connection.open(opening=True)
+            await migrate(self._writer, self._address.shown, schema, service, tables)
+            if names := await deferred_constraints(self._writer):
+                checks = ("SET CONSTRAINTS ALL IMMEDIATE", f"SET CONSTRAINTS {names} DEFERRED")
+                self._transaction.checks = [(check.encode(), None) for check in checks]
+        except psycopg.Error as error:
+            await self.close()
+            raise explain(error, self._address.shown, opening=True) or ConfigurationError(
+                f"the tables of service {service!r} cannot be made", why=str(error).splitlines()[0]
+            ) from error
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """See `Store.close`."""
+        for connection in self._connections:
+            await connection.close()
+
+    # --- beside the transaction -----------------------------------------------------------------------------------
+
+    async def _ask(self, query: str, **parameters: str | bytes) -> Cursor:
+        """One statement, a transaction of its own."""
+        await self._reader.open()
+        (cursor,) = await self._reader.run((Q[query], parameters))
+        return cursor
+
+    async def seen(self, keys: Sequence[bytes]) -> set[bytes]:
+        """See `Store.seen`. Never waits for a writer."""
+        if not keys:
+            return set()
+        return {key for (key,) in await (await self._ask("seen", keys=b"".join(keys))).fetchall()}
+
+    async def expire(self, before_ms: int, after: bytes, limit: int) -> bytes:
+        """See `Store.expire`."""
+        cursor = await self._ask("expire", before=str(before_ms), after=after, limit=str(limit))
+        ((count, last),) = await cursor.fetchall()
+        return bytes(last) if count == limit else b""
+
+    async def behind(self, lane: bytes, limit: int, head: str = "") -> list[tuple[int, Record]] | None:
+        """See `Store.behind`."""
+        cursor = await self._ask("behind", lane=lane, head=head.encode(), limit=str(max(1, limit)))
+        rows = await cursor.fetchall()
+        if not rows:
+            return None
+        return [(number, behind.unpack(record)) for number, record in rows[:limit] if number is not None]
+
+    async def release(self, lane: bytes, head: str) -> bool:
+        """See `Store.release`."""
+        return (await self._ask("release", lane=lane, head=head.encode())).rowcount > 0
+
+    async def abandoned(self, before_ms: int) -> list[OutboxRow]:
+        """See `Store.abandoned`."""
+        return await _rows(await self._ask("abandoned", before=str(before_ms), publishing=_array(self._publishing)))
+
+    async def suspect(self, partition: TopicPartition, offset: int) -> None:
+        """See `Store.suspect`."""
+        at = {"topic": partition.topic, "partition": str(partition.partition)}
+        await self._ask("suspect", **at, offset=str(offset), me=self._instance)
+
+    async def give_back(self, epochs: Mapping[TopicPartition, int]) -> None:
+        """See `Store.give_back`."""
+        await self._ask("give_back", owned=_json({"epoch": epoch, **at._asdict()} for at, epoch in epochs.items()))
+        for at in epochs:
+            self._epochs.pop(at, None)
+
+    async def _fenced(self, epochs: Mapping[TopicPartition, int]) -> list[TopicPartition]:
+        """Those of the partitions that have had another owner since."""
+        cursor = await self._ask("epochs", at=_json(at._asdict() for at in epochs))
+        now = {TopicPartition(topic, partition): epoch for topic, partition, epoch in await cursor.fetchall()}
+        return [at for at, epoch in epochs.items() if now.get(at) != epoch]
+
+    async def _why(self, error: StoreUnavailableError) -> StoreError:
+        """What to say when the writer fails: an instance whose session a new owner has ended hears that it is fenced."""
+        try:
+            fenced = await self._fenced(self._epochs)
+        except StoreError:
+            return error
+        for at in fenced:
+            del self._epochs[at]
+        return FencedError(fenced) if fenced else error
+
+    # --- ownership ------------------------------------------------------------------------------------------------
+
+    async def take_over(self, partitions: Sequence[TopicPartition]) -> Takeover:
+        """See `Store.take_over`."""
+        at = _json(partition._asdict() for partition in partitions)
+        await self._ask("oust", at=at, me=self._instance)
+        await self.begin()
+        try:
+            taken = await self._take_over(at, partitions)
+        except BaseException:
+            await self.rollback()
+            raise
+        self._transaction.end()
+        self._epochs.update({partition: progress.epoch for partition, progress in taken.progress.items()})
+        return taken
+
+    async def _take_over(self, at: str, partitions: Sequence[TopicPartition]) -> Takeover:
+        run = self._transaction.run
+        # An owner that stands still is ousted by the attempt after this one.
+        limit: Statement = (b"SET LOCAL lock_timeout = '5s'", None)
+        *_, found = await run(limit, (Q["make_progress"], {"at": at}), (Q["progress"], {"at": at}))
+        progress: dict[TopicPartition, Progress] = {}
+        for topic, partition, *row in await found.fetchall():
+            progress[TopicPartition(topic, partition)] = taken_over(Owned(*row), self._instance)
+        owned = _json(
+            {**at._asdict(), "epoch": now.epoch, "deaths": now.deaths, "suspects": json.dumps(dict(now.suspects))}
+            for at, now in progress.items()
+        )
+        read_from = {"partitions": _names(partitions), "publishing": _array(self._publishing)}
+        _, left, parked, _ = await run(
+            (Q["take_over"], {"owned": owned, "me": self._instance}),
+            (Q["outbox"], read_from),
+            (Q["parked"], {"at": at}),
+            _COMMIT,
+        )
+        return Takeover(progress, await _rows(left), {lane for (lane,) in await parked.fetchall()})
+
+    # --- the transaction ------------------------------------------------------------------------------------------
+
+    @property
+    def in_transaction(self) -> bool:
+        """See `Store.in_transaction`."""
+        return self._transaction.is_open
+
+    async def begin(self) -> None:
+        """See `Store.begin`."""
+        await self._writer.open()
+        self._transaction.begin()
+
+    async def savepoint(self) -> None:
+        """See `Store.savepoint`."""
+        self._transaction.savepoint()
+
+    async def release_savepoint(self) -> None:
+        """See `Store.release_savepoint`."""
+        await self._transaction.release()
+
+    async def rollback_to_savepoint(self) -> None:
+        """See `Store.rollback_to_savepoint`."""
+        await self._transaction.undo()
+
+    async def commit(self, effects: Effects) -> int | None:
+        """See `Store.commit`."""
+        if not self.in_transaction:
+            await self.begin()
+        try:
+            *_, written, _ = await self._transaction.run(*self._statements(effects), _COMMIT)
+        except psycopg.IntegrityError as error:
+            await self.rollback()
+            raise await self._refusal(error, effects) from error
+        except BaseException:
+            await self.rollback()
+            raise
+        self._transaction.end()
+        self._publishing.difference_update(effects.ticked)
+        row = await written.fetchone()
+        if row is None:
+            return None
+        self._publishing.add(row[0])
+        return int(row[0])
+
+    def _statements(self, effects: Effects) -> Iterable[Statement]:
+        """What writes the effects; the last of them returns the outbox row's id."""
+        for park in effects.parked:
+            values = {**park.at._asdict(), "lane": park.lane, "head": park.head.encode(), "key": park.key}
+            yield Q["park"], {**values, "partition": str(park.at.partition), "handler": park.handler}
+        for lane, record in effects.behind:
+            yield Q["put_behind"], {"lane": lane, "record": behind.pack(record)}
+        if effects.unparked:
+            yield Q["take_behind"], {"numbers": _array(effects.unparked)}
+        if effects.survived:
+            yield Q["survived"], {"at": _json(at._asdict() for at in effects.survived), "me": self._instance}
+        yield (
+            Q["commit"],
+            {
+                "progress": _json(
+                    {**at._asdict(), "watermark": now.watermark, "done": ranges.pack(now.done), "epoch": now.epoch}
+                    for at, now in sorted(effects.progress.items())
+                ),
+                "inbox": b"".join(effects.inbox),
+                "ticked": _array(effects.ticked),
+                "read_from": _names(effects.progress),
+                "now": str(int(time.time() * 1000)),
+                "records": outbox.pack(effects.outbox) if effects.outbox else b"",
+            },
+        )
+
+    async def _refusal(self, error: psycopg.IntegrityError, effects: Effects) -> Exception:
+        """Why a constraint refused the effects: two of them are there for that."""
+        if fenced := await self._fenced({at: now.epoch for at, now in effects.progress.items()}):
+            return FencedError(fenced)
+        if (error.diag.table_name, error.diag.column_name) == ("choreo_behind", "lane"):
+            return ReleasedError("a key that records were to wait behind is parked no more")
+        return error
+
+    async def rollback(self) -> None:
+        """See `Store.rollback`."""
+        if self._connections and self._transaction.is_open:
+            self._transaction.end()
+            if self._writer.in_transaction:
+                with suppress(StoreUnavailableError):  # then the server has undone it
+                    await self._writer.run((b"ROLLBACK", None))
+
+
+async def _rows(cursor: Cursor) -> list[OutboxRow]:
+    return [OutboxRow(row_id, outbox.unpack(records)) for row_id, records in await cursor.fetchall()]
+
+
+def _json(rows: Iterable[Mapping[str, object]]) -> str:
+    return json.dumps(list(rows))
+
+
+def _array(numbers: Iterable[int]) -> str:
+    return f"{{{','.join(map(str, numbers))}}}"
+
+
+def _names(partitions: Iterable[TopicPartition]) -> str:
+    """Partitions as the text of an array; topic names need no quotes."""
+    return f"{{{','.join(f'{topic}/{partition}' for topic, partition in partitions)}}}"
