@@ -106,14 +106,14 @@ def best(calls: dict[str, Callable[[], Any]]) -> dict[str, float]:
 
 def measure(codec: Codec, record: Record) -> dict[str, float]:
     write, read = bare()
-    key, cause = record.key or b"", META.event_id
+    key, cause, common = record.key or b"", META.event_id, envelope.constant("Order", "urn:choreo:schema:1")
     found = best(
         {
             "bare encode": write,
             "bare decode": read,
             "codec encode": lambda: codec.encode(ORDER, META),
             "codec decode": lambda: codec.decode(record, Order),
-            "envelope write": lambda: envelope.write(META, "Order", "urn:choreo:schema:1", key),
+            "envelope write": lambda: envelope.write(META, common, key),
             "envelope read": lambda: envelope.read(record),
             "new event id": new_event_id,
             "derive event id": lambda: derive_event_id(cause, "shop", "place", 0, time_ms=0),

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from io import BytesIO
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 import fastavro
@@ -18,11 +19,12 @@ from fastavro.read import SchemaResolutionError as Unresolvable
 
 from choreo.errors import DecodeError, EncodeError, SchemaNotCachedError
 from choreo.events import Event, Metadata, key_of
-from choreo.log.port import NewRecord, Record
+from choreo.log.port import Headers, NewRecord, Record
 from choreo.wire import envelope, plain
 from choreo.wire.avro import identity, normal
+from choreo.wire.datum import Convert
 from choreo.wire.registry import Registry
-from choreo.wire.schema import plan_of, reading_schema, schema_of
+from choreo.wire.schema import plan_of, quick_schema, reading_schema, schema_of
 
 E = TypeVar("E", bound=Event)
 
@@ -30,6 +32,19 @@ GUID_HEADER = "__value_schema_id"
 _ID, _GUID_SIZE = struct.Struct(">bI"), 17
 _BROKEN = (ValueError, TypeError, LookupError, EOFError, ArithmeticError, AttributeError, RuntimeError, Unresolvable)
 """What fastavro, and validators of event classes, raise for bytes and values that do not suit."""
+
+
+_record: Callable[[tuple[Any, ...]], NewRecord] = partial(tuple.__new__, NewRecord)  # quicker than its own
+
+
+class _Writer(NamedTuple):
+    """What is the same for all records of an event class."""
+
+    topic: str
+    framing: bytes
+    schema: Any
+    datum: Convert
+    headers: Headers
 
 
 class Codec:
@@ -41,9 +56,9 @@ class Codec:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._writers: dict[type[Event], tuple[int, str]] = {}
+        self._writers: dict[type[Event], _Writer] = {}
         self._schemas: dict[int | str, Any] = {}
-        self._reading: dict[tuple[int | str, type[Event]], Any] = {}
+        self._reading: dict[tuple[int | str, type[Event]], tuple[Any, Any]] = {}
 
     async def prepare(self, *, writes: Iterable[type[Event]], reads: Iterable[type[Event]]) -> None:
         """Register the schemas of classes to be written, and check those to be read. May be repeated.
@@ -58,8 +73,10 @@ class Codec:
             if event_class not in self._writers:
                 schema, contract = schema_of(event_class), event_class.contract
                 schema_id = await self._registry.register(f"{contract.topic}-{contract.type_name}", schema)
-                self._schemas.setdefault(schema_id, _parsed(schema_id, schema))
-                self._writers[event_class] = schema_id, self._registry.address(schema_id)
+                parsed = self._schemas.setdefault(schema_id, _parsed(schema_id, schema))
+                headers = envelope.constant(contract.type_name, self._registry.address(schema_id))
+                framing, datum = _ID.pack(0, schema_id), plan_of(event_class).write
+                self._writers[event_class] = _Writer(contract.topic, framing, parsed, datum, headers)
 
     async def load(self, schema_id: int | str) -> None:
         """Bring a writer's schema into memory; may be repeated after RegistryUnavailableError.
@@ -76,20 +93,20 @@ class Codec:
         Raises:
             EncodeError: a value does not fit the schema, named by its field; or the class was not prepared.
         """
-        name = type(event).__qualname__
-        if type(event) not in self._writers:
+        writer = self._writers.get(type(event))
+        if writer is None:
+            name = type(event).__qualname__
             raise EncodeError(f"event {name} is not prepared", remedy=f"await Codec.prepare(writes=[{name}], reads=[])")
-        schema_id, address = self._writers[type(event)]
+        topic, framing, schema, datum, headers = writer
         stream = BytesIO()
-        stream.write(_ID.pack(0, schema_id))
+        stream.write(framing)
         try:
-            fastavro.schemaless_writer(stream, self._schemas[schema_id], plan_of(type(event)).write(event))
+            fastavro.schemaless_writer(stream, schema, datum(event))
         except _BROKEN as error:
-            remedy = "build events by their constructor, which validates"
-            raise EncodeError(f"event {name} cannot be written", why=_reason(error), remedy=remedy) from None
-        key, contract = key_of(event), event.contract
-        headers = envelope.write(meta, contract.type_name, address, key)
-        return NewRecord(contract.topic, key, stream.getvalue(), headers, timestamp)
+            what, remedy = f"event {type(event).__qualname__}", "build events by their constructor, which validates"
+            raise EncodeError(f"{what} cannot be written", why=_reason(error), remedy=remedy) from None
+        key = key_of(event)
+        return _record((topic, key, stream.getvalue(), envelope.write(meta, headers, key), timestamp, None))
 
     metadata = staticmethod(envelope.read)
 
@@ -105,13 +122,16 @@ class Codec:
         schema_id, stream, data = _opened(record)
         convert = None
         if schema_id is not None:
-            reader = self._reader(record, schema_id, event_class)
-            data, convert = _read(record, stream, self._schemas[schema_id], reader), plan_of(event_class).read
+            reading = self._reading.get((schema_id, event_class)) or self._resolved(record, schema_id, event_class)
+            data, convert = _read(record, stream, *reading), plan_of(event_class).read
         elif isinstance(data, dict):  # JSON without unknown fields, as Avro's resolution would leave them out
             data = {name: value for name, value in data.items() if name in event_class.model_fields}
         try:
             # Strict classes would refuse a list for a tuple and a symbol for an Enum, which is how Avro data looks.
-            return event_class.model_validate(convert(data) if convert else data, strict=False)
+            checked: E = event_class.__pydantic_validator__.validate_python(
+                convert(data) if convert else data, strict=False
+            )
+            return checked
         except _BROKEN as error:  # a validator of the class may raise what it likes
             raise envelope.unreadable(record, _reason(error), f"is no {event_class.contract.type_name}") from None
 
@@ -144,18 +164,18 @@ class Codec:
         except KeyError:
             raise SchemaNotCachedError(schema_id) from None
 
-    def _reader(self, record: Record, schema_id: int | str, event_class: type[Event]) -> Any:
-        """The schema to read with; None if it is the writer's."""
-        if (schema_id, event_class) not in self._reading:
-            writer, plan = self._schema(schema_id), plan_of(event_class)
-            name = _name_of(writer)
-            if name.rpartition(".")[2] != event_class.contract.type_name.rpartition(".")[2]:
-                # Avro matches records by their short names.
-                why = f"schema {schema_id} is of {name or 'no record'}"
-                raise envelope.unreadable(record, why, f"is no {event_class.contract.type_name}")
-            same = not plan.ambiguous and identity(writer) == identity(plan.schema)
-            self._reading[schema_id, event_class] = None if same else reading_schema(event_class)
-        return self._reading[schema_id, event_class]
+    def _resolved(self, record: Record, schema_id: int | str, event_class: type[Event]) -> tuple[Any, Any]:
+        """The schemas to read with: the writer's and the class's, or one that will do for both."""
+        writer, plan = self._schema(schema_id), plan_of(event_class)
+        name = _name_of(writer)
+        if name.rpartition(".")[2] != event_class.contract.type_name.rpartition(".")[2]:
+            # Avro matches records by their short names.
+            why = f"schema {schema_id} is of {name or 'no record'}"
+            raise envelope.unreadable(record, why, f"is no {event_class.contract.type_name}")
+        same = not plan.ambiguous and identity(writer) == identity(plan.schema)
+        found = (quick_schema(event_class), None) if same else (writer, reading_schema(event_class))
+        self._reading[schema_id, event_class] = found
+        return found
 
 
 def _parsed(schema_id: int | str, schema: Any) -> Any:

@@ -27,7 +27,7 @@ DURATION = "choreo.duration-micros"
 Convert = Callable[[Any], Any]
 SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _MICROSECOND = dt.timedelta(microseconds=1)
-_READ_AS: dict[str, type] = {"record": dict, "map": dict, "array": list, "string": str}
+_READ_AS: dict[str, type] = {"record": dict, "map": dict, "array": list, "enum": str, "bytes": bytes}
 
 fastavro.write.LOGICAL_WRITERS[f"long-{DURATION}"] = lambda value, _schema: value // _MICROSECOND
 fastavro.read.LOGICAL_READERS[f"long-{DURATION}"] = lambda micros, *_schemas: dt.timedelta(microseconds=micros)
@@ -111,7 +111,7 @@ def union(branches: Sequence[WireType], *, nullable: bool) -> WireType:
     """One of several types; whatever is not null is written with the name of its branch."""
     # Readers take the first branch that a number may be promoted to, so the narrow ones come first.
     branches = sorted(branches, key=lambda wire: {"int": 0, "double": 2}.get(look_of(wire.avro), 1))
-    reads: dict[type, Convert] = {_READ_AS[look_of(wire.avro)]: wire.read for wire in branches if wire.read}
+    reads: dict[type, Convert] = {_READ_AS[wire.avro["type"]]: wire.read for wire in branches if wire.read}
 
     def read(datum: Any) -> Any:
         convert = reads.get(type(datum))
@@ -137,12 +137,21 @@ def decimal(digits: int | None, places: int | None) -> WireType:
         if not isinstance(value, Decimal) or value.is_nan():
             raise ValueError(f"{value!r} is no {'number' if isinstance(value, Decimal) else 'Decimal'}")
         try:
-            return value.quantize(unit, context=context)
+            number = int(value.quantize(unit, context=context).scaleb(scale, context))
         except (Inexact, InvalidOperation):
             raise ValueError(f"{value} has more digits than decimal({precision}, {scale}) holds; round it") from None
+        return number.to_bytes((number.bit_length() + 8) // 8, "big", signed=True)
+
+    def read(datum: Any) -> Any:
+        """Only of the class's very own schema the bytes come as they are; else fastavro has made a Decimal of them."""
+        return (
+            Decimal(int.from_bytes(datum, "big", signed=True)).scaleb(-scale, context)
+            if type(datum) is bytes
+            else datum
+        )
 
     avro = {**_logical("bytes", "decimal"), "precision": precision, "scale": scale}
-    return WireType(avro, core.no_info_plain_validator_function(write))
+    return WireType(avro, core.no_info_plain_validator_function(write), read)
 
 
 def enumeration(kind: type[enum.Enum], name: str) -> WireType:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from choreo.errors import DecodeError
@@ -17,21 +19,27 @@ from choreo.events import Metadata
 from choreo.log.port import Headers, Record
 from choreo.wire.ids import derive_event_id
 
-_TEXT = frozenset(
-    {"ce_id", "ce_type", "ce_source", "ce_time", "ce_correlationid", "ce_causationid", "traceparent", "tracestate"}
-)
+_TEXT = ("ce_id", "ce_type", "ce_source", "ce_time", "ce_correlationid", "ce_causationid", "traceparent", "tracestate")
+_metadata: Callable[[tuple[str | None, ...]], Metadata] = partial(tuple.__new__, Metadata)  # thrice as fast as its own
 _YEAR_10000 = 253_402_300_800_000
 """Milliseconds after which datetime knows no times."""
 
 
-def write(meta: Metadata, type_name: str, dataschema: str, key: bytes) -> Headers:
-    """The headers of one event of a type; the record's key is its subject."""
-    headers = [
+def constant(type_name: str, dataschema: str) -> Headers:
+    """The headers that all events of a type have in common."""
+    return [
         ("ce_specversion", b"1.0"),
         ("content-type", b"application/avro"),
         ("ce_type", type_name.encode()),
-        ("ce_source", meta.source.encode()),
         ("ce_dataschema", dataschema.encode()),
+    ]
+
+
+def write(meta: Metadata, common: Headers, key: bytes) -> Headers:
+    """The headers of one event, after those of its type; the record's key is its subject."""
+    headers = [
+        *common,
+        ("ce_source", meta.source.encode()),
         ("ce_id", meta.event_id.encode()),
         ("ce_time", meta.time.encode()),
         ("ce_subject", key),
@@ -56,29 +64,34 @@ def read(record: Record) -> Metadata:
         DecodeError: a header is no UTF-8, or the value is no CloudEvents document though its content type says so.
     """
     record = binary_mode(record)
-    text: dict[str, str] = {}
-    name = ""
+    got = dict(record.headers).get
+    when = record.timestamp if 0 <= record.timestamp < _YEAR_10000 else 0
     try:
         (record.key or b"").decode()
-        for name, value in record.headers:
-            if name in _TEXT:
-                text[name] = value.decode()
-    except UnicodeDecodeError:
-        raise unreadable(record, f"its {f'header {name}' if name else 'key'} is no UTF-8") from None
-    got = text.get
-    when = record.timestamp if 0 <= record.timestamp < _YEAR_10000 else 0
-    event_id = got("ce_id") or derive_event_id("", record.topic, str(record.partition), record.offset, time_ms=when)
-    time = got("ce_time") or datetime.fromtimestamp(when / 1000, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
-    return Metadata(
-        event_id,
-        got("ce_type", ""),
-        got("ce_source") or f"/{record.topic}",
-        time,
-        got("ce_correlationid") or event_id,
-        got("ce_causationid") or None,
-        got("traceparent") or None,
-        got("tracestate") or None,
-    )
+        event_id = got("ce_id", b"").decode() or _id_of(record, when)
+        return _metadata(
+            (
+                event_id,
+                got("ce_type", b"").decode(),
+                got("ce_source", b"").decode() or f"/{record.topic}",
+                got("ce_time", b"").decode() or _time_of(when),
+                got("ce_correlationid", b"").decode() or event_id,
+                got("ce_causationid", b"").decode() or None,
+                got("traceparent", b"").decode() or None,
+                got("tracestate", b"").decode() or None,
+            )
+        )
+    except UnicodeDecodeError as error:
+        bad = "key" if record.key == error.object else f"header {next(n for n in _TEXT if got(n) == error.object)}"
+        raise unreadable(record, f"its {bad} is no UTF-8") from None
+
+
+def _id_of(record: Record, when: int) -> str:
+    return derive_event_id("", record.topic, str(record.partition), record.offset, time_ms=when)
+
+
+def _time_of(when: int) -> str:
+    return datetime.fromtimestamp(when / 1000, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def binary_mode(record: Record) -> Record:

@@ -75,6 +75,21 @@ def reading_schema(event_class: type[Event]) -> Any:
     return parsed
 
 
+def quick_schema(event_class: type[Event]) -> Any:
+    """The class's schema for data of the very same schema: decimals stay bytes, which `Plan.read` converts quicker."""
+    return fastavro.parse_schema(_without_decimals(plan_of(event_class).schema))
+
+
+def _without_decimals(part: Any) -> Any:
+    if isinstance(part, list):
+        return [_without_decimals(one) for one in part]
+    if not isinstance(part, dict):
+        return part
+    if part.get("logicalType") == "decimal":
+        return part["type"]
+    return {key: value if key == "default" else _without_decimals(value) for key, value in part.items()}
+
+
 def _revived(datum: Any) -> Any:
     """The datum with the records inside it as instances of their classes."""
     if isinstance(datum, list):

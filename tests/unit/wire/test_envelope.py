@@ -35,13 +35,13 @@ def record(
     )
 )
 def test_metadata_survives_the_headers(meta):
-    headers = envelope.write(meta, meta.type_name, "urn:x:1", b"k")
+    headers = envelope.write(meta, envelope.constant(meta.type_name, "urn:x:1"), b"k")
     assert envelope.read(record(headers)) == meta
 
 
 def test_the_headers_are_cloudevents_in_binary_mode():
     meta = Metadata("e1", "Order", "shop", "2026-02-03T04:05:06Z", "c1", "e0", TRACE, "a=b")
-    headers = envelope.write(meta, "Order", "urn:x:1", b"o1")
+    headers = envelope.write(meta, envelope.constant("Order", "urn:x:1"), b"o1")
     assert dict(headers) == {
         "ce_specversion": b"1.0",
         "content-type": b"application/avro",
@@ -60,7 +60,7 @@ def test_the_headers_are_cloudevents_in_binary_mode():
 
 def test_a_trace_state_without_a_parent_means_nothing_and_is_not_written():
     meta = Metadata("e1", "Order", "shop", "t", "c1", tracestate="a=b")
-    assert "tracestate" not in dict(envelope.write(meta, "Order", "urn:x:1", b"k"))
+    assert "tracestate" not in dict(envelope.write(meta, envelope.constant("Order", "urn:x:1"), b"k"))
 
 
 def test_foreign_cloudevents_begin_a_saga_of_their_own():
