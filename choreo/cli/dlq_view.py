@@ -26,28 +26,44 @@ from choreo.wire import Codec
 Row = dict[str, Any]
 _HEX = 128
 """How much of a value that cannot be decoded is shown."""
-_NUMBERS = {"count", "parked", "redrives", "open", "redriven", "failed again", "discarded"}
+_NUMBERS = {"parked", "redrives", "open", "redriven", "failed again", "discarded"}
+_WIDEST = 28
+"""Characters of a column, but for the last one."""
 _COLOURS = {"open": "red", "redriven": "cyan", "discarded": "bright_black"}
 
 
 def groups(fold: Fold, found: Iterable[DeadLetter], *, as_json: bool) -> None:
-    """One row for each kind of failure."""
+    """What went wrong, one after the other, the newest first."""
     rows = fold.groups(found)
     if as_json:
         print_json([_group(group) for group in rows])
-        return
-    _table([
-        {
-            "count": group.open + group.redriven + group.discarded, "handler": _who(group.example),
-            "exception": group.example.exception.rpartition(".")[2], "message": group.example.message,
-            "first": _age(group.first_ms), "last": _age(group.last_ms), "parked": group.parked,
-            "group": group.fingerprint[:8], "example": group.example.id[:8],
-        }
-        for group in rows
-    ])  # fmt: skip
-    if sys.stdout.isatty() and rows:
-        typer.secho("\nlook closer          choreo dlq show EXAMPLE", dim=True)
-        typer.secho("handle them again    choreo dlq redrive --fingerprint GROUP --dry-run", dim=True)
+    elif not sys.stdout.isatty():
+        names = (
+            "count",
+            "service",
+            "handler",
+            "exception",
+            "message",
+            "first",
+            "last",
+            "parked",
+            "fingerprint",
+            "example",
+        )
+        _table([{name: row[name] for name in names} for row in map(_group, rows)])
+    else:
+        for group in rows:
+            one, waiting = group.example, f", keys that wait: {group.parked}" if group.parked else ""
+            count = typer.style(f"{group.open + group.redriven + group.discarded:>7,}", bold=True)
+            typer.echo(f"{count}  {typer.style(printable(_who(one)), fg='cyan')}  {_error(one)}")
+            typer.echo(f"{'':9}first {_age(group.first_ms)}, last {_age(group.last_ms)}{waiting}")
+            typer.secho(f"{'':9}group {group.fingerprint[:8]}, for example {one.id[:8]}\n", dim=True)
+        typer.secho(
+            "         choreo dlq show ID                                    one of them" if rows else "no dead letters",
+            dim=True,
+        )
+        if rows:
+            typer.secho("         choreo dlq redrive --fingerprint GROUP --dry-run      handle them again", dim=True)
 
 
 def letters(fold: Fold, found: Iterable[DeadLetter], *, as_json: bool) -> None:
@@ -57,9 +73,8 @@ def letters(fold: Fold, found: Iterable[DeadLetter], *, as_json: bool) -> None:
         return
     _table([
         {
-            "id": letter.id[:8], "state": fold.state(letter), "handler": _who(letter), "event": letter.type_name,
-            "key": _text(letter.record.key), "failed": _age(letter.failed_ms), "redrives": letter.redrives,
-            "exception": letter.exception.rpartition(".")[2], "message": letter.message,
+            "id": _short(letter.id), "state": fold.state(letter), "failed": _age(letter.failed_ms),
+            "redrives": letter.redrives, "key": _text(letter.record.key), "handler": _who(letter), "error": f"{_class(letter)}: {letter.message}",
         }
         for letter in found
     ])  # fmt: skip
@@ -67,17 +82,19 @@ def letters(fold: Fold, found: Iterable[DeadLetter], *, as_json: bool) -> None:
 
 def counts(fold: Fold, found: Iterable[DeadLetter], *, as_json: bool) -> None:
     """What became of each group."""
-    rows = [_group(group) for group in fold.groups(found)]
-    names = ("service", "handler", "exception", "fingerprint", "open", "redriven", "failed_again", "discarded")
+    rows = fold.groups(found)
     if as_json:
-        print_json(rows)
-    else:
-        oldest = [row["oldest_open"] and _age(_ms(row["oldest_open"])) for row in rows]
-        shown = [{name.replace("_", " "): row[name] for name in names} for row in rows]
-        _table([
-            row | {"oldest open": age or "", "parked": counted["parked"]}
-            for row, age, counted in zip(shown, oldest, rows, strict=True)
-        ])  # fmt: skip
+        print_json([_group(group) for group in rows])
+        return
+    _table([
+        {
+            "group": _short(group.fingerprint), "open": group.open, "redriven": group.redriven,
+            "failed again": group.failed_again, "discarded": group.discarded, "parked": group.parked,
+            "oldest open": "" if group.oldest_open_ms is None else _age(group.oldest_open_ms),
+            "handler": _who(group.example), "error": _class(group.example),
+        }
+        for group in rows
+    ])  # fmt: skip
 
 
 async def page(letter: DeadLetter, fold: Fold, log: Log, codec: Codec, *, as_json: bool) -> None:
@@ -104,7 +121,7 @@ def _print_page(told: Row) -> None:
     for line in told["trace"].splitlines()[:12]:
         typer.secho(f"  {printable(line.strip())}", dim=True)
     lines = {
-        "failed": f"{told['failed_at']}, {told['attempts']} attempts, {told['kind']}",
+        "failed": f"{told['failed_at']}, {told['attempts']} attempts{', ' * bool(told['kind'])}{told['kind']}",
         "in": ".".join(filter(None, (told["service"], told["handler"]))),
         "event": f"{told['type'] or 'unknown type'}, key {told['key']}",
         "saga": told["correlation_id"],
@@ -205,7 +222,12 @@ def _letter(letter: DeadLetter, fold: Fold) -> Row:
 def _group(group: Group) -> Row:
     row = {name: value for name, value in vars(group).items() if not name.endswith("_ms") and name != "example"}
     example = group.example
-    row |= {"handler": example.handler, "exception": example.exception, "message": example.message}
+    row |= {
+        "count": group.open + group.redriven + group.discarded,
+        "handler": example.handler,
+        "exception": example.exception,
+        "message": example.message,
+    }
     row |= {"example": example.id, "first": _iso(group.first_ms), "last": _iso(group.last_ms)}
     return row | {"oldest_open": None if group.oldest_open_ms is None else _iso(group.oldest_open_ms)}
 
@@ -221,16 +243,32 @@ def _event(one: DeadLetter | Resolution) -> Row:
 def _table(rows: Sequence[Mapping[str, object]]) -> None:
     """A table on a terminal, cut to its width; elsewhere tab-separated lines."""
     shown = [{name: printable(str(value)) for name, value in row.items()} for row in rows]
-    if not sys.stdout.isatty():
+    if not sys.stdout.isatty() or not shown:
         print_rows(shown, as_json=False)
         return
-    table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
-    for name in shown[0] if shown else ["no dead letters"]:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    *names, last = shown[0]
+    for name in names:
+        width = min(_WIDEST, max(len(text) for text in (name, *(row[name] for row in shown))))
         justify: Literal["left", "right"] = "right" if name in _NUMBERS else "left"
-        table.add_column(name, no_wrap=True, justify=justify, ratio=1 if name in {"message", "exception"} else None)
+        table.add_column(name, no_wrap=True, justify=justify, min_width=width, max_width=width)
+    table.add_column(last, no_wrap=True)
     for row in shown:
         table.add_row(*(Text(text, _COLOURS.get(text, "")) for text in row.values()))
     Console().print(table)
+
+
+def _short(id_: str) -> str:
+    """What people type; a program gets all of it."""
+    return id_[:8] if sys.stdout.isatty() else id_
+
+
+def _class(letter: DeadLetter) -> str:
+    return letter.exception.rpartition(".")[2]
+
+
+def _error(letter: DeadLetter) -> str:
+    return typer.style(printable(_class(letter)), fg="red") + printable(f": {letter.message}")
 
 
 def _who(letter: DeadLetter) -> str:
@@ -245,12 +283,8 @@ def _iso(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _ms(iso: str) -> int:
-    return int(datetime.fromisoformat(iso).timestamp() * 1000)
-
-
 def _age(ms: int) -> str:
-    """How long ago, for people; a program gets the time itself."""
+    """How long ago; a program gets the time itself."""
     if not sys.stdout.isatty():
         return _iso(ms)
     age = max(0, int(time.time() - ms / 1000))

@@ -99,7 +99,7 @@ def test_groups_and_single_ones(cli, dead):
     assert {row["key"] for row in single} == {"o-1", "o-2", "o-3"}
     assert single[0]["type"] == "OrderPlaced"
     line = cli("dlq", "list").out.split("\t")
-    assert line[:4] == ["3", "payments.charge", "TimeoutError", "no answer to o-1"]
+    assert line[:5] == ["3", "payments", "charge", "builtins.TimeoutError", "no answer to o-1"]
 
 
 def test_an_empty_log_has_none(cli, placed):
@@ -323,6 +323,6 @@ def on_a_terminal(*args):
 
 def test_a_terminal_gets_a_table_that_fits(cli, dead):
     text = on_a_terminal("dlq", "list")
-    assert "choreo dlq show EXAMPLE" in text
+    assert "choreo dlq show ID" in text
     assert "payments.charge" in text
     assert "ago" in text
