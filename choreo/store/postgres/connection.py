@@ -112,8 +112,9 @@ class Connection:
 
     async def _finish(self, work: Coroutine[Any, Any, T], *, stops: bool) -> T:
         working = asyncio.ensure_future(work)
+        overdue = asyncio.get_running_loop().call_later(_PATIENCE, self._abandon, working)
         try:
-            return await asyncio.shield(working)
+            await asyncio.wait({working})
         except asyncio.CancelledError:
             if stops and self._connection is not None:
                 with suppress(psycopg.Error, asyncio.CancelledError):
@@ -124,6 +125,17 @@ class Connection:
             if not working.cancelled():
                 working.exception()  # nobody asks any more
             raise
+        finally:
+            overdue.cancel()
+        if working.cancelled():
+            raise self._silent()
+        return working.result()
+
+    def _abandon(self, working: asyncio.Future[T]) -> None:
+        """Give up a server that accepts and never answers; no word of farewell would reach it either."""
+        if self._connection is not None:
+            self._connection.pgconn.finish()
+        working.cancel()
 
     async def _run(self, statements: Sequence[Statement]) -> list[Cursor]:
         async with self._answering() as connection:
@@ -146,11 +158,7 @@ class Connection:
         if self._connection is None:
             raise StoreUnavailableError(f"the store {self._address.shown} is not connected")
         try:
-            async with asyncio.timeout(_PATIENCE):
-                yield self._connection
-        except TimeoutError as error:
-            await self.close()
-            raise self._silent() from error
+            yield self._connection
         except psycopg.Error as error:
             trouble = explain(error, self._address.shown)
             if trouble is None:
