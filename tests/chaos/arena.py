@@ -1,0 +1,223 @@
+"""One set-up at work: servers, proxies, and the services as processes of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from pathlib import Path
+from random import Random
+from typing import NamedTuple, Self
+
+from choreo import Settings, connect
+from choreo.choreography import Choreography
+from choreo.log import TopicPartition, open_log
+from choreo.runtime.run import ensure_topics
+from tests.chaos.evidence import Evidence, gather
+from tests.chaos.feed import Feed
+from tests.chaos.world import services
+from tests.servers.kafka import KafkaServer
+from tests.servers.kafka_cluster import KafkaCluster
+from tests.servers.postgres import PostgresServer
+from tests.servers.process import Server
+from tests.servers.proxy import Proxy
+
+CHECKOUT = Path(__file__).parents[2]
+KAFKA = {"session.timeout.ms": "3000", "heartbeat.interval.ms": "500"}
+GROUPS = (("intake", "pay", "sink"), ("ledger", "pack"))
+"""Which services share a process."""
+
+
+class Setup(NamedTuple):
+    """One of the set-ups that must hold: what the log is, where stores are, how many processes of each group."""
+
+    name: str
+    log: str
+    store: str = "sqlite"
+    transactional: bool = False
+    instances: int = 2
+
+    @property
+    def stores(self) -> list[str]:
+        """The services that have a store."""
+        return ["sink"] if self.transactional else [service.name for service in services]
+
+
+SETUPS = {
+    setup.name: setup
+    for setup in (
+        Setup("embedded", "sqlite"),
+        Setup("kafka", "kafka"),
+        Setup("postgres", "cluster", "postgres", instances=3),
+        Setup("transactional", "kafka", transactional=True),
+        Setup("embedded-transactional", "sqlite", transactional=True),
+    )
+}
+
+
+class Child(Server):
+    """One process with some of the services: `choreo run`, by way of `tests.chaos.child`."""
+
+    def __init__(self, names: tuple[str, ...], environment: dict[str, str]) -> None:
+        self.name = f"chaos-{names[0]}"
+        super().__init__()
+        self._names = names
+        self.clock = self.folder / "clock"
+        self._environment = {**environment, "PYTHONPATH": str(CHECKOUT), "CHOREO_CHAOS_CLOCK": str(self.clock)}
+
+    def command(self) -> list[str]:
+        variables = [f"{name}={value}" for name, value in self._environment.items()]
+        targets = [f"tests.chaos.world:{name}" for name in self._names]
+        return ["env", *variables, sys.executable, "-m", "tests.chaos.child", "run", *targets]
+
+    def ready(self) -> bool:
+        """Always: nobody waits for a service, its events do."""
+        return True
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+
+class Arena:
+    """A set-up, started: `async with Arena(setup, folder, draw) as arena`.
+
+    Attributes:
+        children: all service processes.
+        feed: publishes past the proxies.
+        kafka, cluster, postgres: the servers that there are.
+        proxies: between the services and those servers.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        folder: Path,
+        draw: Random,
+        *,
+        environment: dict[str, str] | None = None,
+        plain: bool = False,
+    ) -> None:
+        self.setup, self.folder = setup, folder
+        self.kafka: KafkaServer | None = None
+        self.cluster: KafkaCluster | None = None
+        self.postgres: PostgresServer | None = None
+        self.proxies: list[Proxy] = []
+        self.children: list[Child] = []
+        self.mended = folder / "mended"
+        self._draw, self._plain, self._extra = draw, plain, environment or {}
+        self._servers, self._exit = ExitStack(), AsyncExitStack()
+        self._died: list[str] = []
+
+    async def __aenter__(self) -> Self:
+        try:
+            await asyncio.to_thread(self._start_servers)
+            self._exit.callback(self._servers.close)
+            settings = self.settings(direct=True)
+            self.log = await self._exit.enter_async_context(open_log(settings.log, settings.kafka))
+            await ensure_topics(self.log, Choreography.of(services).topics, create=True)
+            bus = await self._exit.enter_async_context(connect(settings, log=self.log))
+            self.feed = Feed(bus, self.log, self._draw, plain=self._plain)
+            self._exit.push_async_callback(self.feed.close)
+            for names in GROUPS * self.setup.instances:
+                self.children.append(self._exit.enter_context(self.child(names)))
+        except BaseException:
+            self._servers.close()
+            await self._exit.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._exit.aclose()
+
+    def _start_servers(self) -> None:
+        enter = self._servers.enter_context
+        if self.setup.log == "kafka":
+            self.proxies.append(enter(Proxy()))
+            self.kafka = enter(KafkaServer(proxy=self.proxies[0]))
+        if self.setup.log == "cluster":
+            self.proxies += [enter(Proxy()) for _ in range(3)]
+            self.cluster = enter(KafkaCluster(proxies=self.proxies))
+        if self.setup.store == "postgres":
+            self.postgres = enter(PostgresServer())
+            self.proxies.append(enter(Proxy(self.postgres.port)))
+
+    def settings(self, *, direct: bool) -> Settings:
+        """How to reach the log and the stores: past the proxies, or through them."""
+        log = f"sqlite:///{self.folder}/log.db"
+        if self.kafka is not None:
+            log = f"kafka://{self.kafka.bootstrap if direct else self.proxies[0].address}"
+        if self.cluster is not None:
+            log = f"kafka://{self.cluster.bootstrap if direct else self.cluster.proxied_bootstrap}"
+        store = f"sqlite:///{self.folder}/{{service}}.db"
+        if self.postgres is not None:
+            port, through = str(self.postgres.port), str(self.proxies[-1].port)
+            store = self.postgres.url if direct else self.postgres.url.replace(f":{port}/", f":{through}/")
+        kafka = {} if log.startswith("sqlite") or direct else KAFKA
+        registry = str(self.folder / "schemas")
+        return Settings(log=log, store=store, registry=registry, create_topics=True, kafka=kafka)
+
+    @contextmanager
+    def child(self, names: tuple[str, ...]) -> Iterator[Child]:
+        """One more process with these services."""
+        settings = self.settings(direct=False)
+        environment = {
+            "CHOREO_LOG": settings.log,
+            "CHOREO_STORE": settings.store,
+            "CHOREO_REGISTRY": settings.registry,
+            "CHOREO_KAFKA": json.dumps(settings.kafka),
+            "CHOREO_CREATE_TOPICS": "true",
+            "CHOREO_LOG_FORMAT": "json",
+            "CHOREO_CHAOS_MENDED": str(self.mended),
+            "CHOREO_CHAOS_TRANSACTIONAL": "1" if self.setup.transactional else "",
+            **self._extra,
+        }
+        with Child(names, environment) as child:
+            yield child
+
+    def file_of(self, service: str) -> Path:
+        """The SQLite file of a service's store; the log's for the name `log`."""
+        return self.folder / f"{service}.db"
+
+    async def heal(self) -> None:
+        """Undo all faults: everything runs, everything is connected, the clocks are right."""
+        for proxy in self.proxies:
+            await asyncio.to_thread(proxy.restore)
+        for server in (self.kafka, self.cluster, self.postgres):
+            if server is not None:
+                await asyncio.to_thread(server.ensure_running)
+        for child in self.children:
+            child.clock.write_text("0")
+            child.thaw()
+            if not child.is_running:
+                self._died.append(f"{child.name} ended by itself: {child.log_tail(3)}")
+                child.start()
+
+    async def evidence(self) -> Evidence:
+        """All that is in the log and the stores now."""
+        store = self.settings(direct=True).store
+        stores = {name: store.replace("{service}", name) for name in self.setup.stores}
+        return await gather(self.log, self.settings(direct=True).registry, stores)
+
+    def died(self) -> list[str]:
+        """Which processes ended though nobody had killed them, and what they said."""
+        return self._died + [f"{child.name}: {child.log_tail(3)}" for child in self.children if not child.is_running]
+
+    def troubles(self, shown: int = 3) -> str:
+        """The last warnings and errors of each process."""
+        lines = []
+        for child in self.children:
+            told = child.log_file.read_text(errors="replace").splitlines()
+            bad = [
+                line for line in told if '"level": "error"' in line or "Traceback" in line or not line.startswith("{")
+            ]
+            lines += [f"{child.name} {child.folder.name}:", *(f"  {line[:400]}" for line in bad[-shown:])]
+        return "\n".join(lines)
+
+    async def size(self) -> int:
+        """How many records the log has: what grows as long as there is progress."""
+        topics = await self.log.topics()
+        at = [TopicPartition(topic.name, number) for topic in topics.values() for number in range(topic.partitions)]
+        return sum((await self.log.end_offsets(at)).values())

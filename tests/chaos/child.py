@@ -1,0 +1,63 @@
+"""The `choreo` command with what only tests want: a clock that can be moved, output that a full disk does not stop, sabotage.
+
+python -m tests.chaos.child run tests.chaos.world:intake
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+_LOOK_EVERY = 0.02
+
+
+def move_clock(file: Path) -> None:
+    """Let `time.time` and `time.time_ns` be off by the seconds that stand in this file."""
+    real_time, real_time_ns, monotonic = time.time, time.time_ns, time.monotonic
+    state = [0.0, 0.0]  # next look, offset
+
+    def offset() -> float:
+        if monotonic() >= state[0]:
+            with contextlib.suppress(OSError, ValueError):
+                state[1] = float(file.read_text())
+            state[0] = monotonic() + _LOOK_EVERY
+        return state[1]
+
+    time.time = lambda: real_time() + offset()
+    time.time_ns = lambda: real_time_ns() + int(offset() * 1e9)
+
+
+def keep_talking() -> None:
+    """Send the output through a pipe: a limit on the size of files then hits stores and logs, not the output."""
+    out = os.dup(1)
+    read, write = os.pipe()
+    os.dup2(write, 1)
+    os.dup2(write, 2)
+
+    def relay() -> None:
+        while data := os.read(read, 65536):
+            with contextlib.suppress(OSError):
+                os.write(out, data)
+
+    threading.Thread(target=relay, daemon=True).start()
+
+
+def main() -> int:
+    keep_talking()
+    if clock := os.environ.get("CHOREO_CHAOS_CLOCK"):
+        move_clock(Path(clock))
+    from choreo.cli import main as choreo
+
+    if name := os.environ.get("CHOREO_CHAOS_SABOTAGE"):
+        from tests.chaos.sabotage import SABOTAGES
+
+        SABOTAGES[name].apply()
+    return choreo(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
