@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from functools import partial
 from operator import itemgetter
 from typing import Any, TypeVar
 
@@ -261,13 +262,15 @@ class Owner:
         self.wake()
 
 
+_make: Callable[[tuple[Any, ...]], Record] = partial(tuple.__new__, Record)  # quicker than its own
+
+
 def _record(message: Any) -> Record:
     headers = message.headers() or []
     if None in map(_value_of, headers):
         headers = [(name, value or b"") for name, value in headers]
-    timestamp = message.timestamp()[1]
-    place = message.topic(), message.partition(), message.offset(), timestamp
-    return Record(*place, message.key(), message.value(), headers)
+    place = message.topic(), message.partition(), message.offset(), message.timestamp()[1]
+    return _make((*place, message.key(), message.value(), headers))
 
 
 class Commits:
