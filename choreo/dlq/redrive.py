@@ -212,14 +212,14 @@ class _Sender:
     async def handled(self, letters: Sequence[DeadLetter], wait: float) -> bool:
         """Wait until the service has finished with these; False if it takes longer than `wait` seconds."""
         assert self._arrivals is not None  # noqa: S101 - `prepare` comes first
-        async for record in self._arrivals.catch_up():
-            id_ = dict(record.headers).get("choreo.redrive.of", b"").decode()
-            self._places[id_] = Place(*record[:3])
-        lying = [self._places[letter.id] for letter in letters]
         until = time.monotonic() + wait
         while True:
+            async for record in self._arrivals.catch_up():
+                self._places[dict(record.headers).get("choreo.redrive.of", b"").decode()] = Place(*record[:3])
+            lying = [self._places[letter.id] for letter in letters if letter.id in self._places]
             done = await self._log.committed(self.service, {place.of for place in lying})
-            if all((at := done.get(place.of)) is not None and at.offset > place.offset for place in lying):
+            passed = [place for place in lying if place.of in done and done[place.of].offset > place.offset]
+            if len(passed) == len(letters):
                 await asyncio.sleep(_SETTLE)
                 return True
             if time.monotonic() > until:
