@@ -30,21 +30,20 @@ class Address(NamedTuple):
         """`postgresql://user:password@host:port/database[?schema=name&...]`; further options are libpq's own.
 
         Raises:
-            ConfigurationError: no host or no database is named. Said without the password.
+            ConfigurationError: no host or no database is named.
         """
         parts = urlsplit(url)
-        hosts = parts.netloc.rpartition("@")[2]
-        database = parts.path.strip("/")
-        user = parts.netloc.rpartition("@")[0].partition(":")[0]
-        shown = f"postgresql://{user}{'@' if user else ''}{hosts}/{database}"
+        login, _, hosts = parts.netloc.rpartition("@")
+        user = login.partition(":")[0]
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
         schema = options.pop("schema", "")
-        if not hosts or not database or len(schema.encode()) > _MAX_NAME:
+        shown = f"postgresql://{user}{'@' if user else ''}{hosts}{parts.path}"
+        if not (hosts or "host" in options) or not parts.path.strip("/") or len(schema.encode()) > _MAX_NAME:
             raise ConfigurationError(
                 f"the store address {shown!r} is not valid",
                 remedy="write postgresql://user:password@host:port/database, optionally with ?schema=name",
             )
-        return cls(parts._replace(scheme="postgresql", query=urlencode(options)).geturl(), shown, schema)
+        return cls(f"{url.partition('?')[0]}?{urlencode(options)}", shown, schema)
 
 
 def schema_of(service: str) -> str:
@@ -52,5 +51,7 @@ def schema_of(service: str) -> str:
 
     Two names may give the same one; the store's owner mark tells them apart.
     """
-    name = re.sub(r"[^a-z0-9_]", "_", service.lower())[:_MAX_NAME]
-    return name if re.match(r"[a-z_](?<!pg_)", name) and not name.startswith("pg_") else f"_{name}"[:_MAX_NAME]
+    name = re.sub(r"[^a-z0-9_]", "_", service.lower())
+    if name[0].isdigit() or name.startswith("pg_"):  # the latter is reserved
+        name = f"_{name}"
+    return name[:_MAX_NAME]

@@ -22,12 +22,18 @@ async def migrate(writer: Connection, store: str, schema: str, service: str, tab
         store: its address, for messages.
 
     Raises:
-        ConfigurationError: the schema is of a newer choreo.
+        ConfigurationError: the schema is of a newer choreo, or not for this user.
         StoreOwnedError: it belongs to another service.
     """
     await writer.run((b"BEGIN", None), (Q["schema_lock"], {"schema": schema}))
     if not await _rows(writer, "has_schema", schema=schema):
         await writer.run((sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)).as_bytes(), None))
+    if await _rows(writer, "current_schema") != [(schema,)]:  # or the tables would land in `public`
+        raise ConfigurationError(
+            f"the store {store} is not usable",
+            why=f"the user may not use the schema {schema!r}",
+            remedy="grant it USAGE and CREATE on the schema",
+        )
     await writer.run((Q["make_migrations"], None))
     ((version,),) = await _rows(writer, "version")
     migrations = load_migrations(_PACKAGE)

@@ -8,6 +8,10 @@ SELECT pg_advisory_xact_lock(hashtextextended('choreo ' || %(schema)s, 0));
 -- name: has_schema
 SELECT FROM pg_namespace WHERE nspname = %(schema)s;
 
+-- name: current_schema
+-- A schema without the right to use it is passed over in silence.
+SELECT current_schema()::text;
+
 -- name: make_migrations
 CREATE TABLE IF NOT EXISTS choreo_migrations (number int PRIMARY KEY);
 

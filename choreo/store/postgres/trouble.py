@@ -25,9 +25,9 @@ def _trouble(mark: str, remedy: str, *, heals: bool = True) -> _Trouble:
 # A refused connection has no SQLSTATE, so some are known by their words.
 _KNOWN = [
     _trouble("^53100", "its disk is full; make room"),
-    _trouble("^53300|^:.*(too many clients|connection slots)", "raise its max_connections, or run fewer instances"),
+    _trouble("^53300|^:.*(too many|connection slots)", "raise its max_connections, or run fewer instances"),
     _trouble("^(55P03|40P01|40001)", "another transaction holds a lock for too long; see pg_stat_activity"),
-    _trouble("^25006", "it is a read-only standby; name the primary, or add target_session_attrs=read-write"),
+    _trouble("^25006", "it is read-only, as a standby is; name the primary, or add target_session_attrs=read-write"),
     _trouble("^25P03", "this instance stood still in a transaction, and the server gave it up"),
     _trouble("^:.*(starting up|shutting down|in recovery)", "it is starting or stopping; this is tried again"),
     _trouble(
@@ -36,8 +36,10 @@ _KNOWN = [
         heals=False,
     ),
     _trouble("^3D000|^:.*database .* does not exist", "create the database (createdb), or name another", heals=False),
-    _trouble("^:.*(certificate|SSL)", "check sslmode, sslrootcert and sslcert in its address", heals=False),
     _trouble("^:.*(translate host name|resolve)", "check the host in its address"),
+    _trouble(
+        "^:.*(certificate|SSL|invalid)", "check the options in its address: sslmode, sslrootcert, ...", heals=False
+    ),
     _trouble(
         "^42501|^:.*permission denied",
         "grant the user CREATE on the database, or USAGE and CREATE on a schema made for it",
@@ -46,6 +48,7 @@ _KNOWN = [
     _trouble("^(08|57P|58|XX|:)", "is the server up, and can it be reached from here?"),
     _trouble("^0A000.*cached plan", "its tables were changed; this is tried again"),
 ]
+_PREFIX = re.compile(r"connection failed: |connection to server at .*? failed: |FATAL: +")
 
 
 def explain(
@@ -58,14 +61,14 @@ def explain(
         opening: whether the service is starting: what no waiting heals is then an error of the configuration.
     """
     known = isinstance(error, (psycopg.OperationalError, psycopg.InternalError, psycopg.InterfaceError))
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    marked = f"{error.sqlstate or ''}: {' '.join(lines)}"
+    said = str(error).partition("\n")[0]
+    marked = f"{error.sqlstate or ''}: {said}"
     if not (known or opening or (marked.startswith("0A000") and "cached plan" in marked)):
         return None
     for mark, remedy, heals in _KNOWN:
         if mark.search(marked):
             kind = StoreUnavailableError if heals or not opening else ConfigurationError
             return kind(
-                f"the store {store} is not usable", why=lines[-1] if lines else type(error).__name__, remedy=remedy
+                f"the store {store} is not usable", why=_PREFIX.sub("", said) or type(error).__name__, remedy=remedy
             )
     return None
