@@ -38,23 +38,27 @@ def with_fields(data: Any, assignments: Sequence[str]) -> Any:
     """
     data = copy.deepcopy(data)
     for assignment in assignments:
-        path, equals, text = assignment.partition("=")
-        *parents, last = [int(part) if part.isdecimal() else part for part in path.split(".")]
+        path, _, text = assignment.partition("=")
+        *parents, last = path.split(".")
         try:
             value = json.loads(text)
         except ValueError:
             value = text
         try:
+            if not last or "=" not in assignment:
+                raise LookupError
             target = data
             for part in parents:
-                target = target[part]
-            target[last] = value
-        except (LookupError, TypeError):
-            equals = ""
-        if not equals:
+                target = target[_step(target, part)]
+            target[_step(target, last)] = value
+        except (LookupError, TypeError, ValueError):
             remedy = "write field=value, where parent.field leads into objects and list.0 into lists"
-            raise ConfigurationError(f"{assignment!r} cannot be set", remedy=remedy)
+            raise ConfigurationError(f"{assignment!r} cannot be set", remedy=remedy) from None
     return data
+
+
+def _step(target: Any, part: str) -> int | str:
+    return int(part) if isinstance(target, list) else part
 
 
 async def edited(record: Record, data: Any, type_name: str, codec: Codec, registry: Registry) -> Record:

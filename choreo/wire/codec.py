@@ -149,14 +149,17 @@ class Codec:
         """The record with other data: as JSON has it (see `choreo.wire.plain`), checked against its writer's schema.
 
         Raises:
-            EncodeError: the schema does not allow it.
+            EncodeError: the schema does not allow it, or JSON is not enough to say what the record says.
         """
         schema_id, stream, _ = _opened(record)
         record = envelope.binary_mode(record)
         if schema_id is None:
             return record._replace(value=json.dumps(data).encode())
-        framing = (record.value or b"").removesuffix(stream.getvalue())
-        return record._replace(value=framing + plain.encoded(self._schema(schema_id), data))
+        schema, old = self._schema(schema_id), stream.getvalue()
+        if old and plain.encoded(schema, plain.as_json(_read(record, stream, schema, None))) != old:
+            why = "as JSON it does not tell which of several types a part of it has"
+            raise EncodeError(f"the data of this {_name_of(schema)} cannot be changed", why=why)
+        return record._replace(value=(record.value or b"").removesuffix(old) + plain.encoded(schema, data))
 
     def _schema(self, schema_id: int | str) -> Any:
         try:
