@@ -51,8 +51,8 @@ class EmbeddedLog:
         self.read, self.write = reader.run, writer.run
         self.consumers: list[EmbeddedConsumer] = []
 
-    def producer(self, *, transactional_id: str | None = None) -> Producer:
-        return EmbeddedProducer(self, transactional_id)
+    def producer(self, *, transactional_id: str | None = None, gapless: bool = False) -> Producer:
+        return GaplessProducer(self) if gapless else EmbeddedProducer(self, transactional_id)
 
     def consumer(
         self,
@@ -139,6 +139,10 @@ class EmbeddedConsumer:
     @property
     def assignment(self) -> frozenset[TopicPartition]:
         return frozenset(partition for partition, owned in self._owned.items() if owned.ready)
+
+    @property
+    def joined(self) -> bool:
+        return self._group is None or self._member is not None
 
     async def poll(self, max_records: int = 500, timeout: float | None = None) -> list[Record]:
         deadline = None if timeout is None else self._loop.time() + timeout
@@ -316,7 +320,7 @@ class EmbeddedConsumer:
 class EmbeddedProducer:
     """Implements `Producer`."""
 
-    def __init__(self, log: EmbeddedLog, transactional_id: str | None) -> None:
+    def __init__(self, log: EmbeddedLog, transactional_id: str | None = None) -> None:
         self._log = log
         self._transactional_id = transactional_id
         self._fence: tuple[str, int] | None = None
@@ -361,6 +365,26 @@ class EmbeddedProducer:
                 epoch = await self._log.write(Tables.register, self._transactional_id)
                 self._fence = (self._transactional_id, epoch)
             return self._fence
+
+
+class GaplessProducer(EmbeddedProducer):
+    """A producer that the first failure breaks; appends that overlap are done one after the other."""
+
+    def __init__(self, log: EmbeddedLog) -> None:
+        super().__init__(log)
+        self._turn = asyncio.Lock()
+        self._cause: LogError | None = None
+
+    async def append(self, records: Sequence[NewRecord]) -> None:
+        async with self._turn:
+            if self._cause:
+                why = str(self._cause)
+                raise LogUnavailableError("this producer is broken", why=why, remedy="repeat with a new one")
+            try:
+                await super().append(records)
+            except LogError as error:
+                self._cause = error
+                raise
 
 
 async def _wait(event: asyncio.Event, until: float | None) -> None:

@@ -126,6 +126,10 @@ class Consumer(Protocol):
     def assignment(self) -> frozenset[TopicPartition]:
         """The partitions owned now."""
 
+    @property
+    def joined(self) -> bool:
+        """Whether the group has taken it in; its share of the partitions may be none all the same."""
+
     async def poll(self, max_records: int = 500, timeout: float | None = None) -> list[Record]:
         """Wait for records and return at once with what is there, at most `max_records`, several partitions mixed.
 

@@ -103,10 +103,8 @@ class Instance:
         )
         self._exit.callback(threads.shutdown, wait=False, cancel_futures=True)
         self._unit = UnitOfWork(self._store, whole=service.transactional)
-        producer = self._log.producer()
-        self._exit.push_async_callback(producer.close)
         self._recovery = Recovery(service.name, self._unit, self._clock)
-        self._publisher = Publisher(producer, self._clock, self._on_published)
+        self._publisher = Publisher(self._log, self._clock, self._on_published)
         self._committer = Committer(
             self._unit, self._publisher, offsets_follow=not service.transactional,
             on_committed=self._on_committed, on_failure=self._recovery.fail,

@@ -5,88 +5,149 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import structlog
 
-from choreo.errors import LogError, LogUnavailableError
-from choreo.log.port import NewRecord, Producer
+from choreo.errors import LogError, LogUnavailableError, RecordTooLargeError
+from choreo.log.port import Log, NewRecord, Producer
 from choreo.runtime.clock import Clock
 
 _log = structlog.get_logger("choreo.runtime")
+_DEPTH = 8
+"""How many appends may be under way; what is put meanwhile goes together into the next one."""
 _MAX_RECORDS = 5_000
 _FIRST_DELAY, _MAX_DELAY = 0.1, 5.0
 
 
-class Publisher:
-    """Appends outbox rows to the log, one append at a time, each taking all rows that wait.
+class _Row(NamedTuple):
+    row_id: int
+    records: list[NewRecord]
 
-    A failed append is repeated whole before anything later is appended, so a key's order is kept and nothing is
-    left out; copies that this makes have the same event ids, and every inbox drops them.
+
+class Publisher:
+    """Appends outbox rows to the log in their order, without waiting for the acknowledgements of earlier ones.
+
+    The first append that fails breaks the producer, and with a new one everything is repeated from there: a key's order
+    is kept and nothing is left out. Copies that this makes have the same event ids, and every inbox drops them.
 
     Args:
         on_published: told the outbox rows that are in the log now.
+
+    Attributes:
+        backlog: how many records are not known to be in the log.
     """
 
-    def __init__(self, producer: Producer, clock: Clock, on_published: Callable[[Sequence[int]], None]) -> None:
-        self._producer = producer
+    def __init__(self, log: Log, clock: Clock, on_published: Callable[[Sequence[int]], None]) -> None:
+        self._source = log
         self._clock = clock
         self._on_published = on_published
-        self._waiting: deque[tuple[int, list[NewRecord]]] = deque()
-        self._more = asyncio.Event()
+        self._waiting: deque[_Row] = deque()
+        self._under_way: deque[tuple[list[_Row], asyncio.Task[None]]] = deque()
+        self._known: set[int] = set()
+        self._changed = asyncio.Event()
         self._drained = asyncio.Event()
         self._drained.set()
+        self._singly = False
+        self._delay = _FIRST_DELAY
         self.backlog = 0
 
     def put(self, row: int, records: list[NewRecord]) -> None:
         """Publish these after everything put before, unless this row is among that."""
-        if any(row == waiting for waiting, _ in self._waiting):
-            return
-        self._waiting.append((row, records))
-        self.backlog += len(records)
-        self._drained.clear()
-        self._more.set()
-
-    async def run(self) -> None:
-        """Publish until cancelled."""
-        while True:
-            await self._more.wait()
-            rows, records = self._next()
-            await self._append(records)
-            self.backlog -= len(records)
-            self._on_published(rows)
-            if not self._waiting:
-                self._more.clear()
-                self._drained.set()
+        if row not in self._known:
+            self._known.add(row)
+            self._waiting.append(_Row(row, records))
+            self.backlog += len(records)
+            self._drained.clear()
+            self._changed.set()
 
     async def drained(self) -> None:
         """Wait until everything is in the log."""
         await self._drained.wait()
 
-    def _next(self) -> tuple[list[int], list[NewRecord]]:
-        rows: list[int] = []
-        records: list[NewRecord] = []
-        while self._waiting and len(records) < _MAX_RECORDS:
-            row, more = self._waiting.popleft()
-            rows.append(row)
-            records.extend(more)
-        return rows, records
-
-    async def _append(self, records: Sequence[NewRecord]) -> None:
-        delay = _FIRST_DELAY
+    async def run(self) -> None:
+        """Publish until cancelled."""
         while True:
+            producer = self._source.producer(gapless=True)
             try:
-                await self._producer.append(records)
-                return
+                await self._publish(producer)
             except LogError as error:
                 # Even a refusal (no such topic, no right to write) is repeated: the records are safe in the
                 # outbox, and an operator can mend the cause while the service waits.
-                passing = isinstance(error, LogUnavailableError)
-                _log.log(
-                    30 if passing else 40,
-                    "cannot publish, trying again",
-                    error=str(error),
-                    records=len(records),
-                    delay=delay,
-                )
-            await self._clock.sleep(delay * (0.5 + self._clock.random() / 2))
-            delay = min(_MAX_DELAY, delay * 2)
+                level = 30 if isinstance(error, LogUnavailableError) else 40
+                _log.log(level, "cannot publish, trying again", error=str(error), records=self.backlog)
+                self._singly = isinstance(error, RecordTooLargeError)  # only the batch may have been too large
+            except asyncio.CancelledError:
+                for _, task in self._under_way:
+                    task.cancel()
+                raise
+            finally:
+                await producer.close()
+            await self._take_back()
+            await self._clock.sleep(self._delay * (0.5 + self._clock.random() / 2))
+            self._delay = min(_MAX_DELAY, self._delay * 2)
+
+    async def _publish(self, producer: Producer) -> None:
+        """Publish until an append fails.
+
+        Raises:
+            LogError: why it failed.
+        """
+        while True:
+            self._changed.clear()
+            while self._waiting and len(self._under_way) < (1 if self._singly else _DEPTH):
+                rows = self._next()
+                task = asyncio.get_running_loop().create_task(self._append(producer, rows))
+                task.add_done_callback(lambda _: self._changed.set())
+                self._under_way.append((rows, task))
+            await self._changed.wait()
+            if failures := self._acknowledge():
+                raise failures[0]
+
+    def _next(self) -> list[_Row]:
+        rows, size = [], 0
+        while self._waiting and size < (1 if self._singly else _MAX_RECORDS):
+            rows.append(self._waiting.popleft())
+            size += len(rows[-1].records)
+        return rows
+
+    async def _append(self, producer: Producer, rows: Sequence[_Row]) -> None:
+        if not self._singly:
+            await producer.append([record for row in rows for record in row.records])
+            return
+        records = rows[0].records
+        while records:
+            await producer.append(records[:1])
+            del records[0]
+            self.backlog -= 1
+
+    def _acknowledge(self) -> list[BaseException]:
+        """Report what is in the log. Returns why the other appends that have ended failed."""
+        kept: deque[tuple[list[_Row], asyncio.Task[None]]] = deque()
+        published: list[_Row] = []
+        failures: list[BaseException] = []
+        for rows, task in self._under_way:
+            error = task.exception() if task.done() else None
+            if error is not None:
+                failures.append(error)
+            if task.done() and error is None:
+                published += rows
+            else:
+                kept.append((rows, task))
+        self._under_way = kept
+        if published:
+            self._delay, self._singly = _FIRST_DELAY, False
+            self.backlog -= sum(len(row.records) for row in published)
+            self._known.difference_update(row.row_id for row in published)
+            self._on_published([row.row_id for row in published])
+        if not self._waiting and not self._under_way:
+            self._drained.set()
+        return failures
+
+    async def _take_back(self) -> None:
+        """Put what the log has not acknowledged before everything else again, in its order."""
+        await asyncio.gather(*(task for _, task in self._under_way), return_exceptions=True)
+        self._acknowledge()
+        for rows, _ in reversed(self._under_way):
+            self._waiting.extendleft(reversed(rows))
+        self._under_way.clear()

@@ -58,9 +58,9 @@ class World:
         self._closing.append(consumer.close)
         return consumer
 
-    def producer(self, transactional_id: str | None = None) -> Producer:
+    def producer(self, transactional_id: str | None = None, *, gapless: bool = False) -> Producer:
         """A producer that is closed when the test ends."""
-        producer = self.log.producer(transactional_id=transactional_id)
+        producer = self.log.producer(transactional_id=transactional_id, gapless=gapless)
         self._closing.append(producer.close)
         return producer
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from choreo.errors import ConfigurationError, LogError, RecordTooLargeError, UnknownTopicError
+from choreo.errors import ConfigurationError, LogError, LogUnavailableError, RecordTooLargeError, UnknownTopicError
 from choreo.log.port import NewRecord, Topic, TopicPartition
 from tests.conformance.log_world import World, by_partition, collect, nothing_more, record, until
 
@@ -246,3 +246,40 @@ async def test_closing_under_load_loses_nothing_acknowledged(world: World) -> No
     while records := await reader.poll(500, 1.0):
         found |= {r.value for r in records}
     assert acknowledged <= found
+
+
+async def test_appends_that_overlap_take_effect_in_the_order_they_were_begun(world: World) -> None:
+    topic = await world.topic()
+    producer = world.producer(gapless=True)
+    values = [b"%d" % n for n in range(2_000)]
+    parts = [values[first : first + 7] for first in range(0, len(values), 7)]
+    appends = [producer.append([record(topic, value, partition=1) for value in part]) for part in parts]
+    await asyncio.gather(*appends)
+    assert [r.value for r in await collect(world.consumer(topic), len(values))] == values
+
+
+@pytest.mark.needs("topic_creation")
+async def test_the_first_failure_breaks_a_gapless_producer_and_repeating_from_there_leaves_no_gap(world: World) -> None:
+    topic = await world.topic(1, max_message_bytes="1000")
+    values = [b"%d" % n for n in range(60)]
+    producer = world.producer(gapless=True)
+    await producer.append([record(topic, b"first")])
+    large = [record(topic, b"x" * 2_000)]
+    begun = [producer.append(large if n == 30 else [record(topic, values[n])]) for n in range(60)]
+    outcomes = await asyncio.gather(*begun, return_exceptions=True)
+    assert isinstance(outcomes[30], RecordTooLargeError)
+    failed = [n for n, outcome in enumerate(outcomes) if isinstance(outcome, LogError)]
+    assert failed[-1] == 59, "nothing that was begun later is appended"
+    assert failed == list(range(failed[0], 60))
+    with pytest.raises(LogUnavailableError, match="broken"):
+        await producer.append([record(topic, b"later")])
+    await producer.close()
+    successor = world.producer(gapless=True)
+    again = [n for n in failed if n != 30]
+    await asyncio.gather(*(successor.append([record(topic, values[n])]) for n in again))
+    reader, found = world.consumer(topic), []
+    end = (await world.log.end_offsets([TopicPartition(topic, 0)]))[TopicPartition(topic, 0)]
+    while len(found) < end:
+        found += await reader.poll(500, 5)
+    once = dict.fromkeys(r.value for r in found)
+    assert list(once) == [b"first", *(value for n, value in enumerate(values) if n != 30)]

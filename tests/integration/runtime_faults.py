@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from choreo.errors import LogUnavailableError
 from choreo.log.port import Log, NewRecord, Producer
 from choreo.runtime import instance
 from choreo.store import Store, make_store
@@ -97,19 +98,25 @@ class FaultyStore:
 
 
 class FaultyProducer:
-    """A producer with faults in it."""
+    """A producer with faults in it, which break it as they would a gapless one."""
 
     def __init__(self, producer: Producer, faults: Faults) -> None:
         self._producer, self._faults = producer, faults
+        self._turn, self._broken = asyncio.Lock(), False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._producer, name)
 
     async def append(self, records: Sequence[NewRecord]) -> None:
         """See `Producer.append`."""
-        await self._faults.at("append")
-        await self._producer.append(records)
-        await self._faults.at("appended")
+        async with self._turn:
+            if self._broken:
+                raise LogUnavailableError("this producer is broken")
+            self._broken = True
+            await self._faults.at("append")
+            await self._producer.append(records)
+            await self._faults.at("appended")
+            self._broken = False
 
 
 class FaultyLog:
@@ -121,9 +128,9 @@ class FaultyLog:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._log, name)
 
-    def producer(self) -> Any:
+    def producer(self, **options: Any) -> Any:
         """See `Log.producer`."""
-        return FaultyProducer(self._log.producer(), self._faults)
+        return FaultyProducer(self._log.producer(**options), self._faults)
 
 
 def plant(monkeypatch: pytest.MonkeyPatch, faults: Faults, service: str = "payments") -> None:

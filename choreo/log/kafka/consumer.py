@@ -35,6 +35,10 @@ class KafkaConsumer:
         return self._owner.partitions.owned
 
     @property
+    def joined(self) -> bool:
+        return self._owner.partitions.joined
+
+    @property
     def ended(self) -> bool:
         """Whether it is closed and its thread gone."""
         return self._owner.ended.done()

@@ -16,16 +16,17 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetS
 from choreo.errors import ConfigurationError, LogUnavailableError, UnknownTopicError
 from choreo.log.kafka import telemetry
 from choreo.log.kafka.consumer import KafkaConsumer
-from choreo.log.kafka.errors import NO_ANSWER, as_choreo, explained
+from choreo.log.kafka.errors import NO_ANSWER, as_choreo, explained, remedy_for
 from choreo.log.kafka.owner import GRACE, Owner
 from choreo.log.kafka.partitions import ours, theirs
-from choreo.log.kafka.producer import KafkaProducer, TransactionalProducer
+from choreo.log.kafka.producer import GaplessProducer, KafkaProducer, TransactionalProducer
+from choreo.log.kafka.rights import Right
 from choreo.log.kafka.settings import for_admin, for_consumer, for_producer, parse, principal
 from choreo.log.port import Capabilities, Listener, Position, Start, Topic, TopicPartition
 
 T = TypeVar("T")
 
-WAIT = 10.0  # seconds that passing trouble, or one request, may last
+WAIT = 8.0  # seconds that passing trouble, or one request, may last
 _EARLIEST, _LATEST = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call] # theirs is untyped
 _INTERNAL = {"__consumer_offsets", "__transaction_state", "__share_group_state", "__cluster_metadata"}
 
@@ -39,6 +40,7 @@ class KafkaLog:
         self._hosts, self._settings = hosts, settings
         self._who = principal(settings)
         self._trouble: ck.KafkaError | None = None  # the last reason for no answer
+        self._logger = telemetry.ClientLogger()
         self._opened: list[KafkaConsumer | KafkaProducer] = []
         self._executor = ThreadPoolExecutor(2, "choreo kafka")
 
@@ -58,13 +60,13 @@ class KafkaLog:
 
     async def __aenter__(self) -> Self:
         conf = for_admin(self._hosts, self._settings)
-        self._admin = _made(lambda: AdminClient(telemetry.callbacks(conf, self._on_error)))
-        what = f"no Kafka broker answers at {self._hosts}"
+        self._admin = _made(lambda: AdminClient(telemetry.callbacks(conf, self._on_error, self._logger)))
+        what = f"Kafka at {self._hosts}"
         try:
             await self._ask(what, lambda: self._admin.list_topics(timeout=0.5))
         except LogUnavailableError as error:
-            remedy = "start it, or correct CHOREO_LOG and the client settings"
-            raise LogUnavailableError(what, why=error.why, remedy=remedy) from error
+            remedy = remedy_for(error.why) or "start it, or correct CHOREO_LOG and the client settings"
+            raise LogUnavailableError(f"{what} gives no answer", why=error.why, remedy=remedy) from error
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -75,20 +77,20 @@ class KafkaLog:
         if error.code() != ck.KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - librdkafka's code, which names no reason
             self._trouble = error
 
-    async def _ask(self, what: str, work: Callable[[], T]) -> T:
-        """Do `work`, which blocks, in one of this log's own threads."""
-        return await asyncio.get_running_loop().run_in_executor(self._executor, self._patiently, what, work)
+    async def _ask(self, what: str, work: Callable[[], T], *rights: Right) -> T:
+        """Do `work`, which blocks and needs these rights, in one of this log's own threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._patiently, what, work, *rights)
 
-    def _patiently(self, what: str, work: Callable[[], T]) -> T:
+    def _patiently(self, what: str, work: Callable[[], T], *rights: Right) -> T:
         """Do `work`, again while its trouble passes: 10 seconds, or 2 for a topic that may have been created just now."""
         begun = time.monotonic()
         while True:
             try:
                 result = work()
-                self._trouble = None
+                self._trouble, self._logger.failure = None, ""
                 return result
             except (ck.KafkaException, LogUnavailableError, UnknownTopicError) as error:
-                reason = self._reason(error, what)
+                reason = self._reason(error, what, *rights)
                 patience = (
                     WAIT if isinstance(reason, LogUnavailableError) else GRACE * isinstance(reason, UnknownTopicError)
                 )
@@ -98,11 +100,12 @@ class KafkaLog:
             with contextlib.suppress(ck.KafkaException):
                 self._admin.list_topics(timeout=0.5)  # learns of new partitions and leaders
 
-    def _reason(self, error: Exception, what: str) -> Exception:
+    def _reason(self, error: Exception, what: str, *rights: Right) -> Exception:
         self._admin.poll(0)  # brings the reasons for no answer
-        if isinstance(error, ck.KafkaException) and error.args[0].code() in NO_ANSWER and self._trouble:
-            return explained(self._trouble, what, self._who)
-        return as_choreo(error, what, self._who)
+        if isinstance(error, ck.KafkaException) and error.args[0].code() in NO_ANSWER:
+            known = ck.KafkaError(error.args[0].code(), self._logger.failure or error.args[0].str())
+            return explained(self._trouble or known, what, self._who)
+        return as_choreo(error, what, self._who, *rights)
 
     # --- topics ---------------------------------------------------------------------------------------------------
 
@@ -132,7 +135,8 @@ class KafkaLog:
                 created.append(name)
             except ck.KafkaException as error:
                 if error.args[0].code() != ck.KafkaError.TOPIC_ALREADY_EXISTS:
-                    raise explained(error.args[0], f"topic {name} cannot be created", self._who) from error
+                    right = Right("Create", "topic", name)
+                    raise explained(error.args[0], f"topic {name} cannot be created", self._who, right) from error
 
     def _see(self, created: list[str]) -> None:
         if not self._admin.list_topics(timeout=WAIT).topics.keys() >= set(created):
@@ -146,6 +150,11 @@ class KafkaLog:
             return int(answer.result()["max.message.bytes"].value)
         except (ck.KafkaException, KeyError):
             return None
+
+    def _look_at(self, name: str) -> None:
+        """Raise why a topic cannot be used: asked for by its name, the log says whether it only may not be seen."""
+        if (error := self._admin.list_topics(name, timeout=WAIT).topics[name].error) is not None:
+            raise explained(error, f"topic {name}", self._who, Right("Describe", "topic", name))
 
     # --- offsets --------------------------------------------------------------------------------------------------
 
@@ -178,13 +187,15 @@ class KafkaLog:
                 try:
                     found[key] = answer.result().offset
                 except ck.KafkaException as error:
+                    self._look_at(key.topic)  # a topic that may not be seen has no leaders either
                     what = f"offsets of {key.topic}-{key.partition}"
-                    raise explained(error.args[0], what, self._who) from error
+                    raise explained(error.args[0], what, self._who, Right("Describe", "topic", key.topic)) from error
         return found
 
     async def committed(self, group: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, Position]:
         request = ck.ConsumerGroupTopicPartitions(group, theirs(partitions))
-        return await self._ask(f"committed offsets of {group}", lambda: self._committed(request))
+        right = Right("Describe", "group", group)
+        return await self._ask(f"committed offsets of {group}", lambda: self._committed(request), right)
 
     def _committed(self, request: ck.ConsumerGroupTopicPartitions) -> dict[TopicPartition, Position]:
         if not request.topic_partitions:
@@ -204,9 +215,9 @@ class KafkaLog:
 
     # --- consumers and producers ----------------------------------------------------------------------------------
 
-    def producer(self, *, transactional_id: str | None = None) -> KafkaProducer:
+    def producer(self, *, transactional_id: str | None = None, gapless: bool = False) -> KafkaProducer:
         conf = for_producer(self._hosts, self._settings, transactional_id)
-        kind = TransactionalProducer if transactional_id else KafkaProducer
+        kind = TransactionalProducer if transactional_id else GaplessProducer if gapless else KafkaProducer
         producer = _made(lambda: kind(conf, self._who, self._limit_of))
         self._keep(producer)
         return producer

@@ -38,6 +38,7 @@ class Partitions:
         end_offsets: Callable[[Iterable[TopicPartition]], dict[TopicPartition, int]] | None,
     ) -> None:
         self.owned: frozenset[TopicPartition] = frozenset()
+        self.joined = False  # the group has given this member its share, be it none
         self.moved: set[TopicPartition] = set()  # revoked or lost since this was last cleared
         self.stalled = False  # all paused, because nobody takes records
         self.taking: set[TopicPartition] = set()  # owned, but the listener has not taken them yet
@@ -58,6 +59,7 @@ class Partitions:
         for partition, key in zip(partitions, added, strict=True):
             partition.offset = starts.get(key, partition.offset)
         consumer.incremental_assign(partitions)
+        self.joined = True
         if pausing := set(added) if self.stalled else self._buffer.paused & set(added):
             consumer.pause(theirs(pausing))
 
@@ -70,6 +72,7 @@ class Partitions:
 
     def on_lost(self, _consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
         """Forget them first: they are somebody else's already."""
+        self.joined = False
         gone = self._purged(partitions)
         self._forget(gone)
         if self._listener is not None and gone:

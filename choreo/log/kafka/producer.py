@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import confluent_kafka as ck
 
-from choreo.errors import ConfigurationError, LogError, NotOwnerError, RecordTooLargeError
+from choreo.errors import ConfigurationError, LogError, LogUnavailableError, NotOwnerError, RecordTooLargeError
 from choreo.log.kafka import telemetry
 from choreo.log.kafka.consumer import KafkaConsumer
 from choreo.log.kafka.errors import TOO_LARGE, explained
+from choreo.log.kafka.rights import Right
 from choreo.log.port import Consumer, NewRecord, Position, TopicPartition
 
 PATIENCE = 30.0  # seconds that a full queue or a close may take
@@ -24,6 +25,8 @@ _REBALANCE_WAIT = 5.0
 _TRANSACTION_WAIT = 15
 _ABORT_WAIT = 5.0
 _TRANSACTIONAL = {"transaction.timeout.ms": _TRANSACTION_WAIT * 1_000, "delivery.timeout.ms": _TRANSACTION_WAIT * 1_000}
+
+_PURGED = {ck.KafkaError._PURGE_QUEUE, ck.KafkaError._PURGE_INFLIGHT}  # noqa: SLF001 - librdkafka's own codes
 
 Report = Callable[[ck.KafkaError | None, ck.Message], None]
 
@@ -38,11 +41,19 @@ class Failure(NamedTuple):
 
 
 class Client:
-    """A librdkafka producer and the thread that polls it for acknowledgements."""
+    """A librdkafka producer and the thread that polls it for acknowledgements.
 
-    def __init__(self, settings: dict[str, Any]) -> None:
-        self.fatal: ck.KafkaError | None = None  # the error that ended it
+    Args:
+        patience: seconds that what is under way gets when it is stopped.
+
+    Attributes:
+        fatal: the error that ends it; what is under way then is thrown away.
+    """
+
+    def __init__(self, settings: dict[str, Any], patience: float = PATIENCE) -> None:
+        self.fatal: ck.KafkaError | None = None
         self.ended: Future[None] = Future()
+        self._patience = patience
         self._stopping = False
         outage = telemetry.Outage(f"producer {settings['client.id']}")
         self.producer = ck.Producer(telemetry.callbacks(settings, outage.seen))
@@ -50,15 +61,16 @@ class Client:
 
     def _run(self) -> None:
         try:
-            while not self._stopping:
+            while not self._stopping and self.fatal is None:
                 self.producer.poll(0.1)
-            self.producer.flush(PATIENCE)
+            if self.fatal is None:
+                self.producer.flush(self._patience)
         except ck.KafkaException as error:  # the client is of no use any more, rightly or wrongly
             self.fatal = error.args[0]
         finally:
             with contextlib.suppress(ck.KafkaException):
                 self.producer.purge()
-                self.producer.flush(1)  # whoever still waits is told that it failed
+                self.producer.flush(5)  # at once: whoever still waits is told that it failed
             self.ended.set_result(None)
 
     def stop(self) -> None:
@@ -69,8 +81,9 @@ class Client:
 class _Delivery:
     """The acknowledgements of one append; `report` is called by the polling thread alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, client: Client, *, gapless: bool) -> None:
         self.failures: list[Failure] = []
+        self._client, self._gapless = client, gapless
         self._loop = asyncio.get_running_loop()
         self._done = self._loop.create_future()
         self._reported, self._expected = 0, -1
@@ -78,11 +91,17 @@ class _Delivery:
     def report(self, error: ck.KafkaError | None, message: ck.Message) -> None:
         """What became of one record."""
         if error is not None:
-            self.failures.append(failed(error, message))
+            self.fail(failed(error, message))
         self._reported += 1
         if self._reported == self._expected:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 self._loop.call_soon_threadsafe(self._finish)
+
+    def fail(self, failure: Failure) -> None:
+        """A record is not appended; where nothing may be left out, nothing is appended after it."""
+        self.failures.append(failure)
+        if self._gapless:
+            self._client.fatal = self._client.fatal or failure.error
 
     async def of(self, count: int) -> None:
         """Wait until `count` records are reported."""
@@ -105,11 +124,14 @@ class KafkaProducer:
         limit_of: asks for a topic's `max.message.bytes`, blocking; None if the log does not tell.
     """
 
+    gapless = False
+
     def __init__(self, settings: dict[str, Any], who: str, limit_of: Callable[[str], int | None]) -> None:
         self.settings, self.who = settings, who
         self._limit_of = limit_of
-        self._client = Client(settings)
+        self._client = Client(settings, 0 if self.gapless else PATIENCE)
         self._closed = False
+        self._turn = asyncio.Lock()
 
     @property
     def ended(self) -> bool:
@@ -137,16 +159,23 @@ class KafkaProducer:
             raise await asyncio.to_thread(self.explained, failures)
 
     async def _append(self, records: Sequence[NewRecord]) -> list[Failure]:
-        self.check_open()
-        producer, delivery, sent, deadline = self.live().producer, _Delivery(), 0, time.monotonic() + PATIENCE
-        for record in records:
-            while (refusal := send(producer, record, delivery.report)) is FULL and time.monotonic() < deadline:  # noqa: ASYNC110 - nothing tells when there is room
-                await asyncio.sleep(0.005)
-            if refusal is not None:
-                await delivery.of(sent)
-                return [*delivery.failures, refusal]
-            sent += 1
-        await delivery.of(sent)
+        async with self._turn:  # appends that overlap enter the client's queue one after the other
+            self.check_open()
+            client, sent, deadline = self.live(), 0, time.monotonic() + PATIENCE
+            delivery = _Delivery(client, gapless=self.gapless)
+            for record in records:
+                while (refusal := send(client.producer, record, delivery.report)) is FULL:
+                    if self._closed or client.fatal or (time.monotonic() > deadline and not self.gapless):
+                        break
+                    await asyncio.sleep(0.005)
+                if refusal is not None:
+                    delivery.fail(refusal)
+                    break
+                sent += 1
+        if client.fatal is None:  # else nobody may be left who would report
+            await delivery.of(sent)
+        elif not delivery.failures:
+            delivery.fail(Failure(client.fatal, records[0].topic, None, 0))
         return delivery.failures
 
     async def append_atomically(
@@ -169,6 +198,10 @@ class KafkaProducer:
         """Begin to end."""
         self._client.stop()
 
+    def _rights(self, *topics: str) -> list[Right]:
+        transaction = self.settings.get("transactional.id", "")
+        return [Right("Write", "transactional-id", transaction), *(Right("Write", "topic", name) for name in topics)]
+
     def explained(self, failures: Sequence[Failure]) -> LogError:
         """Why records failed. Blocking.
 
@@ -178,7 +211,8 @@ class KafkaProducer:
         if not too_large:
             failure = failures[0]
             error = self._client.fatal or failure.error
-            return explained(ck.KafkaError(error.code(), error.str()), f"append to {failure.topic}", self.who)
+            what, rights = f"append to {failure.topic}", self._rights(failure.topic)
+            return explained(ck.KafkaError(error.code(), error.str()), what, self.who, *rights)
         _, topic, key, size = max(too_large, key=lambda failure: failure.size)
         limit = self._limit_of(topic)
         return RecordTooLargeError(
@@ -186,6 +220,29 @@ class KafkaProducer:
             why="its max.message.bytes is " + (f"{limit:,}" if limit is not None else "less"),
             remedy="send a reference to the data instead of the data, or raise max.message.bytes on the topic",
         )
+
+
+class GaplessProducer(KafkaProducer):
+    """A producer that the first failure breaks: the client stops there, and throws away what it has not sent."""
+
+    gapless = True
+
+    def __init__(self, settings: dict[str, Any], *arguments: Any) -> None:
+        # No record is given up for lack of time, and none is sent once one before it has failed.
+        super().__init__(settings | {"delivery.timeout.ms": 0, "enable.gapless.guarantee": "true"}, *arguments)
+
+    def live(self) -> Client:
+        if self._client.fatal is not None:
+            why = self._client.fatal.str()
+            raise LogUnavailableError("this producer is broken", why=why, remedy="repeat with a new one")
+        return self._client
+
+    async def append(self, records: Sequence[NewRecord]) -> None:
+        if failures := await self._append(records):
+            causes = [failure for failure in failures if failure.error.code() not in _PURGED]
+            if not causes:
+                self.live()  # says what the cause was
+            raise await asyncio.to_thread(self.explained, causes)
 
 
 class TransactionalProducer(KafkaProducer):
@@ -255,7 +312,7 @@ class TransactionalProducer(KafkaProducer):
 
     def _undone(self, client: Client, error: ck.KafkaError, failures: list[Failure]) -> LogError:
         """Abort; the reason why."""
-        reason = explained(error, f"transaction of {self.settings['transactional.id']!r}", self.who)
+        reason = explained(error, f"transaction of {self.settings['transactional.id']!r}", self.who, *self._rights())
         if isinstance(reason, NotOwnerError) and error.fatal():
             self._fenced = reason
             return reason

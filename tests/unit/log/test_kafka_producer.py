@@ -14,7 +14,7 @@ def test_a_loop_that_is_closed_does_not_keep_the_client_from_ending():
     async def leave():
         from choreo.log.kafka.producer import _Delivery
 
-        delivery = _Delivery()
+        delivery = _Delivery(client, gapless=False)
         waiting = asyncio.create_task(delivery.of(1))
         await asyncio.sleep(0)
         waiting.cancel()
