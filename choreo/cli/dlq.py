@@ -56,7 +56,9 @@ def _asked(
     type_name: Annotated[Text, typer.Option("--type", help="Of this event type.")] = None,
     key: Annotated[Text, typer.Option(help="Of this key.")] = None,
     since: Annotated[Text, typer.Option(metavar="10m", help="Failed since.")] = None,
-    state: Annotated[Literal["open", "redriven", "discarded", "any"], typer.Option()] = "open",
+    state: Annotated[
+        Literal["open", "redriven", "discarded", "any"], typer.Option(help="What became of them.")
+    ] = "open",
     topics: Annotated[list[str] | None, typer.Option("--topic", help="Another system's topic; else dlq.*")] = None,
     log: common.LogOption = None,
     registry: common.RegistryOption = None,

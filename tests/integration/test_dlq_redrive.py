@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -202,3 +205,16 @@ async def test_discarding_resolves_and_releases_but_waits_for_nothing(shop):
         assert report.resolved == 8
         await only_open(letters)
     assert all(returned(record).discard for record in await shop.lying(f"retry.{shop.service}"))
+
+
+async def test_the_example_of_the_page_runs():
+    page = (Path(__file__).parents[2] / "docs/dead-letters.md").read_text("utf-8")
+    scope: dict[str, Any] = {}
+    exec(re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0], scope)  # noqa: S102 - our own page
+    async with MemoryLog() as log:
+        shop = Shop(log, "payments")
+        await log.create_topics([Topic(name="dlq.payments"), Topic(name="retry.payments")])
+        await shop.append(shop.failing("a", 1), shop.failing("b", 2), shop.failing("a", 3))
+        async with shop.at_work():
+            assert await scope["redrive_timeouts"](log) == 3
+        assert sorted(await shop.given_back()) == [1, 2, 3]
