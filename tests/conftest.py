@@ -74,6 +74,14 @@ def postgres_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def own_postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL for tests that stop, kill, freeze or restart it; they see to it that it runs when they begin."""
+    for server in started(PostgresServer):
+        assert isinstance(server, PostgresServer)
+        yield server
+
+
+@pytest.fixture(scope="session")
 def mock_bootstrap() -> Iterator[str]:
     """`host:port` list of librdkafka's mock cluster, alive as long as the session."""
     from confluent_kafka import Producer

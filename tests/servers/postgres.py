@@ -86,7 +86,8 @@ class PostgresServer(Server):
         super()._signal(number)
         if number in {signal.SIGSTOP, signal.SIGCONT}:
             for pid in self._children():
-                os.kill(pid, number)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
 
     def _children(self) -> list[int]:
         if self._process is None:

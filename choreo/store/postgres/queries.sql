@@ -78,7 +78,8 @@ FROM pg_stat_activity AS session
 WHERE session.usename = current_user AND session.datname = current_database()
     AND session.xact_start IS NOT NULL AND session.state_change < clock_timestamp() - interval '5 seconds'
     AND session.application_name IN (
-        SELECT 'choreo ' || progress.owner
+        SELECT 'choreo ' || owner FROM unnest(%(dead)s::text[]) AS owner
+        UNION SELECT 'choreo ' || progress.owner
         FROM choreo_progress AS progress JOIN json_to_recordset(%(at)s) AS wanted (topic text, partition int)
             USING (topic, partition)
         WHERE progress.owner NOT IN ('', %(me)s)

@@ -35,6 +35,8 @@ class PostgresStore:
         self._address = address
         self._instance = uuid4().hex
         self._epochs: dict[TopicPartition, int] = {}
+        self._dead: set[str] = set()
+        """Earlier owners that never gave back: what holds our statements up may be theirs."""
         self._publishing: set[int] = set()
         """Outbox rows that this instance wrote, and publishes from memory."""
         self._connections: list[Connection] = []
@@ -132,10 +134,11 @@ class PostgresStore:
 
     async def _why(self, error: StoreUnavailableError) -> StoreError:
         """What to say when the writer fails: an instance whose session a new owner has ended hears that it is fenced."""
-        try:
-            fenced = await self._fenced(self._epochs)
-        except StoreError:
-            return error
+        fenced: list[TopicPartition] = []
+        for _ in range(2 if isinstance(error.__cause__, psycopg.Error) else 0):  # who is silent is not asked again
+            with suppress(StoreError):  # the reader may have been cut off too, and is made anew the second time
+                fenced = await self._fenced(self._epochs)
+                break
         for at in fenced:
             del self._epochs[at]
         return FencedError(fenced) if fenced else error
@@ -145,7 +148,7 @@ class PostgresStore:
     async def take_over(self, partitions: Sequence[TopicPartition]) -> Takeover:
         """See `Store.take_over`."""
         at = _json(partition._asdict() for partition in partitions)
-        await self._ask("oust", at=at, me=self._instance)
+        await self._ask("oust", at=at, me=self._instance, dead=_array(self._dead))
         await self.begin()
         try:
             taken = await self._take_over(at, partitions)
@@ -158,12 +161,14 @@ class PostgresStore:
 
     async def _take_over(self, at: str, partitions: Sequence[TopicPartition]) -> Takeover:
         run = self._transaction.run
-        # An owner that stands still is ousted by the attempt after this one.
+        # One that has only just begun to stand still is ousted by the attempt after this one.
         limit: Statement = (b"SET LOCAL lock_timeout = '5s'", None)
         *_, found = await run(limit, (Q["make_progress"], {"at": at}), (Q["progress"], {"at": at}))
         progress: dict[TopicPartition, Progress] = {}
         for topic, partition, *row in await found.fetchall():
-            progress[TopicPartition(topic, partition)] = taken_over(Owned(*row), self._instance)
+            before = Owned(*row)
+            progress[TopicPartition(topic, partition)] = taken_over(before, self._instance)
+            self._dead.update({before.owner} - {"", self._instance})
         owned = _json(
             {**at._asdict(), "epoch": now.epoch, "deaths": now.deaths, "suspects": json.dumps(dict(now.suspects))}
             for at, now in progress.items()
@@ -272,8 +277,8 @@ def _json(rows: Iterable[Mapping[str, object]]) -> str:
     return json.dumps(list(rows))
 
 
-def _array(numbers: Iterable[int]) -> str:
-    return f"{{{','.join(map(str, numbers))}}}"
+def _array(elements: Iterable[int | str]) -> str:
+    return f"{{{','.join(map(str, elements))}}}"
 
 
 def _names(partitions: Iterable[TopicPartition]) -> str:
