@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
-from choreo import Retry, Service
+from choreo import Event, Retry, Service, connect
 from choreo.cli import main
 from choreo.dlq import DeadLetter, Pace, Reason, Report, Selection, dead_letters
 from choreo.errors import LogUnavailableError
@@ -41,14 +42,14 @@ def payments() -> Payments:
     return Payments()
 
 
-async def open_letters(world: World) -> list[DeadLetter]:
-    async with dead_letters(world.log, service="payments") as letters:
+async def open_letters(world: World, service: str = "payments") -> list[DeadLetter]:
+    async with dead_letters(world.log, service=service) as letters:
         return letters.select(Selection(state="open"))
 
 
 async def resolve(world: World, reason: Reason, pace: Pace | None = None, **chosen: Any) -> Report:
     selection = Selection(**(chosen or {"service": "payments"}))
-    async with dead_letters(world.log, service="payments", values_of=selection) as letters:
+    async with dead_letters(world.log, service=selection.service, values_of=selection) as letters:
         return [report async for report in letters.resolve(selection, reason, pace)][-1]
 
 
@@ -65,9 +66,9 @@ async def effects(world: World, *expected: tuple[str, int]) -> None:
     await eventually(so, lambda: f"{expected} of {world.rows('payments')}")
 
 
-async def one_open(world: World, redrives: int) -> DeadLetter:
+async def one_open(world: World, redrives: int, service: str = "payments") -> DeadLetter:
     async def found() -> DeadLetter | None:
-        letters = await open_letters(world)
+        letters = await open_letters(world, service)
         return letters[0] if [letter.redrives for letter in letters] == [redrives] else None
 
     return await eventually(found, f"one dead letter, redriven {redrives} times")
@@ -159,6 +160,41 @@ async def test_the_whole_way_by_the_command_line(tmp_path, payments, monkeypatch
             await effects(world, ("b", 7), ("a", 5), ("a", 1), ("a", 2))
             assert await choreo("stats", "--json") == 0
     assert '"redriven":1,"failed_again":0' in capsys.readouterr().out
+
+
+@pytest.mark.kafka
+async def test_the_same_on_kafka(kafka_bootstrap, tmp_path):
+    topic, name, url = f"orders-{uuid4().hex[:8]}", f"payments-{uuid4().hex[:8]}", f"kafka://{kafka_bootstrap}"
+
+    class Order(Event, topic=topic, key="id"):
+        id: str
+        n: int
+
+    service, handled, broken = Service(name), list[tuple[str, int]](), {0, 1}
+
+    @service.on(Order, retry=ONCE)
+    async def pay(order: Any) -> None:
+        if order.n in broken:
+            raise ValueError(f"order {order.n}")
+        handled.append((order.id, order.n))
+
+    async with open_log(url) as log:
+        world = World(log, tmp_path)
+        async with world.running(service, log=url, create_topics=True):
+            async with connect(world.settings(log=url, create_topics=True), log=log) as bus:
+                await bus.publish_many([*(Order(id="a", n=n) for n in range(4)), Order(id="b", n=7)])
+            await one_open(world, 0, name)
+            await eventually(lambda: handled == [("b", 7)])
+            report = await resolve(world, REDRIVEN, Pace(canary=1), service=name)
+            assert (report.resolved, report.failed_again) == (1, 1)
+            await one_open(world, 1, name)
+            broken.remove(0)
+            report = await resolve(world, REDRIVEN, Pace(canary=1), service=name)
+            assert report.failed_again == 0
+            follower = await one_open(world, 0, name)
+            assert handled == [("b", 7), ("a", 0)]
+            await resolve(world, DISCARDED, service=name, ids=(follower.id,))
+            await eventually(lambda: handled == [("b", 7), ("a", 0), ("a", 2), ("a", 3)], lambda: handled)
 
 
 # --- a dead letter that cannot be published -------------------------------------------------------------------------------
