@@ -8,7 +8,6 @@ again, and what the log delivers again has not been committed.
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Sequence
 from typing import Any, NoReturn, cast
 from uuid import uuid4
@@ -17,8 +16,9 @@ from choreo.errors import ConfigurationError, NotOwnerError
 from choreo.log.port import Consumer, Log, Position, Producer, TopicPartition
 from choreo.store.port import Database, Effects, Progress, Store, Takeover
 
-MAX_SPAN = 24_000
-"""How many offsets above its watermark a partition's metadata can tell of: 4,000 characters of base64."""
+MAX_REACH = 16_000
+"""How many offsets past its watermark a partition may be read until it is closed. Its metadata has room for 1,000 bytes
+more: for those of the last poll, however far apart they lie."""
 _PREFIX = "done:"
 
 
@@ -55,7 +55,7 @@ class TransactionalStore(Store):
         except NotOwnerError:
             await self.commit(Effects(progress={}))
         known = await self._log.committed(self._service, partitions)
-        progress = {at: _progress(known.get(at, Position(-1))) for at in partitions}
+        progress = {at: unpack(known.get(at, Position(-1))) for at in partitions}
         return Takeover(progress, [], set())
 
     async def commit(self, effects: Effects) -> int | None:
@@ -95,23 +95,27 @@ class TransactionalStore(Store):
 
 
 def pack(progress: Progress) -> str:
-    """What is done above the watermark, as the metadata of its position: one bit an offset, the watermark's first."""
-    if not progress.done:
-        return ""
-    bits = bytearray((progress.done[-1] - progress.watermark) // 8 + 1)
-    for offset in progress.done:
-        place = offset - progress.watermark
-        bits[place // 8] |= 1 << place % 8
-    return _PREFIX + base64.b64encode(bits).decode()
+    """What is done above the watermark, as the metadata of its position (base64, 4,096 characters at most).
+
+    Two bytes say how many bytes of bits follow, one bit an offset and the watermark's first; then come, of four bytes
+    each, the distances from the watermark of what lies further off.
+    """
+    distances = [offset - progress.watermark for offset in progress.done]
+    near = [distance for distance in distances if distance < MAX_REACH]
+    bits = bytearray(near[-1] // 8 + 1 if near else 0)
+    for distance in near:
+        bits[distance // 8] |= 1 << distance % 8
+    far = b"".join(distance.to_bytes(4, "big") for distance in distances[len(near) :])
+    return _PREFIX + base64.b64encode(len(bits).to_bytes(2, "big") + bits + far).decode() if distances else ""
 
 
-def _progress(position: Position) -> Progress:
+def unpack(position: Position) -> Progress:
     """What `pack` wrote; metadata of other programs (who set the offset, meant it) says nothing."""
-    offset, metadata = position
-    try:
-        text = metadata.removeprefix(_PREFIX) if metadata.startswith(_PREFIX) else ""
-        bits = base64.b64decode(text, validate=True)
-    except binascii.Error:
-        bits = b""
-    done = [offset + 8 * n + bit for n, byte in enumerate(bits) if byte for bit in range(8) if byte >> bit & 1]
-    return Progress(offset, tuple(done), 0)
+    watermark, metadata = position
+    if not metadata.startswith(_PREFIX):
+        return Progress(watermark, (), 0)
+    packed = base64.b64decode(metadata.removeprefix(_PREFIX))
+    end = 2 + int.from_bytes(packed[:2], "big")
+    done = [watermark + 8 * n + bit for n, byte in enumerate(packed[2:end]) for bit in range(8) if byte >> bit & 1]
+    done += [watermark + int.from_bytes(packed[n : n + 4], "big") for n in range(end, len(packed), 4)]
+    return Progress(watermark, tuple(done), 0)

@@ -34,7 +34,8 @@ class ClientLogger:
 
     def log(self, level: int, _form: str, facility: str, client: str, line: str) -> None:
         """One line; those that are told otherwise, or are about another kind of client, are kept for debugging."""
-        foreign = facility == "CONFWARN" and "and will be ignored by this" in line
+        known = "and will be ignored by this" in line or "is experimental" in line
+        foreign = facility == "CONFWARN" and known
         level = 10 if foreign or facility in _ALREADY_TOLD else level
         if facility == "FAIL":
             self.failure = line
