@@ -58,12 +58,18 @@ def settings_with(**given: Any) -> Settings:
         raise ConfigurationError(f"a CHOREO_ variable cannot be read: {error}", remedy="is it JSON?") from error
 
 
-def run_async(work: Coroutine[Any, Any, T], *, log_level: str = "warning") -> T:
-    """Run to the end, with logs on standard error, so that standard output holds the command's result alone."""
+def run_async(
+    work: Coroutine[Any, Any, T], *, log_level: str = "warning", said: Mapping[str, object] | None = None
+) -> T:
+    """Run to the end, with logs on standard error, so that standard output holds the command's result alone.
+
+    Args:
+        said: what every line of the log says besides.
+    """
     from choreo.observe.logs import configure_logging
 
     with closing(work):
-        configure_logging(level=log_level)
+        configure_logging(level=log_level, said=said)
         return asyncio.run(work)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Mapping
 
 import structlog
 from structlog.stdlib import ProcessorFormatter
@@ -13,13 +14,18 @@ from structlog.typing import Processor
 from choreo.errors import ConfigurationError
 
 
-def configure_logging(json: bool | None = None, level: str = "info") -> None:  # noqa: FBT001 - read as json=True
+def configure_logging(
+    json: bool | None = None,  # noqa: FBT001 - read as json=True
+    level: str = "info",
+    said: Mapping[str, object] | None = None,
+) -> None:
     """Set up structlog, and send what other libraries log through the same format.
 
     Args:
         json: one JSON object a line; None asks CHOREO_LOG_FORMAT (`json` or `console`), and without it gives JSON
             when standard error is no terminal.
         level: the least level that is written: debug, info, warning, error or critical.
+        said: fields of every line.
 
     Raises:
         ConfigurationError: an unknown level or format.
@@ -33,6 +39,7 @@ def configure_logging(json: bool | None = None, level: str = "info") -> None:  #
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        lambda _logger, _method, event: {**event, **(said or {})},
     ]
     if _wants_json() if json is None else json:
         renderers: list[Processor] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]

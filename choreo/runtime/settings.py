@@ -17,6 +17,9 @@ class Settings(BaseSettings):
         stop_grace: seconds that running handlers get to finish when the service is told to stop.
         max_in_flight: how many records one service instance holds at most, read and not yet done.
         max_record_bytes: the largest value a record may have; topics must allow it (`max.message.bytes`).
+        inbox_keep: how long it is remembered that an event has been handled, so that copies of it are dropped.
+        health_port: where `choreo run` answers `/live` and `/ready`; unless given, nowhere. 0 is any free port.
+        health_host: the address of the health port.
     """
 
     model_config = SettingsConfigDict(env_prefix="CHOREO_", frozen=True, extra="ignore")
@@ -29,6 +32,9 @@ class Settings(BaseSettings):
     stop_grace: float = 20.0
     max_in_flight: int = 2000
     max_record_bytes: int = 1_000_000
+    inbox_keep: str = "7d"
+    health_port: int | None = None
+    health_host: str = "127.0.0.1"
 
     def store_of(self, service: str, declared: str | None) -> str:
         """The address of a service's store: what it declares, else the general setting."""

@@ -101,7 +101,7 @@ def spawn(project):
     def start(*args, **kwargs):
         code = "import sys; from choreo.cli import main; sys.exit(main())"
         process = subprocess.Popen(
-            [sys.executable, "-c", code, *args],
+            [sys.executable, "-c", code, *map(str, args)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

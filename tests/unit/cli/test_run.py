@@ -1,7 +1,12 @@
 import json
+import os
 import signal
+import urllib.error
+import urllib.request
 
 import pytest
+
+from tests.servers.process import free_ports, wait_until
 
 SLOW = """
 import asyncio
@@ -15,6 +20,30 @@ async def wait(order: OrderPlaced) -> None:
     print("handling", flush=True)
     await asyncio.sleep(3600)
 """
+
+STUCK = """
+import time
+from cli_shop import OrderPlaced
+from choreo import Service
+
+stuck = Service("stuck")
+
+@stuck.on(OrderPlaced)
+def hang(order: OrderPlaced) -> None:
+    print("handling", flush=True)
+    time.sleep(3600)
+"""
+
+
+def asked(port, path):
+    """What the health port answers: the status and why not; None if nobody is there."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=20) as answer:
+            return answer.status, json.load(answer)["why"]
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)["why"]
+    except OSError:
+        return None
 
 
 def logged(process, event):
@@ -87,7 +116,6 @@ def test_missing_topics_are_named_where_they_are_not_created(cli):
     [
         ([], 2, "no module is named"),
         (["cli_shop", "--log-level", "loud"], 2, "log level 'loud' is unknown"),
-        (["cli_shop", "--registry", "http://127.0.0.1:1"], 3, "the registry http://127.0.0.1:1 gave no answer"),
     ],
 )
 def test_a_start_that_cannot_be(cli, args, code, message):
@@ -101,3 +129,97 @@ def test_a_store_that_nobody_knows_is_named(cli, monkeypatch):
     ended = cli("run", "cli_shop")
     assert ended.code == 2
     assert "mysql://x" in ended.err.splitlines()[-1]
+
+
+def test_a_process_that_cannot_start_yet_says_why_and_stops_when_told(project, spawn):
+    (port,) = free_ports(1)
+    process = spawn("run", "cli_shop", "--registry", "http://127.0.0.1:1", "--health-port", port)
+    waiting = logged(process, "cannot start yet, trying again")[-1]
+    assert "the registry http://127.0.0.1:1 gave no answer" in waiting["reason"]
+    assert asked(port, "/live") == (200, [])
+    status, (why,) = asked(port, "/ready")
+    assert (status, why) == (503, waiting["reason"])
+    process.terminate()
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert "Traceback" not in err
+
+
+def test_the_health_port_tells_when_the_services_are_ready(placed, spawn):
+    (port,) = free_ports(1)
+    process = spawn("run", "cli_shop", "--health-port", port)
+    wait_until(lambda: asked(port, "/ready") == (200, []), 60)
+    assert asked(port, "/live") == (200, [])
+    process.terminate()
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert asked(port, "/live") is None
+
+
+def test_a_health_port_that_is_taken_is_named(cli, placed, spawn):
+    (port,) = free_ports(1)
+    spawn("run", "cli_shop", "--health-port", port)
+    wait_until(lambda: asked(port, "/live") is not None, 60)
+    ended = cli("run", "cli_shop", "--health-port", port)
+    assert ended.code == 2
+    assert f"health port 127.0.0.1:{port}" in ended.err
+
+
+@pytest.mark.parametrize("source", [SLOW, STUCK], ids=["a coroutine", "a thread"])
+def test_a_handler_that_hangs_holds_up_no_stop(placed, spawn, project, monkeypatch, source):
+    (project / "cli_hangs.py").write_text(source)
+    monkeypatch.setenv("CHOREO_STOP_GRACE", "0.5")
+    process = spawn("run", "cli_hangs")
+    assert process.stdout.readline() == "handling\n"
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == (1 if source is STUCK else 0), err
+    assert ("nothing is lost" in err) is (source is STUCK)
+
+
+def test_several_processes_share_the_work_and_one_that_dies_is_started_again(cli, placed, spawn, monkeypatch):
+    monkeypatch.setenv("CHOREO_LOG_FORMAT", "json")
+    port = next(port for port in free_ports(20) if asked(port + 1, "/live") is None)
+    process = spawn("run", "cli_shop", "--processes", "2", "--health-port", port)
+    assert handled(cli, spawn, 3) == set(placed)
+    for number in range(2):
+        wait_until(lambda number=number: asked(port + number, "/ready") == (200, []), 60)
+    children = [int(pid) for pid in _children(process.pid)]
+    assert len(children) == 2
+    os.kill(children[0], signal.SIGKILL)
+    line = logged(process, "process ended, starting it again")[-1]
+    assert line["code"] == -signal.SIGKILL
+    wait_until(lambda: asked(port + line["process"], "/ready") == (200, []), 60)
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert err.count("choreo: stopping") == 1
+    stopped = [json.loads(line) for line in err.splitlines() if "service stopped" in line]
+    assert {line["process"] for line in stopped} == {0, 1}
+
+
+def test_processes_end_when_their_supervisor_is_killed(placed, spawn):
+    process = spawn("run", "cli_shop", "--processes", "2")
+    wait_until(lambda: len(_children(process.pid)) == 2, 60)
+    children = _children(process.pid)
+    process.kill()
+    process.wait()
+    wait_until(lambda: not any(_runs(pid) for pid in children), 60)
+
+
+def test_what_no_process_can_do_ends_them_all(cli, monkeypatch):
+    monkeypatch.setenv("CHOREO_STORE", "mysql://x")
+    assert cli("run", "cli_shop", "--processes", "2").code == 2
+
+
+def _children(pid):
+    with open(f"/proc/{pid}/task/{pid}/children") as children:
+        return children.read().split()
+
+
+def _runs(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,63 @@
+"""The health port: `/live` for whoever restarts the process, `/ready` for whoever counts on it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, TypeAlias
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from choreo.errors import ConfigurationError
+
+Check: TypeAlias = Callable[[], Awaitable[Sequence[str]]]
+"""Says why not, in sentences; nothing if all is well."""
+
+
+class _Server(uvicorn.Server):
+    """A server inside somebody else's event loop, whose signals are not its own."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def health_port(host: str, port: int, *, live: Check, ready: Check) -> AsyncIterator[int]:
+    """Answer `GET /live` and `GET /ready` while the block runs: 200 or 503, and `{"ok": bool, "why": [sentence, ...]}`.
+
+    Args:
+        port: 0 takes a free one; the block is given the one taken.
+
+    Raises:
+        ConfigurationError: somebody else listens there, or it may not be listened to.
+    """
+    try:
+        listening = socket.create_server((host, port))
+    except OSError as error:
+        remedy = "set CHOREO_HEALTH_PORT to a free port"
+        raise ConfigurationError(
+            f"health port {host}:{port} is not to be had", why=str(error), remedy=remedy
+        ) from error
+    app = Starlette(routes=[Route("/live", _answering(live)), Route("/ready", _answering(ready))])
+    quiet: dict[str, Any] = {"log_config": None, "access_log": False, "lifespan": "off", "ws": "none"}
+    server = _Server(uvicorn.Config(app, timeout_graceful_shutdown=1, **quiet))
+    serving = asyncio.create_task(server.serve(sockets=[listening]))
+    try:
+        yield listening.getsockname()[1]
+    finally:
+        server.should_exit = True
+        await serving
+
+
+def _answering(check: Check) -> Callable[[Any], Awaitable[JSONResponse]]:
+    async def answer(_request: Any) -> JSONResponse:
+        why = list(await check())
+        return JSONResponse({"ok": not why, "why": why}, status_code=503 if why else 200)
+
+    return answer
