@@ -23,7 +23,7 @@ from choreo.durations import seconds
 from choreo.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from choreo.dlq import DeadLetters, Pace, Selection
+    from choreo.dlq import DeadLetters, Pace, Reason, Selection
     from choreo.log import Log, Record
     from choreo.runtime.settings import Settings
 
@@ -106,6 +106,8 @@ def list_(
                 view.letters(letters.fold, found, as_json=asked.as_json)
             else:
                 view.groups(letters.fold, found, as_json=asked.as_json)
+            if letters.fold.foreign:
+                typer.echo(f"{letters.fold.foreign:,} records do not say why they are there", err=True)
 
     common.run_async(run())
 
@@ -158,13 +160,14 @@ def redrive(
     from choreo.dlq import Pace
 
     pace = Pace(canary=canary, rate=_per_second(rate), max_failures=max_failures, wait=seconds(wait))
-    common.run_async(_resolve(asked, "redriven", why, by, dry_run=dry_run, pace=pace))
+    reason = _reason(asked, "redriven", why, by, dry_run=dry_run)
+    common.run_async(_resolve(asked, reason, dry_run=dry_run, pace=pace))
 
 
 @_command("discard", "state", example="choreo dlq discard 4f2a --why 'a test order'")
 def discard(asked: _Asked, why: Why = None, by: By = None, dry_run: Dry = False) -> None:
     """Never handle them; what waits behind their keys goes on."""
-    common.run_async(_resolve(asked, "discarded", why, by, dry_run=dry_run))
+    common.run_async(_resolve(asked, _reason(asked, "discarded", why, by, dry_run=dry_run), dry_run=dry_run))
 
 
 @_command("edit", *_FILTERS, example="choreo dlq edit 4f2a --set total=12 --why 'a typing error'")
@@ -184,6 +187,7 @@ def edit(
 
     if len(asked.chosen.ids) != 1:
         raise ConfigurationError("one dead letter is edited at a time", remedy="name its id")
+    reason = _reason(asked, "redriven", why, by, dry_run=dry_run)
 
     async def run() -> None:
         async with _opened(asked, values=True) as (letters, log), _registry(asked) as registry:
@@ -196,35 +200,41 @@ def edit(
             new = with_fields(data, fields or []) if value is None else _parsed(value)
             new = new if fields or value else _in_editor(data)
             changed = await edited(record, new, letter.type_name, codec, registry)
+            if new == data:
+                raise ConfigurationError("nothing is changed", remedy="choreo dlq redrive gives it back as it is")
             view.print_differences(differences(data, new))
-        await _resolve(asked, "redriven", why, by, dry_run=dry_run, changes={letter.id: changed})
+        await _resolve(asked, reason, dry_run=dry_run, changes={letter.id: changed})
 
     common.run_async(run())
 
 
+def _reason(
+    asked: _Asked, kind: Literal["redriven", "discarded"], why: str | None, by: str | None, *, dry_run: bool
+) -> Reason:
+    from choreo.dlq import Reason
+
+    if not why and not dry_run:
+        raise ConfigurationError("nobody knows later why", remedy="say it: --why 'the gateway is back'")
+    return Reason(kind=kind, by=by or getpass.getuser(), why=why or "", service=asked.chosen.service or "")
+
+
 async def _resolve(
     asked: _Asked,
-    kind: Literal["redriven", "discarded"],
-    why: str | None,
-    by: str | None,
+    reason: Reason,
     *,
     dry_run: bool,
     pace: Pace | None = None,
     changes: dict[str, Record] | None = None,
 ) -> None:
     from choreo.cli import dlq_view as view
-    from choreo.dlq import Reason
 
-    if not why and not dry_run:
-        raise ConfigurationError("nobody knows later why", remedy="say it: --why 'the gateway is back'")
-    reason = Reason(kind=kind, by=by or getpass.getuser(), why=why or "", service=asked.chosen.service or "")
     async with _opened(asked, values=True) as (letters, _):
         if dry_run:
             going = [letter for some in letters.by_service(asked.chosen, reason).values() for letter in some]
             view.letters(letters.fold, going, as_json=asked.as_json)
             return
         report = await view.followed(letters.resolve(asked.chosen, reason, pace, changes))
-    view.report(report, kind, as_json=asked.as_json)
+    view.report(report, reason.kind, as_json=asked.as_json)
     if report.stopped or report.refused:
         raise typer.Exit(common.FAILED)
 

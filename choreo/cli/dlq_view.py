@@ -26,6 +26,7 @@ from choreo.wire import Codec
 Row = dict[str, Any]
 _HEX = 128
 """How much of a value that cannot be decoded is shown."""
+_YEAR_9999 = 253_402_000_000_000
 _NUMBERS = {"parked", "redrives", "open", "redriven", "failed again", "discarded"}
 _WIDEST = 28
 """Characters of a column, but for the last one."""
@@ -38,7 +39,7 @@ def groups(fold: Fold, found: Iterable[DeadLetter], *, as_json: bool) -> None:
     if as_json:
         print_json([_group(group) for group in rows])
     elif not sys.stdout.isatty():
-        names = (
+        names = [
             "count",
             "service",
             "handler",
@@ -49,21 +50,19 @@ def groups(fold: Fold, found: Iterable[DeadLetter], *, as_json: bool) -> None:
             "parked",
             "fingerprint",
             "example",
-        )
+        ]
         _table([{name: row[name] for name in names} for row in map(_group, rows)])
     else:
         for group in rows:
             one, waiting = group.example, f", keys that wait: {group.parked}" if group.parked else ""
             count = typer.style(f"{group.open + group.redriven + group.discarded:>7,}", bold=True)
-            typer.echo(f"{count}  {typer.style(printable(_who(one)), fg='cyan')}  {_error(one)}")
+            error = typer.style(printable(_class(one)), fg="red")
+            typer.echo(f"{count}  {typer.style(printable(_who(one)), fg='cyan')}  {error}: {printable(one.message)}")
             typer.echo(f"{'':9}first {_age(group.first_ms)}, last {_age(group.last_ms)}{waiting}")
             typer.secho(f"{'':9}group {group.fingerprint[:8]}, for example {one.id[:8]}\n", dim=True)
-        typer.secho(
-            "         choreo dlq show ID                                    one of them" if rows else "no dead letters",
-            dim=True,
-        )
-        if rows:
-            typer.secho("         choreo dlq redrive --fingerprint GROUP --dry-run      handle them again", dim=True)
+        look, again = "choreo dlq show ID", "choreo dlq redrive --fingerprint GROUP --dry-run"
+        hints = f"{'':9}{look:<53}one of them\n{'':9}{again:<53}handle them again"
+        typer.secho(hints if rows else "no dead letters", dim=True)
 
 
 def letters(fold: Fold, found: Iterable[DeadLetter], *, as_json: bool) -> None:
@@ -117,7 +116,7 @@ async def page(letter: DeadLetter, fold: Fold, log: Log, codec: Codec, *, as_jso
 def _print_page(told: Row) -> None:
     title = typer.style(told["id"], bold=True)
     typer.echo(f"{title}  {typer.style(told['state'], fg=_COLOURS[told['state']], bold=True)}\n")
-    typer.secho(f"{printable(told['exception'])}: {printable(told['message'])}", fg="red")
+    typer.secho(f"{printable(told['exception'] or 'error')}: {printable(told['message'])}", fg="red")
     for line in told["trace"].splitlines()[:12]:
         typer.secho(f"  {printable(line.strip())}", dim=True)
     lines = {
@@ -181,12 +180,8 @@ def report(done: Report, kind: str, *, as_json: bool) -> None:
     if as_json:
         print_json(asdict(done))
         return
-    numbers = {
-        kind: done.resolved,
-        "resolved before": done.passed_over,
-        "failed again": done.failed_again,
-        "left": done.left,
-    }
+    numbers = {kind: done.resolved, "resolved before": done.passed_over}
+    numbers |= {"failed again": done.failed_again, "left": done.left}
     print(", ".join(f"{number:,} {name}" for name, number in numbers.items() if number or name == kind))
     for id_, why in done.refused.items():
         typer.secho(f"not {id_}: {printable(why)}", fg="red", err=True)
@@ -195,40 +190,30 @@ def report(done: Report, kind: str, *, as_json: bool) -> None:
 
 
 def _letter(letter: DeadLetter, fold: Fold) -> Row:
-    return {
-        "id": letter.id,
-        "state": fold.state(letter),
-        "failed_again": fold.failed_again(letter),
-        "family": letter.family,
-        "service": letter.group,
-        "handler": letter.handler,
-        "kind": letter.kind,
-        "exception": letter.exception,
-        "message": letter.message,
-        "fingerprint": letter.fingerprint,
-        "type": letter.type_name,
-        "key": _text(letter.record.key),
-        "correlation_id": letter.correlation_id,
-        "original": str(letter.place),
-        "dead_letter": str(letter.at),
-        "attempts": letter.attempts,
-        "redrives": letter.redrives,
-        "parked": letter.parked,
-        "first_failed_at": _iso(letter.first_failed_ms),
-        "failed_at": _iso(letter.failed_ms),
-    }
+    names = [
+        "id",
+        "family",
+        "handler",
+        "kind",
+        "exception",
+        "message",
+        "fingerprint",
+        "correlation_id",
+        "attempts",
+        "redrives",
+        "parked",
+    ]
+    row = {name: getattr(letter, name) for name in names} | {"service": letter.group, "type": letter.type_name}
+    row |= {"state": fold.state(letter), "failed_again": fold.failed_again(letter), "key": _text(letter.record.key)}
+    row |= {"original": str(letter.place), "dead_letter": str(letter.at)}
+    return row | {"first_failed_at": _iso(letter.first_failed_ms), "failed_at": _iso(letter.failed_ms)}
 
 
 def _group(group: Group) -> Row:
-    row = {name: value for name, value in vars(group).items() if not name.endswith("_ms") and name != "example"}
-    example = group.example
-    row |= {
-        "count": group.open + group.redriven + group.discarded,
-        "handler": example.handler,
-        "exception": example.exception,
-        "message": example.message,
-    }
-    row |= {"example": example.id, "first": _iso(group.first_ms), "last": _iso(group.last_ms)}
+    names = ["service", "fingerprint", "open", "redriven", "failed_again", "discarded", "parked"]
+    row = {name: getattr(group, name) for name in names} | {"count": group.open + group.redriven + group.discarded}
+    row |= {name: getattr(group.example, name) for name in ("handler", "exception", "message")}
+    row |= {"example": group.example.id, "first": _iso(group.first_ms), "last": _iso(group.last_ms)}
     return row | {"oldest_open": None if group.oldest_open_ms is None else _iso(group.oldest_open_ms)}
 
 
@@ -264,11 +249,7 @@ def _short(id_: str) -> str:
 
 
 def _class(letter: DeadLetter) -> str:
-    return letter.exception.rpartition(".")[2]
-
-
-def _error(letter: DeadLetter) -> str:
-    return typer.style(printable(_class(letter)), fg="red") + printable(f": {letter.message}")
+    return letter.exception.rpartition(".")[2] or letter.kind or "error"
 
 
 def _who(letter: DeadLetter) -> str:
@@ -280,6 +261,7 @@ def _text(key: bytes | None) -> str | None:
 
 
 def _iso(ms: int) -> str:
+    ms = min(max(ms, 0), _YEAR_9999)  # a header may say anything
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

@@ -28,30 +28,19 @@ _PREFIXES: dict[Family, tuple[str, ...]] = {
 """The headers of each family. A record is of the first one whose first prefix it has."""
 
 _PLACE = ("topic", "partition", "offset")
-_NAMES: dict[str, tuple[str, ...]] = {
-    "topic": ("__dlq.errors.topic", "kafka_dlt-original-topic", "__connect.errors.topic", "__streams.errors.topic"),
-    "partition": (
-        "__dlq.errors.partition", "kafka_dlt-original-partition", "__connect.errors.partition",
-        "__streams.errors.partition",
-    ),
-    "offset": (
-        "__dlq.errors.offset", "kafka_dlt-original-offset", "__connect.errors.offset", "__streams.errors.offset",
-    ),
-    "group": ("__dlq.errors.group", "kafka_dlt-original-consumer-group", "__connect.errors.connector.name"),
-    "attempts": ("__dlq.errors.delivery.count", "retry_topic-attempts"),
-    "stage": ("choreo.dlq.stage", "__connect.errors.stage"),
-    "exception": (
-        "choreo.dlq.exception", "kafka_dlt-exception-cause-fqcn", "kafka_dlt-exception-fqcn",
-        "__connect.errors.exception.class.name", "__streams.errors.exception",
-    ),
-    "message": (
-        "__dlq.errors.message", "kafka_dlt-exception-message", "__connect.errors.exception.message",
-        "__streams.errors.message",
-    ),
-    "trace": ("kafka_dlt-exception-stacktrace", "__connect.errors.exception.stacktrace", "__streams.errors.stacktrace"),
-    "written": ("kafka_dlt-original-timestamp",),
-}  # fmt: skip
-"""Which headers say a thing; of several of the record's family the first counts."""
+_NAMES = {
+    "topic": ("topic", "original-topic"),
+    "partition": ("partition", "original-partition"),
+    "offset": ("offset", "original-offset"),
+    "written": ("original-timestamp",),
+    "group": ("group", "original-consumer-group", "connector.name"),
+    "attempts": ("delivery.count", "attempts"),
+    "stage": ("stage",),
+    "exception": ("exception", "exception-cause-fqcn", "exception-fqcn", "exception.class.name"),
+    "message": ("message", "exception-message", "exception.message"),
+    "trace": ("stacktrace", "exception-stacktrace", "exception.stacktrace"),
+}
+"""How the headers that say a thing end, in all families; of several that a record has, the first counts."""
 
 _OWN = ("choreo.dlq.", "choreo.retry.", "choreo.redrive.")
 _JAVA_FRAME = re.compile(r"^\s*at (?:[\w.@]+/)*([^\s(]+)\(", re.MULTILINE)
@@ -206,7 +195,8 @@ def frames(trace: str) -> tuple[str, ...]:
 def _raw(headers: Headers, prefixes: tuple[str, ...], field: str) -> bytes:
     """The header that says this. A record that failed in several places names them all, the original one first."""
     known = dict(reversed(headers) if field in _PLACE else headers)
-    return next((known[name] for name in _NAMES[field] if name in known and name.startswith(prefixes)), b"")
+    names = (prefix + ending for ending in _NAMES[field] for prefix in prefixes)
+    return next((known[name] for name in names if name in known), b"")
 
 
 def _number(raw: bytes, otherwise: int) -> int:

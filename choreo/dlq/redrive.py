@@ -112,18 +112,24 @@ class DeadLetters:
             NotOwnerError: another one has begun to resolve dead letters of this service.
         """
         report, by_service = Report(), self.by_service(replace(chosen, state=None), reason)
-        report.left = sum(map(len, by_service.values()))
-        for service, letters in by_service.items():
-            async with _Sender(self._log, service) as sender:
-                await self.refresh()  # only now nobody else resolves any of them
-                mine = [letter for letter in letters if self.fold.state(letter) == "open"]
-                report.passed_over += len(letters) - len(mine)
-                report.left -= len(letters) - len(mine)
-                async for _ in self._send(sender, mine, reason, pace or Pace(), edited or {}, report):
-                    yield report
+        open_ones = {service: self._open(letters) for service, letters in by_service.items()}
+        report.left = sum(map(len, open_ones.values()))
+        report.passed_over = sum(map(len, by_service.values())) - report.left
+        for service, letters in open_ones.items():
+            if letters:
+                async with _Sender(self._log, service) as sender:
+                    await self.refresh()  # only now nobody else resolves any of them
+                    mine = self._open(letters)
+                    report.passed_over += len(letters) - len(mine)
+                    report.left -= len(letters) - len(mine)
+                    async for _ in self._send(sender, mine, reason, pace or Pace(), edited or {}, report):
+                        yield report
             if report.stopped:
                 return
         yield report
+
+    def _open(self, letters: Iterable[DeadLetter]) -> list[DeadLetter]:
+        return [letter for letter in letters if self.fold.state(letter) == "open"]
 
     async def _send(
         self,

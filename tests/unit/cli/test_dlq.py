@@ -102,6 +102,18 @@ def test_groups_and_single_ones(cli, dead):
     assert line[:5] == ["3", "payments", "charge", "builtins.TimeoutError", "no answer to o-1"]
 
 
+def test_records_that_do_not_say_why_they_are_there_are_counted(cli, dead):
+    append(NewRecord("dlq.payments", b"o-1", b"what is this", []))
+    assert cli("dlq", "list").err == "1 records do not say why they are there\n"
+
+
+@pytest.mark.parametrize("rate", ["fast", "0", "-1/s", "nan/s"])
+def test_a_rate_is_a_number_a_second(cli, dead, rate):
+    ended = cli("dlq", "redrive", "--service", "payments", "--why", "x", f"--rate={rate}")
+    assert (ended.code, lying("retry.payments")) == (2, [])
+    assert f"{rate!r} is no rate" in ended.err
+
+
 def test_an_empty_log_has_none(cli, placed):
     assert rows(cli("dlq", "list", "--json")) == []
     assert cli("dlq", "list").out == ""
@@ -126,6 +138,7 @@ def test_what_cannot_be_decoded_is_shown_as_bytes_with_the_reason(cli, dead):
 
 
 def test_text_of_others_cannot_steer_the_terminal(cli, dead):
+    append(failing(dead["o-1"], ValueError("when?"), handler="later", at=10**17))
     evil = Record(
         "orders", 0, 900, 1, b"k\x1b[2J", b"{}", [("ce_type", b"T\x07"), ("content-type", b"application/json")]
     )
@@ -257,6 +270,10 @@ def test_the_editor_gets_the_data(cli, dead, monkeypatch):
     ended = cli("dlq", "edit", id_of(cli, "o-2"), "--why", "x")
     assert ended.code == 0, ended.err
     assert ended.err == '- order_id: "o-2"\n+ order_id: "o-7"\n- total: 2\n+ total: 7\n'
+    monkeypatch.setenv("EDITOR", "true")
+    assert "nothing is changed" in cli("dlq", "edit", id_of(cli, "o-1"), "--why", "x").err
+    monkeypatch.setenv("EDITOR", "false")
+    assert "nobody knows later why" in cli("dlq", "edit", id_of(cli, "o-1")).err, "asked before the editor opens"
 
 
 def test_dead_letters_of_another_system_are_shown_and_handled_by_the_service_that_is_named(cli, dead):
