@@ -5,35 +5,47 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import Coroutine, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext, suppress
 from pathlib import PurePath
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from choreo.errors import ConfigurationError
+from choreo.errors import ConfigurationError, LogUnavailableError
 from choreo.events import Event, Metadata
 from choreo.log import Log, open_log
 from choreo.log.port import NewRecord, Producer
 from choreo.runtime.clock import SystemClock, rfc3339
+from choreo.runtime.context import SyncDatabase
 from choreo.runtime.invoke import check_size
+from choreo.runtime.outbox import Outbox, Transaction
 from choreo.runtime.run import ensure_topics
 from choreo.runtime.settings import Settings
+from choreo.service import Service
+from choreo.store import Database, make_store
 from choreo.wire import Codec, open_registry
 from choreo.wire.ids import new_event_id
 
 T = TypeVar("T")
 
+_OUTSIDE = "outside writers"
+"""Whose a store is that no service owns; no service can have this name."""
+
 
 class Bus:
     """Publishes events; made by `connect`, used as an async context manager."""
 
-    def __init__(self, settings: Settings, source: str, log: Log | None = None) -> None:
+    def __init__(
+        self, settings: Settings, source: str, log: Log | None = None, stores: Sequence[str | Service] = ()
+    ) -> None:
         self._settings = settings
+        self._stores = stores
         self._source = source
         self._log = log
         self._clock = SystemClock()
         self._exit = AsyncExitStack()
+        self._outboxes: dict[str, Outbox] = {}
+        self._opening = asyncio.Lock()
         self._known: set[type[Event]] = set()
         self._codec: Codec | None = None
         self._producer: Producer
@@ -52,6 +64,8 @@ class Bus:
             self._producer = self._log.producer()
             self._exit.push_async_callback(self._producer.close)
             self._codec = Codec(registry)
+            for store in self._stores:
+                await self._outbox(store)
         except BaseException:
             await self._exit.aclose()
             raise
@@ -60,6 +74,7 @@ class Bus:
     async def __aexit__(self, *exc: object) -> None:
         """Wait for what is under way, and disconnect."""
         self._codec = None
+        self._outboxes.clear()
         await self._exit.aclose()
 
     async def publish(self, event: Event, *, correlation_id: str | None = None, event_id: str | None = None) -> str:
@@ -98,17 +113,72 @@ class Bus:
         await self._producer.append([record for _, record in made])
         return [metadata.correlation_id for metadata, _ in made]
 
-    async def _prepare(self, classes: set[type[Event]]) -> None:
+    @asynccontextmanager
+    async def transaction(self, store: str | Service) -> AsyncIterator[Transaction[Database]]:
+        """Write rows and publish events in one transaction of a store: both or neither.
+
+            async with bus.transaction("sqlite:///web.db") as tx:
+                await tx.db.execute("INSERT INTO orders VALUES (?, ?)", (order.order_id, order.total))
+                tx.publish(order)
+
+        The events go out when the block has ended, in order, and also if the log is away just then or this program dies: the
+        next bus that uses the store publishes what was left. An exception inside the block undoes everything. A bus
+        runs one transaction of a store at a time, so make slow calls before.
+
+        Args:
+            store: the address of a store for programs like this one, or a service, to write into its store.
+
+        Raises:
+            StoreOwnedError: the store at this address is a service's; name the service instead.
+            StoreUnavailableError, EncodeError, RecordTooLargeError, RegistryUnavailableError: nothing was written.
+            LogUnavailableError: nothing was written, because too many events wait for the log already.
+        """
+        outbox = await self._outbox(store)
+        events: list[tuple[Event, str | None, str]] = []
+
+        def publish(event: Event, *, correlation_id: str | None = None, event_id: str | None = None) -> str:
+            identity = event_id or new_event_id()
+            events.append((event, correlation_id, identity))
+            return correlation_id or identity
+
+        async def records() -> list[NewRecord]:
+            await self._prepare({type(event) for event, _, _ in events}, later=True)
+            return [self._record(*each)[1] for each in events]
+
+        async with outbox.transaction(records) as opened:
+            yield Transaction(opened.db, publish)
+
+    async def _outbox(self, store: str | Service) -> Outbox:
+        log, _ = self._check()
+        owner = store if isinstance(store, Service) else None
+        if owner is not None and owner.transactional:
+            raise ConfigurationError(f"service {owner.name!r} is transactional and has no store")
+        address = self._settings.store_of(owner.name, owner.store) if owner is not None else str(store)
+        async with self._opening:
+            if address not in self._outboxes:
+                opened = make_store(address)
+                await (opened.open(owner.name, owner.tables) if owner is not None else opened.open(_OUTSIDE))
+                outbox = Outbox(opened, log, self._clock, self._settings.stop_grace)
+                self._exit.push_async_callback(outbox.close)
+                self._outboxes[address] = outbox
+        return self._outboxes[address]
+
+    def _check(self) -> tuple[Log, Codec]:
         if self._codec is None or self._log is None:
             raise ConfigurationError(
                 "this bus is not connected", remedy="use it inside `async with choreo.connect() as bus`"
             )
-        fresh = classes - self._known
-        if fresh:
-            await ensure_topics(
-                self._log, [event.contract.topic for event in fresh], create=self._settings.creates_topics
-            )
-            await self._codec.prepare(writes=fresh, reads=())
+        return self._log, self._codec
+
+    async def _prepare(self, classes: set[type[Event]], *, later: bool = False) -> None:
+        """Make sure that events of these classes can be written; `later`: whether the log is there or not."""
+        log, codec = self._check()
+        if fresh := classes - self._known:
+            topics = {event.contract.topic for event in fresh}
+            if self._settings.creates_topics or not later:
+                with suppress(LogUnavailableError) if later else nullcontext():
+                    await ensure_topics(log, sorted(topics), create=self._settings.creates_topics)
+            await codec.prepare(writes=fresh, reads=())
             self._known |= fresh
 
     def _record(self, event: Event, correlation_id: str | None, event_id: str | None) -> tuple[Metadata, NewRecord]:
@@ -131,15 +201,22 @@ class Bus:
         return metadata, record
 
 
-def connect(settings: Settings | None = None, *, source: str | None = None, log: Log | None = None) -> Bus:
+def connect(
+    settings: Settings | None = None,
+    *,
+    source: str | None = None,
+    log: Log | None = None,
+    stores: Sequence[str | Service] = (),
+) -> Bus:
     """A bus to publish with: `async with choreo.connect() as bus: saga = await bus.publish(event)`.
 
     Args:
         settings: where the log and the schemas are; from the environment unless given.
         source: who publishes (`ce_source`); the program's name unless given.
         log: a connected log to use instead of opening `settings.log`.
+        stores: those whose left events are to be published from now on; others are once `Bus.transaction` names them.
     """
-    return Bus(settings or Settings(), source or PurePath(sys.argv[0] or "python").stem, log)
+    return Bus(settings or Settings(), source or PurePath(sys.argv[0] or "python").stem, log, stores)
 
 
 class SyncBus:
@@ -184,6 +261,18 @@ class SyncBus:
     def publish_many(self, events: Sequence[Event]) -> list[str]:
         """See `Bus.publish_many`."""
         return self._wait(self._bus.publish_many(events))
+
+    @contextmanager
+    def transaction(self, store: str | Service) -> Iterator[Transaction[SyncDatabase]]:
+        """See `Bus.transaction`."""
+        transaction = self._bus.transaction(store)
+        tx = self._wait(transaction.__aenter__())
+        try:
+            yield Transaction(SyncDatabase(tx.db, self._loop), tx.publish)
+        except BaseException as error:
+            self._wait(transaction.__aexit__(type(error), error, error.__traceback__))
+            raise
+        self._wait(transaction.__aexit__(None, None, None))
 
 
 def connect_sync(settings: Settings | None = None, *, source: str | None = None) -> SyncBus:

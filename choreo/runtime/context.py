@@ -122,11 +122,11 @@ class Context(_About):
 
 
 class SyncDatabase:
-    """`HandlerDatabase` for a handler in a worker thread: the same calls, without `await`."""
+    """`Database` for a worker thread: the same calls, without `await`."""
 
     __slots__ = ("_database", "_loop")
 
-    def __init__(self, database: HandlerDatabase, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, database: Database, loop: asyncio.AbstractEventLoop) -> None:
         self._database = database
         self._loop = loop
 
