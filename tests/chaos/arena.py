@@ -13,6 +13,7 @@ from typing import NamedTuple, Self
 
 from choreo import Settings, connect
 from choreo.choreography import Choreography
+from choreo.cli.common import UNREACHABLE
 from choreo.log import TopicPartition, open_log
 from choreo.runtime.run import ensure_topics
 from tests.chaos.evidence import Evidence, gather
@@ -28,6 +29,10 @@ CHECKOUT = Path(__file__).parents[2]
 KAFKA = {"session.timeout.ms": "3000", "heartbeat.interval.ms": "500"}
 GROUPS = (("intake", "pay", "sink"), ("ledger", "pack"))
 """Which services share a process."""
+
+
+_QUIET = 4
+"""Looks at the log, two a second, that find it as it was."""
 
 
 class Setup(NamedTuple):
@@ -52,6 +57,7 @@ SETUPS = {
         Setup("kafka", "kafka"),
         Setup("postgres", "cluster", "postgres", instances=3),
         Setup("transactional", "kafka", transactional=True),
+        Setup("embedded-postgres", "sqlite", "postgres"),
         Setup("embedded-transactional", "sqlite", transactional=True),
     )
 }
@@ -63,13 +69,13 @@ class Child(Server):
     def __init__(self, names: tuple[str, ...], environment: dict[str, str]) -> None:
         self.name = f"chaos-{names[0]}"
         super().__init__()
-        self._names = names
+        self.services = names
         self.clock = self.folder / "clock"
         self._environment = {**environment, "PYTHONPATH": str(CHECKOUT), "CHOREO_CHAOS_CLOCK": str(self.clock)}
 
     def command(self) -> list[str]:
         variables = [f"{name}={value}" for name, value in self._environment.items()]
-        targets = [f"tests.chaos.world:{name}" for name in self._names]
+        targets = [f"tests.chaos.world:{name}" for name in self.services]
         return ["env", *variables, sys.executable, "-m", "tests.chaos.child", "run", *targets]
 
     def ready(self) -> bool:
@@ -80,6 +86,11 @@ class Child(Server):
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def ended(self) -> int | None:
+        """Its exit code, if it has ended and nobody here has killed it."""
+        return None if self._process is None else self._process.poll()
+
 
 class Arena:
     """A set-up, started: `async with Arena(setup, folder, draw) as arena`.
@@ -89,6 +100,7 @@ class Arena:
         feed: publishes past the proxies.
         kafka, cluster, postgres: the servers that there are.
         proxies: between the services and those servers.
+        died: which processes ended by themselves, for other reasons than a server that cannot be reached.
     """
 
     def __init__(
@@ -109,7 +121,7 @@ class Arena:
         self.mended = folder / "mended"
         self._draw, self._plain, self._extra = draw, plain, environment or {}
         self._servers, self._exit = ExitStack(), AsyncExitStack()
-        self._died: list[str] = []
+        self.died: list[str] = []
 
     async def __aenter__(self) -> Self:
         try:
@@ -123,6 +135,9 @@ class Arena:
             self._exit.push_async_callback(self.feed.close)
             for names in GROUPS * self.setup.instances:
                 self.children.append(self._exit.enter_context(self.child(names)))
+            await self._started()
+            supervising = asyncio.create_task(self.supervise())
+            self._exit.callback(supervising.cancel)
         except BaseException:
             self._servers.close()
             await self._exit.aclose()
@@ -131,6 +146,13 @@ class Arena:
 
     async def __aexit__(self, *exc: object) -> None:
         await self._exit.aclose()
+
+    async def _started(self) -> None:
+        """Wait until all services have begun to work, so that no fault is wasted on their imports."""
+        async with asyncio.timeout(60):
+            for child in self.children:
+                while child.log_tail(1000).count('"service started"') < len(child.services):
+                    await asyncio.sleep(0.1)
 
     def _start_servers(self) -> None:
         enter = self._servers.enter_context
@@ -191,9 +213,6 @@ class Arena:
         for child in self.children:
             child.clock.write_text("0")
             child.thaw()
-            if not child.is_running:
-                self._died.append(f"{child.name} ended by itself: {child.log_tail(3)}")
-                child.start()
 
     async def evidence(self) -> Evidence:
         """All that is in the log and the stores now."""
@@ -201,9 +220,15 @@ class Arena:
         stores = {name: store.replace("{service}", name) for name in self.setup.stores}
         return await gather(self.log, self.settings(direct=True).registry, stores)
 
-    def died(self) -> list[str]:
-        """Which processes ended though nobody had killed them, and what they said."""
-        return self._died + [f"{child.name}: {child.log_tail(3)}" for child in self.children if not child.is_running]
+    async def supervise(self) -> None:
+        """Start again what has ended by itself, as any operator's supervisor does, until cancelled."""
+        while True:
+            for child in self.children:
+                if child.ended is not None:
+                    if child.ended != UNREACHABLE:
+                        self.died.append(f"{child.name} ended by itself with {child.ended}: {child.log_tail(2)}")
+                    child.start()
+            await asyncio.sleep(1.0)
 
     def troubles(self, shown: int = 3) -> str:
         """The last warnings and errors of each process."""
@@ -211,10 +236,22 @@ class Arena:
         for child in self.children:
             told = child.log_file.read_text(errors="replace").splitlines()
             bad = [
-                line for line in told if '"level": "error"' in line or "Traceback" in line or not line.startswith("{")
+                line
+                for line in told
+                if ('"level": "error"' in line and "gave up" not in line)
+                or "Traceback" in line
+                or not line.startswith("{")
             ]
-            lines += [f"{child.name} {child.folder.name}:", *(f"  {line[:400]}" for line in bad[-shown:])]
+            lines += [f"{child.name} {child.folder.name}:", *(f"  {line[:600]}" for line in bad[-shown:])]
         return "\n".join(lines)
+
+    async def calm(self) -> None:
+        """Wait until the log has not grown for a while."""
+        size, quiet = -1, 0
+        while quiet < _QUIET:
+            now = await self.size()
+            size, quiet = now, quiet + 1 if now == size else 0
+            await asyncio.sleep(0.5)
 
     async def size(self) -> int:
         """How many records the log has: what grows as long as there is progress."""

@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 _LOOK_EVERY = 0.02
@@ -31,23 +32,36 @@ def move_clock(file: Path) -> None:
     time.time_ns = lambda: real_time_ns() + int(offset() * 1e9)
 
 
-def keep_talking() -> None:
-    """Send the output through a pipe: a limit on the size of files then hits stores and logs, not the output."""
+def keep_talking() -> Callable[[], None]:
+    """Send the output through a pipe: a limit on the size of files then hits stores and logs, not the output.
+
+    Returns what to call at the end, so that the last words are heard.
+    """
     out = os.dup(1)
     read, write = os.pipe()
     os.dup2(write, 1)
     os.dup2(write, 2)
+    os.close(write)
 
     def relay() -> None:
         while data := os.read(read, 65536):
             with contextlib.suppress(OSError):
                 os.write(out, data)
 
-    threading.Thread(target=relay, daemon=True).start()
+    relaying = threading.Thread(target=relay, daemon=True)
+    relaying.start()
+
+    def end() -> None:
+        sys.stdout.flush()
+        os.dup2(out, 1)
+        os.dup2(out, 2)
+        relaying.join(1)
+
+    return end
 
 
 def main() -> int:
-    keep_talking()
+    end = keep_talking()
     if clock := os.environ.get("CHOREO_CHAOS_CLOCK"):
         move_clock(Path(clock))
     from choreo.cli import main as choreo
@@ -56,7 +70,10 @@ def main() -> int:
         from tests.chaos.sabotage import SABOTAGES
 
         SABOTAGES[name].apply()
-    return choreo(sys.argv[1:])
+    try:
+        return choreo(sys.argv[1:])
+    finally:
+        end()
 
 
 if __name__ == "__main__":

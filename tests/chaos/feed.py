@@ -11,7 +11,7 @@ from choreo.errors import LogError, WireError
 from choreo.log import Log, NewRecord, Record
 from choreo.wire.ids import new_event_id
 from tests.chaos.evidence import Seen, read_log
-from tests.chaos.world import Placed
+from tests.chaos.world import Fate, Placed
 
 KEYS = [f"k{number}" for number in range(40)]
 REFUSING = {"k0", "k1", "k2"}
@@ -48,9 +48,9 @@ class Feed:
             await asyncio.sleep(max(0.0, begun + seconds * number / sagas - clock.time()))
             await self.publish(min(per_round, sagas - number))
 
-    async def publish(self, count: int) -> None:
-        """One event of each of so many keys; returns when all are in the log."""
-        events = [self._event(key) for key in self._draw.sample(KEYS, count)]
+    async def publish(self, count: int, fate: Fate | None = None) -> None:
+        """One event of each of so many keys, of a drawn fate unless one is given; returns when all are in the log."""
+        events = [self._event(key, fate) for key in self._draw.sample(KEYS, count)]
         await asyncio.gather(*(self._until_acknowledged(new_event_id(), event) for event in events))
         if not self._plain and self._draw.random() < 0.2:
             self.garbage += await self._append([NewRecord("chaos.placed", b"garbage", b"\x00\x00\x00\x00\x07?", [])])
@@ -69,15 +69,17 @@ class Feed:
         self.copied |= {dict(record.headers)["ce_id"].decode() for record in chosen}
         await self._append([_again(record) for record in chosen])
 
-    def _event(self, key: str) -> Placed:
+    def _event(self, key: str, fate: Fate | None) -> Placed:
         self._numbers[key] += 1
-        if self._plain:
-            fate = "plain"
-        elif key in REFUSING and self._draw.random() < 0.1:
-            fate = "refused"
-        else:
-            fate = self._draw.choices(["plain", "shaky", "long", "odd"], [85, 8, 4, 3])[0]
+        if fate is None:
+            fate = "plain" if self._plain else self._drawn(key)
         return Placed(key=key, seq=self._numbers[key], fate=fate)
+
+    def _drawn(self, key: str) -> Fate:
+        if key in REFUSING and self._draw.random() < 0.1:
+            return "refused"
+        fates: list[Fate] = ["plain", "shaky", "long", "odd"]
+        return self._draw.choices(fates, [85, 8, 4, 3])[0]
 
     async def _until_acknowledged(self, event_id: str, event: Placed) -> None:
         while True:

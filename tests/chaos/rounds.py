@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import tempfile
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-from tests.chaos.arena import Arena, Setup
+import psycopg
+
+from tests.chaos.arena import SETUPS, Arena, Setup
 from tests.chaos.checker import Checker, Finding, Verdict
-from tests.chaos.faults import Strike, strike_all
+from tests.chaos.faults import FAULTS, Strike, strike_all
+from tests.chaos.sabotage import SABOTAGES
 from tests.chaos.schedule import Schedule, schedule
 
-_LOOK, _CALM = 0.5, 2.0
 _MAY_PASS = {"lost", "rest"}
 """Kinds of findings that waiting may end."""
 
@@ -43,11 +47,12 @@ async def chaos(
     seconds: float,
     sagas: int,
     *,
-    patience: float = 60,
+    only: Iterable[str] = FAULTS,
+    patience: float = 90,
     environment: dict[str, str] | None = None,
 ) -> Outcome:
     """One round with all the faults that its schedule names."""
-    plan = schedule(setup, seed, seconds)
+    plan = schedule(setup, seed, seconds, only)
     print(plan)
     return await _round(setup, plan, seconds, sagas, patience, environment or {})
 
@@ -65,24 +70,39 @@ async def _round(
             return await settle(arena, Counter(strike.kind for strike in made), patience)
 
 
+async def scenario(name: str, *, broken: bool, patience: float = 10) -> Outcome:
+    """The scenario of a sabotage, with the broken build or with the sound one."""
+    sabotage = SABOTAGES[name]
+    with tempfile.TemporaryDirectory(prefix="choreo-chaos-") as folder:
+        journal = Path(folder, "journal")
+        journal.mkdir()
+        environment = {
+            "CHOREO_CHAOS_SABOTAGE": name if broken else "",
+            "CHOREO_CHAOS_PAUSE": str(sabotage.pause),
+            "CHOREO_CHAOS_JOURNAL": str(journal) if "calls" in sabotage.shows else "",
+        }
+        async with Arena(SETUPS[sabotage.setup], Path(folder), Random(1), environment=environment, plain=True) as arena:
+            await sabotage.provoke(arena)
+            outcome = await settle(arena, Counter([name]), patience if broken else 60)
+            calls = Counter(line for file in journal.iterdir() for line in file.read_text().splitlines())
+            repeated = [Finding("calls", f"{call} was called {n} times") for call, n in calls.items() if n > 1]
+            return outcome._replace(verdict=outcome.verdict._replace(findings=[*outcome.verdict.findings, *repeated]))
+
+
 async def settle(arena: Arena, faults: Counter[str], patience: float) -> Outcome:
     """Heal everything, wait until nothing is missing or nothing moves any more, and say what was found."""
     clock = asyncio.get_running_loop()
     begun = moved = clock.time()
-    size, looked = -1, -1
+    size = -1
     await arena.heal()
     while True:
-        now = await arena.size()
+        await arena.calm()
+        verdict, now = await judge(arena), await arena.size()
         if now != size:
             size, moved = now, clock.time()
-        if clock.time() - moved > _CALM and (looked != size or clock.time() - moved > patience):
-            looked = size
-            verdict = await judge(arena)
-            if not verdict.kinds() & _MAY_PASS or clock.time() - moved > patience:
-                break
-            looked = -1 if verdict.kinds() <= {"rest"} else looked
-        await asyncio.sleep(_LOOK)
-    died = [Finding("died", each) for each in arena.died()]
+        if not verdict.kinds() & _MAY_PASS or clock.time() - moved > patience:
+            break
+    died = [Finding("died", each) for each in arena.died]
     verdict = verdict._replace(findings=[*verdict.findings, *died])
     return Outcome(verdict, faults, clock.time() - begun, arena.troubles() if verdict.findings else "")
 
@@ -90,4 +110,8 @@ async def settle(arena: Arena, faults: Counter[str], patience: float) -> Outcome
 async def judge(arena: Arena) -> Verdict:
     """What the checker says now."""
     feed = arena.feed
-    return Checker(await arena.evidence(), feed.published, feed.garbage).verdict()
+    try:
+        evidence = await arena.evidence()
+    except (sqlite3.Error, psycopg.Error) as error:  # no process has come as far as making its tables
+        return Verdict([Finding("lost", f"a store cannot be read: {error}")], Counter())
+    return Checker(evidence, feed.published, feed.garbage).verdict()

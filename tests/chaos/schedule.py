@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from random import Random
 from typing import NamedTuple
 
@@ -26,10 +26,10 @@ class Schedule(NamedTuple):
         return "\n".join([f"CHOREO_CHAOS_SEED={self.seed}", *(f"  {strike}" for strike in strikes)])
 
 
-def schedule(setup: Setup, seed: int, seconds: float) -> Schedule:
+def schedule(setup: Setup, seed: int, seconds: float, only: Iterable[str] = FAULTS) -> Schedule:
     """The same for the same arguments. On each track every kind comes once before any comes again."""
     draw = Random(f"{seed} {setup.name}")
-    kinds = [name for name, fault in FAULTS.items() if fault.applies(setup)]
+    kinds = [name for name, fault in FAULTS.items() if name in set(only) and fault.applies(setup)]
     quick = [name for name in kinds if not FAULTS[name].slow]
     slow = [name for name in kinds if FAULTS[name].slow]
     return Schedule(
@@ -43,7 +43,7 @@ def _track(
     draw: Random, kinds: list[str], seconds: float, pause: tuple[float, float], takes: float
 ) -> Iterator[Strike]:
     at, deck = draw.uniform(*pause), list[str]()
-    while at < seconds:
+    while kinds and at < seconds:
         deck = deck or draw.sample(kinds, len(kinds))
         kind = deck.pop()
         hold = draw.uniform(*FAULTS[kind].hold)

@@ -1,0 +1,177 @@
+"""Deliberately broken builds: each switches one guarantee off in the child processes, and has a scenario that needs it.
+
+The patches are loaded by `tests.chaos.child`; the library knows nothing of them. What the checker must say is `shows`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
+
+from choreo.store.port import Effects, Progress
+from tests.chaos.arena import GROUPS, Arena
+from tests.chaos.faults import hold_lock
+
+
+class Sabotage(NamedTuple):
+    """One broken build.
+
+    Attributes:
+        apply: breaks the library in this process.
+        provoke: publishes, and makes the faults that the guarantee is there for.
+        shows: the kinds of findings of which at least one must be reported.
+        setup: the cheapest set-up that shows it.
+        pause: seconds that each handler takes.
+    """
+
+    apply: Callable[[], None]
+    provoke: Callable[[Arena], Awaitable[None]]
+    shows: frozenset[str]
+    setup: str = "embedded"
+    pause: float = 0.3
+
+
+# --- offsets committed before the effect --------------------------------------------------------------------------
+
+
+def _early_offsets() -> None:
+    from choreo.runtime.partitions import Partition
+
+    def progress(self: Any) -> Progress:
+        return Progress(self.tracker._next, (), self.epoch)
+
+    Partition.progress = progress  # type: ignore[method-assign]
+
+
+async def _killed_at_work(arena: Arena) -> None:
+    """All processes die while handlers are under way."""
+    for _ in range(3):
+        await arena.feed.publish(30)
+        await asyncio.sleep(0.4)
+    for child in arena.children:
+        child.kill()
+    for child in arena.children:
+        child.start()
+
+
+# --- inbox off ----------------------------------------------------------------------------------------------------
+
+
+def _inbox_off() -> None:
+    from choreo.runtime.unit import UnitOfWork
+    from choreo.store.sqlite import store
+
+    async def seen(self: Any, keys: Any) -> set[bytes]:
+        return set()
+
+    store.SqliteStore.seen = seen  # type: ignore[method-assign]
+    store._Q["remember"] = store._Q["remember"].replace("INSERT", "INSERT OR IGNORE")
+    UnitOfWork.is_pending = lambda self, key: False  # type: ignore[method-assign]
+
+
+async def _published_twice(arena: Arena) -> None:
+    """A producer repeats itself, later."""
+    await arena.feed.publish(30)
+    await arena.calm()
+    await arena.feed.repeat(10)
+
+
+# --- outbox off ---------------------------------------------------------------------------------------------------
+
+
+def _outbox_off() -> None:
+    from choreo.store.sqlite.store import SqliteStore
+
+    real, rows = SqliteStore.commit, iter(range(-1, -1_000_000, -1))
+
+    async def commit(self: Any, effects: Effects) -> int | None:
+        await real(self, effects._replace(outbox=(), ticked=[row for row in effects.ticked if row > 0]))
+        return next(rows) if effects.outbox else None  # published from memory, as ever
+
+    SqliteStore.commit = commit  # type: ignore[method-assign]
+
+
+async def _killed_while_the_log_is_stuck(arena: Arena) -> None:
+    """Effects are committed, the log takes no records, and the processes die."""
+    await arena.feed.publish(30)
+    stuck = asyncio.create_task(hold_lock(arena, "log", 3.0))
+    await asyncio.sleep(1.5)
+    for child in arena.children:
+        child.kill()
+    await stuck
+    for child in arena.children:
+        child.start()
+
+
+# --- fencing off --------------------------------------------------------------------------------------------------
+
+
+def _fencing_off() -> None:
+    from choreo.log.embedded import EmbeddedConsumer
+    from choreo.log.groups import Group
+
+    async def lose(self: Any, partitions: Any) -> None:
+        """An expelled member hears nothing of it."""
+
+    EmbeddedConsumer._lose = lose  # type: ignore[method-assign]
+    Group.owns = lambda self, member, partition, generation: True  # type: ignore[method-assign]
+
+
+async def _woken_zombies(arena: Arena) -> None:
+    """Instances stand still with work in their hands, until others have done it; then they go on."""
+    await arena.feed.publish(40)
+    await asyncio.sleep(0.1)
+    sleepers = arena.children[: len(GROUPS)]
+    for child in sleepers:
+        child.freeze()
+    await asyncio.sleep(6.0)
+    for child in sleepers:
+        child.thaw()
+
+
+# --- parking off --------------------------------------------------------------------------------------------------
+
+
+def _parking_off() -> None:
+    from choreo.runtime.unit import UnitOfWork
+
+    UnitOfWork.park = lambda self, park: None  # type: ignore[method-assign]
+
+
+async def _retried_late(arena: Arena) -> None:
+    """Every other event of each key has to go to the retry topic."""
+    for fate in ("long", "plain", "plain") * 2:
+        await arena.feed.publish(20, fate)
+
+
+# --- revoke not awaited -------------------------------------------------------------------------------------------
+
+
+def _revoke_not_awaited() -> None:
+    from choreo.runtime.ownership import Ownership
+
+    async def let_finish(self: Any, leaving: Any) -> None:
+        """Their handlers go on, whoever comes next."""
+
+    Ownership.let_finish = let_finish  # type: ignore[method-assign]
+
+
+async def _polite_hand_overs(arena: Arena) -> None:
+    """Instances come and go in good order, at work: no handler run may be in vain."""
+    for _ in range(3):
+        with arena.child(GROUPS[0]) as first, arena.child(GROUPS[1]) as second:
+            for _ in range(4):
+                await arena.feed.publish(20)
+                await asyncio.sleep(0.4)
+            await asyncio.gather(asyncio.to_thread(first.stop), asyncio.to_thread(second.stop))
+
+
+SABOTAGES = {
+    "early-offsets": Sabotage(_early_offsets, _killed_at_work, frozenset({"lost"})),
+    "inbox-off": Sabotage(_inbox_off, _published_twice, frozenset({"doubled"}), pause=0.01),
+    "outbox-off": Sabotage(_outbox_off, _killed_while_the_log_is_stuck, frozenset({"lost"})),
+    "fencing-off": Sabotage(_fencing_off, _woken_zombies, frozenset({"doubled"}), setup="embedded-transactional"),
+    "parking-off": Sabotage(_parking_off, _retried_late, frozenset({"order"}), pause=0.01),
+    "revoke-not-awaited": Sabotage(_revoke_not_awaited, _polite_hand_overs, frozenset({"calls"})),
+}
