@@ -28,7 +28,7 @@ _CONNECT: dict[str, Any] = {
 }
 _PATIENCE = 20.0
 """Seconds for one answer; the server itself ends every wait for a lock before."""
-# A handler may hold its transaction for 15 s (choreo.runtime.unit) and stand still in it all that time.
+# A handler may hold its transaction for 15 s, and stand still in it all that time.
 _SETTINGS = """
 SET lock_timeout = '8s';
 SET idle_in_transaction_session_timeout = '30s';
