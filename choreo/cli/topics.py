@@ -1,68 +1,155 @@
-"""`choreo topics`: create and list the topics of the log; `tail` shows what lies in them, and what comes, readable."""
+"""`choreo topics`: plan, create, change, list and tail the topics of the log."""
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Callable, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
 from choreo import errors
 from choreo.choreography import Choreography
-from choreo.cli import common
+from choreo.cli import common, tail
 from choreo.cli.load import load_services
-from choreo.durations import seconds
-from choreo.log import Log, Record, Topic, TopicPartition, open_log
+from choreo.log import Topic, TopicPartition, open_log
 from choreo.runtime.settings import Settings
+from choreo.service import Service
 
 if TYPE_CHECKING:
-    from choreo.wire import Codec
+    from choreo.cli.topic_plan import Step, Wish
 
 Names = list[str] | None
 Row: TypeAlias = dict[str, Any]
-Show: TypeAlias = Callable[[Row], None]
-Offsets: TypeAlias = dict[TopicPartition, int]
 
-_SILENCE = 5.0
-"""Seconds without a record that count as the end: the last offsets of a partition may be transaction markers."""
+app = typer.Typer(help="Plan, create, change, list and tail topics.", no_args_is_help=True, rich_markup_mode="markdown")
+app.command(epilog=tail.EXAMPLES)(tail.tail)
 
-_ORDER = ("time", "dead_letter", "causation_id", "event_id")
-"""Rows are sorted by these: of one millisecond dead letters are the last, first events of sagas the first."""
 
-app = typer.Typer(help="Create, list and tail topics.", no_args_is_help=True, rich_markup_mode="markdown")
+Partitions = Annotated[int | None, typer.Option(min=1, help="More lets more instances share the work.")]
+Replication = Annotated[int | None, typer.Option(min=1, help="Copies; else the log's own default.")]
+Given = Annotated[Names, typer.Option("--set", metavar="NAME=VALUE", help="As retention.ms=1000.")]
+Overrides = Annotated[
+    Path | None, typer.Option("--file", metavar="TOML", help="Tables by topic or pattern, the last that fits winning.")
+]
+Principal = Annotated[
+    str | None,
+    typer.Option("--acls", metavar="PRINCIPAL", help="The least rights instead, of User:x, or User:{service} each."),
+]
 
 
 @app.command(epilog="Examples:\n\nchoreo topics create services.shop --partitions 12\n\nchoreo topics create -t orders")
 def create(
     modules: Annotated[Names, typer.Argument(metavar="MODULE", help="All topics that its services need.")] = None,
     names: Annotated[Names, typer.Option("--topic", "-t", metavar="NAME", help="A topic by its name.")] = None,
-    partitions: Annotated[int, typer.Option(min=1, help="More lets more instances share the work.")] = 4,
-    replication: Annotated[int, typer.Option(min=-1, help="Copies; -1 is the broker's own default.")] = -1,
-    given: Annotated[Names, typer.Option("--set", metavar="NAME=VALUE", help="As retention.ms=1000.")] = None,
+    partitions: Partitions = None,
+    replication: Replication = None,
+    given: Given = None,
     log: common.LogOption = None,
     as_json: common.JsonOption = False,
 ) -> None:
     """Create topics that do not exist. Existing ones are left as they are."""
-    pairs = [setting.partition("=") for setting in given or []]
-    if not all(name and equals for name, equals, _ in pairs):
-        raise errors.ConfigurationError("--set takes NAME=VALUE", remedy="such as --set retention.ms=604800000")
+    from choreo.cli.topic_plan import wishes
+
     wanted = dict.fromkeys([*(names or []), *(Choreography.of(load_services(modules)).topics if modules else [])])
     if not wanted:
         raise errors.ConfigurationError("no topic is named", remedy="name a module with services, or --topic NAME")
-    settings = {name: value for name, _, value in pairs}
-    topics = [Topic(name=n, partitions=partitions, replication=replication, settings=settings) for n in wanted]
+    wished = wishes(list(wanted), _general(partitions, replication, given), None)
+    topics = [wish.topic(name) for name, wish in wished.items()]
     created = common.run_async(_create(common.settings_with(log=log), topics))
     common.print_rows([{"topic": n, "state": "created" if n in created else "exists"} for n in wanted], as_json=as_json)
+
+
+def _general(partitions: int | None, replication: int | None, given: Names) -> Wish:
+    from choreo.cli.topic_plan import Wish
+
+    pairs = [setting.partition("=") for setting in given or []]
+    if not all(name and equals for name, equals, _ in pairs):
+        raise errors.ConfigurationError("--set takes NAME=VALUE", remedy="such as --set retention.ms=604800000")
+    return Wish(partitions, replication, {name: value for name, _, value in pairs})
 
 
 async def _create(settings: Settings, topics: list[Topic]) -> list[str]:
     async with open_log(settings.log, settings.kafka) as log:
         return await log.create_topics(topics)
+
+
+@app.command(
+    epilog="Examples:\n\nchoreo topics plan services.shop\n\nchoreo topics plan services.shop --acls User:shop"
+)
+def plan(
+    modules: common.Modules = None,
+    partitions: Partitions = None,
+    replication: Replication = None,
+    given: Given = None,
+    file: Overrides = None,
+    acls: Principal = None,
+    log: common.LogOption = None,
+    as_json: common.JsonOption = False,
+) -> None:
+    """Show what `apply` would do: create, change, ok, or cannot (exit code 1). Nothing is changed."""
+    services, settings = load_services(modules or []), common.settings_with(log=log)
+    if acls:
+        common.print_rows(_rights(services, acls, settings), as_json=as_json)
+        return
+    _report(common.run_async(_steps(settings, services, _general(partitions, replication, given), file)), as_json)
+
+
+def _rights(services: list[Service], principal: str, settings: Settings) -> list[Row]:
+    from choreo.cli.topic_plan import rights_of
+
+    hosts = settings.log.removeprefix("kafka://").partition("?")[0] if settings.log.startswith("kafka://") else "BROKER"
+    return [
+        {
+            "service": service.name,
+            "right": f"{right.operation} {right.kind} {right.name}{'*' * right.prefixed}",
+            "command": right.command(principal.replace("{service}", service.name), hosts),
+        }
+        for service in services
+        for right in rights_of(service)
+    ]
+
+
+@app.command(epilog="Example: choreo topics apply services.shop --partitions 12 --replication 3 --file topics.toml")
+def apply(
+    modules: common.Modules = None,
+    partitions: Partitions = None,
+    replication: Replication = None,
+    given: Given = None,
+    file: Overrides = None,
+    log: common.LogOption = None,
+    as_json: common.JsonOption = False,
+) -> None:
+    """Create the topics that services need and change those that are otherwise; nothing at all if one cannot be."""
+    services, settings = load_services(modules or []), common.settings_with(log=log)
+    general = _general(partitions, replication, given)
+    _report(common.run_async(_steps(settings, services, general, file, apply=True)), as_json)
+
+
+def _report(steps: list[Step], as_json: bool) -> None:
+    rows = [{"topic": step.topic, "state": step.state, "detail": step.detail} for step in steps]
+    common.print_rows(rows, as_json=as_json)
+    if any(step.state == "cannot" for step in steps):
+        raise typer.Exit(common.FAILED)
+
+
+async def _steps(
+    settings: Settings, services: list[Service], general: Wish, file: Path | None, *, apply: bool = False
+) -> list[Step]:
+    from choreo.cli.topic_plan import compare, wishes
+
+    wished = wishes(Choreography.of(services).topics, general, file)
+    async with open_log(settings.log, settings.kafka) as log:
+        known = await log.topics()
+        in_force = await log.settings_of([name for name in wished if name in known])
+        known |= {name: replace(known[name], settings=values) for name, values in in_force.items()}
+        steps = [compare(name, wish, known.get(name)) for name, wish in wished.items()]
+        if apply and not any(step.state == "cannot" for step in steps):
+            await log.create_topics([step.wanted for step in steps if step.state == "create" and step.wanted])
+            for step in steps:
+                if step.state == "change" and step.wanted:
+                    await log.change_topic(step.wanted)
+    return steps
 
 
 @app.command("list", epilog="Example: choreo topics list --log kafka://localhost:9092 --json")
@@ -79,124 +166,3 @@ async def _list(settings: Settings) -> list[dict[str, object]]:
         begins, ends = await log.beginning_offsets(everything), await log.end_offsets(everything)
     held = {name: sum(ends[place] - begins[place] for place in those) for name, those in places.items()}
     return [{"topic": t.name, "partitions": t.partitions, "offsets": held[t.name]} for t in topics]
-
-
-@app.command(epilog="Examples:\n\nchoreo topics tail orders --follow\n\nchoreo topics tail --saga 0198c3f2-... --json")
-def tail(
-    topics: Annotated[Names, typer.Argument(metavar="TOPIC", help="All topics unless given.")] = None,
-    saga: Annotated[str | None, typer.Option(metavar="ID", help="All of one saga (correlation id).")] = None,
-    last: Annotated[int, typer.Option("-n", min=0, help="How many of the last records.")] = 10,
-    from_beginning: Annotated[bool, typer.Option("--from-beginning", help="All records; -n does not count.")] = False,
-    since: Annotated[str | None, typer.Option(metavar="10m", help="All records since; -n does not count.")] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes.")] = False,
-    log: common.LogOption = None,
-    registry: common.RegistryOption = None,
-    as_json: common.JsonOption = False,
-) -> None:
-    """Show records: time, type, key, place, the ids that link events, and their data.
-
-    What cannot be decoded is shown as such, with the reason.
-    """
-    start = None if since is None else int((time.time() - seconds(since)) * 1000)
-    last = sys.maxsize if from_beginning or since is not None or saga is not None else last
-    settings, show = common.settings_with(log=log, registry=registry), common.print_json if as_json else _print
-    common.run_async(_tail(settings, topics or [], start, last, saga, show, follow=follow))
-
-
-async def _tail(
-    settings: Settings, names: list[str], since: int | None, last: int, saga: str | None, show: Show, *, follow: bool
-) -> None:
-    """Show the `last` records, from `since` (ms) on: few (or a saga's) by time, many and later ones as they come."""
-    from choreo.wire import Codec, open_registry
-
-    async with open_log(settings.log, settings.kafka) as log, aclosing(open_registry(settings.registry)) as registry:
-        starts, ends = await _bounds(log, names, since, last)
-        held, rows, codec = bool(ends) and (saga is not None or last < sys.maxsize), [], Codec(registry)
-        reader = log.consumer(sorted({place.topic for place in starts}), listener=_StartAt(starts))
-        try:
-            while ends or follow:
-                records = await reader.poll(timeout=_SILENCE if ends else None)
-                for record in records:
-                    row, place = await _row(record, codec), TopicPartition(record.topic, record.partition)
-                    if saga in {None, row.get("correlation_id")}:
-                        rows.append(row)
-                    if record.offset + 1 >= ends.get(place, sys.maxsize):
-                        del ends[place]
-                ends = ends if records else {}
-                if held and not ends:
-                    rows.sort(key=lambda row: [row.get(name) or "" for name in _ORDER])
-                    rows, held = rows[-last:], False
-                if not held:
-                    for row in rows:
-                        show(row)
-                    rows = []
-        finally:
-            await reader.close()
-
-
-async def _bounds(log: Log, names: list[str], since: int | None, last: int) -> tuple[Offsets, Offsets]:
-    """Where to start in all partitions of these topics, and where those end that have something to show."""
-    known = await log.topics()
-    missing = sorted(set(names) - set(known))
-    if missing or not known:
-        raise errors.UnknownTopicError(f"the log {log.url} has no topics {', '.join(missing)}".rstrip())
-    places = [TopicPartition(name, n) for name in names or known for n in range(known[name].partitions)]
-    ends = await log.end_offsets(places)
-    if since is None:
-        begins = await log.beginning_offsets(ends)
-        starts = {place: max(begins[place], end - last) for place, end in ends.items()}
-    else:
-        starts = await log.offsets_at(since, ends)
-    return starts, {place: end for place, end in ends.items() if starts[place] < end}
-
-
-@dataclass(frozen=True)
-class _StartAt:
-    """The listener of a reader without a group: it begins at given offsets and keeps its partitions."""
-
-    starts: Offsets
-
-    async def assigned(self, partitions: Sequence[TopicPartition]) -> Offsets:
-        return {place: self.starts[place] for place in partitions if place in self.starts}
-
-    async def revoked(self, partitions: Sequence[TopicPartition]) -> None:
-        pass
-
-    lost = revoked
-
-
-async def _row(record: Record, codec: Codec) -> Row:
-    """What a record holds; what is wrong in it becomes part of the row."""
-    when = datetime.fromtimestamp(record.timestamp / 1000, UTC).isoformat(timespec="milliseconds")
-    row: Row = {"time": when.replace("+00:00", "Z"), "topic": record.topic, "partition": record.partition}
-    row["offset"] = record.offset
-    row["key"] = None if record.key is None else record.key.decode(errors="backslashreplace")
-    for reason in [value for name, value in record.headers if name == "__dlq.errors.message"]:
-        row["dead_letter"] = reason.decode(errors="backslashreplace")
-    try:
-        meta = codec.metadata(record)
-        row |= {"type": meta.type_name, "event_id": meta.event_id, "source": meta.source}
-        row |= {"causation_id": meta.causation_id, "correlation_id": meta.correlation_id}
-        try:
-            type_name, row["data"] = codec.decode_any(record)
-        except errors.SchemaNotCachedError as error:
-            await codec.load(error.schema_id)
-            type_name, row["data"] = codec.decode_any(record)
-        row["type"] = meta.type_name or type_name
-    except (errors.DecodeError, errors.SchemaNotFoundError) as error:
-        row["undecodable"] = str(error)
-    return row
-
-
-def _print(row: Row) -> None:
-    key = "no key" if row["key"] is None else f"key {common.printable(row['key'])}"
-    time_, name = typer.style(row["time"], dim=True), typer.style(common.printable(row.get("type") or "?"), bold=True)
-    typer.echo(f"{time_}  {name}  {key}  {row['topic']}/{row['partition']}@{row['offset']}")
-    ids = {"event": row.get("event_id"), "cause": row.get("causation_id"), "saga": row.get("correlation_id")}
-    if linked := "".join(f"  {label} {common.printable(id_)}" for label, id_ in ids.items() if id_):
-        typer.echo(linked)
-    for label in ("dead_letter", "undecodable"):
-        if label in row:
-            typer.secho(f"  {label.replace('_', ' ')}: {common.printable(row[label])}", fg="red")
-    if "data" in row:
-        typer.echo(f"  {common.printable(common.json_text(row['data']))}")

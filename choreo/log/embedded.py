@@ -72,6 +72,14 @@ class EmbeddedLog:
     async def create_topics(self, topics: Sequence[Topic]) -> list[str]:
         return await self.write(Tables.create_topics, topics)
 
+    async def settings_of(self, topics: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
+        known = await self.topics()
+        return {name: known[name].settings for name in topics}
+
+    async def change_topic(self, topic: Topic) -> None:
+        remedy = "begin with a new log, or use Kafka"
+        raise ConfigurationError(f"topic {topic.name} of an embedded log cannot be changed", remedy=remedy)
+
     async def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         return {partition: first for partition, (first, _) in (await self.read(Tables.bounds, partitions)).items()}
 

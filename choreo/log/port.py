@@ -231,6 +231,16 @@ class Log(Protocol):
     async def create_topics(self, topics: Sequence[Topic]) -> list[str]:
         """Create those that do not exist; returns their names. Existing ones are left as they are."""
 
+    async def settings_of(self, topics: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
+        """The settings in force of topics that exist, set by themselves or for all."""
+
+    async def change_topic(self, topic: Topic) -> None:
+        """Give a topic these settings, others staying as they are, and this many partitions if it has fewer.
+
+        Raises:
+            ConfigurationError: this log's topics cannot be changed.
+        """
+
     def producer(self, *, transactional_id: str | None = None, gapless: bool = False) -> Producer:
         """A producer. With a transactional id it appends atomically and fences older ones of the same id.
 

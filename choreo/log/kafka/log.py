@@ -11,16 +11,16 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self, TypeVar
 
 import confluent_kafka as ck
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec  # type: ignore[attr-defined] # public
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined] # public
 
 from choreo.errors import ConfigurationError, LogUnavailableError, UnknownTopicError
-from choreo.log.kafka import telemetry
+from choreo.log.kafka import admin, telemetry
 from choreo.log.kafka.consumer import KafkaConsumer
 from choreo.log.kafka.errors import NO_ANSWER, as_choreo, explained, remedy_for
 from choreo.log.kafka.owner import GRACE, Owner
 from choreo.log.kafka.partitions import ours, theirs
 from choreo.log.kafka.producer import GaplessProducer, KafkaProducer, TransactionalProducer
-from choreo.log.kafka.rights import Right
+from choreo.log.kafka.rights import Operation, Right
 from choreo.log.kafka.settings import for_admin, for_consumer, for_producer, parse, principal
 from choreo.log.port import Capabilities, Listener, Position, Start, Topic, TopicPartition
 
@@ -142,12 +142,20 @@ class KafkaLog:
         if not self._admin.list_topics(timeout=WAIT).topics.keys() >= set(created):
             raise LogUnavailableError("topics that were created are not to be seen yet", remedy="wait for them")
 
+    async def settings_of(self, topics: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
+        rights = [Right("DescribeConfigs", "topic", name) for name in topics]
+        return await self._ask("settings of topics", lambda: admin.settings_of(self._admin, topics, WAIT), *rights)
+
+    async def change_topic(self, topic: Topic) -> None:
+        partitions, what = (await self.topics())[topic.name].partitions, f"topic {topic.name} cannot be changed"
+        kind: Operation = "Alter" if topic.partitions > partitions else "AlterConfigs"
+        right = Right(kind, "topic", topic.name)
+        await self._ask(what, lambda: admin.change(self._admin, topic, partitions, WAIT), right)
+
     def _limit_of(self, topic: str) -> int | None:
         """A topic's `max.message.bytes`, asked for when a record is refused for its size. Blocking."""
-        resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
         try:
-            answer = self._admin.describe_configs([resource], request_timeout=WAIT)[resource]
-            return int(answer.result()["max.message.bytes"].value)
+            return int(admin.settings_of(self._admin, [topic], WAIT)[topic]["max.message.bytes"])
         except (ck.KafkaException, KeyError):
             return None
 

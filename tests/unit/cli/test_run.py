@@ -3,6 +3,7 @@ import os
 import signal
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -213,13 +214,11 @@ def test_what_no_process_can_do_ends_them_all(cli, monkeypatch):
 
 
 def _children(pid):
-    with open(f"/proc/{pid}/task/{pid}/children") as children:
-        return children.read().split()
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
 def _runs(pid):
     try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
