@@ -76,7 +76,7 @@ class Fold:
     """Dead letters and what was done about them; the records may come in any order.
 
     Args:
-        keep: whose values are kept; of the others only their headers, so that a long topic fits into memory.
+        keep: whose values and headers are kept; of the others only what they say, so that a long topic fits into memory.
 
     Attributes:
         letters: by id. A copy of one (publishing may repeat itself) changes nothing.
@@ -88,7 +88,7 @@ class Fold:
         self.foreign = 0
         self._keep = keep
         self._resolutions: dict[str, list[Resolution]] = defaultdict(list)
-        self._failures: dict[tuple[str, str, Place], dict[int, DeadLetter]] = defaultdict(dict)
+        self._known: set[tuple[str, str, Place, int]] = set()
 
     def add(self, record: Record) -> None:
         """Take a record of a dead-letter topic in."""
@@ -98,8 +98,9 @@ class Fold:
         elif found is None:
             self.foreign += 1
         elif found.id not in self.letters:
-            kept = found if self._keep(found) else replace(found, record=found.record._replace(value=None))
-            self.letters[kept.id] = self._failures[kept.failure][kept.redrives] = kept
+            kept = found if self._keep(found) else replace(found, record=found.record._replace(value=None, headers=[]))
+            self.letters[kept.id] = kept
+            self._known.add((*kept.failure, kept.redrives))
 
     def state(self, letter: DeadLetter) -> State:
         """Open, or how it was resolved last."""
@@ -108,12 +109,13 @@ class Fold:
 
     def failed_again(self, letter: DeadLetter) -> bool:
         """Whether it was redriven and came back."""
-        return letter.redrives + 1 in self._failures[letter.failure]
+        return (*letter.failure, letter.redrives + 1) in self._known
 
     def history(self, letter: DeadLetter) -> list[DeadLetter | Resolution]:
         """The dead letters of the same failure with what was done about each, oldest first."""
         told: list[DeadLetter | Resolution] = []
-        for _, one in sorted(self._failures[letter.failure].items()):
+        same = [one for one in self.letters.values() if one.failure == letter.failure]
+        for one in sorted(same, key=lambda one: one.redrives):
             told += [one, *sorted(self._resolutions.get(one.id, ()), key=lambda done: done.at_ms)]
         return told
 

@@ -41,6 +41,10 @@ _NAMES = {
     "trace": ("stacktrace", "exception-stacktrace", "exception.stacktrace"),
 }
 """How the headers that say a thing end, in all families; of several that a record has, the first counts."""
+_HEADERS = {
+    family: {field: [prefix + end for end in ends for prefix in prefixes] for field, ends in _NAMES.items()}
+    for family, prefixes in _PREFIXES.items()
+}
 
 _OWN = ("choreo.dlq.", "choreo.retry.", "choreo.redrive.")
 _JAVA_FRAME = re.compile(r"^\s*at (?:[\w.@]+/)*([^\s(]+)\(", re.MULTILINE)
@@ -64,7 +68,7 @@ class Place(NamedTuple):
         return TopicPartition(self.topic, self.partition)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DeadLetter:
     """One dead letter.
 
@@ -145,7 +149,7 @@ def read(record: Record) -> DeadLetter | Resolution | None:
 
 
 def _letter(record: Record, family: Family, told: dict[str, str]) -> DeadLetter:
-    raw = {field: _raw(record.headers, _PREFIXES[family], field) for field in _NAMES}
+    raw = _said(record.headers, family)
     text = {field: value.decode(errors="backslashreplace") for field, value in raw.items()}
     number = {field: _number(value, -1) for field, value in raw.items()}
     at, drop = Place(*record[:3]), (*_PREFIXES[family], *_OWN)
@@ -192,11 +196,13 @@ def frames(trace: str) -> tuple[str, ...]:
     return tuple(_GENERATED.sub("", frame) for frame in _JAVA_FRAME.findall(cause)[:_FRAMES])
 
 
-def _raw(headers: Headers, prefixes: tuple[str, ...], field: str) -> bytes:
-    """The header that says this. A record that failed in several places names them all, the original one first."""
-    known = dict(reversed(headers) if field in _PLACE else headers)
-    names = (prefix + ending for ending in _NAMES[field] for prefix in prefixes)
-    return next((known[name] for name in names if name in known), b"")
+def _said(headers: Headers, family: Family) -> dict[str, bytes]:
+    """What the headers say. A record that failed in several places names them all, the original one first."""
+    last, first, said = dict(headers), dict(reversed(headers)), dict[str, bytes]()
+    for field, names in _HEADERS[family].items():
+        known = first if field in _PLACE else last
+        said[field] = next((known[name] for name in names if name in known), b"")
+    return said
 
 
 def _number(raw: bytes, otherwise: int) -> int:
