@@ -22,8 +22,8 @@ Fault = Callable[[str, int], Any]
 class Faults:
     """Where faults are planned.
 
-    Points: `begin`, `commit` and `take_over` of the store and `append` of the log, each before it is done and, as
-    `committed`, `taken_over` and `appended`, when it is done but nobody has heard of it.
+    Points: `begin`, `commit` and `take_over` of the store, `append` and `transact` of the log, each before it is done and,
+    as `committed`, `taken_over`, `appended` and `transacted`, when it is done but nobody has heard of it.
     """
 
     def __init__(self) -> None:
@@ -117,6 +117,14 @@ class FaultyProducer:
             await self._producer.append(records)
             await self._faults.at("appended")
             self._broken = False
+
+    async def append_atomically(self, records: Sequence[NewRecord], positions: Any, consumer: Any) -> None:
+        """See `Producer.append_atomically`; a transaction of nothing passes no point."""
+        if records or positions:
+            await self._faults.at("transact")
+        await self._producer.append_atomically(records, positions, consumer)
+        if records or positions:
+            await self._faults.at("transacted")
 
 
 class FaultyLog:
