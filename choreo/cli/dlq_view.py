@@ -24,6 +24,15 @@ from choreo.log import Log
 from choreo.wire import Codec
 
 Row = dict[str, Any]
+_TOLD = (
+    "id", "family", "handler", "kind", "exception", "message", "fingerprint", "correlation_id", "attempts", "redrives",
+    "parked",
+)  # fmt: skip
+_COUNTED = ("service", "fingerprint", "open", "redriven", "failed_again", "discarded", "parked")
+_SHOWN = (
+    "count", "service", "handler", "exception", "message", "first", "last", "parked", "fingerprint", "example",
+)  # fmt: skip
+"""What rows have of a dead letter, of a group, and of a group where a program reads it."""
 _HEX = 128
 """How much of a value that cannot be decoded is shown."""
 _YEAR_9999 = 253_402_000_000_000
@@ -39,19 +48,7 @@ def groups(fold: Fold, found: Iterable[DeadLetter], *, as_json: bool) -> None:
     if as_json:
         print_json([_group(group) for group in rows])
     elif not sys.stdout.isatty():
-        names = [
-            "count",
-            "service",
-            "handler",
-            "exception",
-            "message",
-            "first",
-            "last",
-            "parked",
-            "fingerprint",
-            "example",
-        ]
-        _table([{name: row[name] for name in names} for row in map(_group, rows)])
+        _table([{name: row[name] for name in _SHOWN} for row in map(_group, rows)])
     else:
         for group in rows:
             one, waiting = group.example, f", keys that wait: {group.parked}" if group.parked else ""
@@ -90,7 +87,7 @@ def counts(fold: Fold, found: Iterable[DeadLetter], *, as_json: bool) -> None:
             "group": _short(group.fingerprint), "open": group.open, "redriven": group.redriven,
             "failed again": group.failed_again, "discarded": group.discarded, "parked": group.parked,
             "oldest open": "" if group.oldest_open_ms is None else _age(group.oldest_open_ms),
-            "handler": _who(group.example), "error": _class(group.example),
+            "handler": _who(group.example),
         }
         for group in rows
     ])  # fmt: skip
@@ -190,28 +187,14 @@ def report(done: Report, kind: str, *, as_json: bool) -> None:
 
 
 def _letter(letter: DeadLetter, fold: Fold) -> Row:
-    names = [
-        "id",
-        "family",
-        "handler",
-        "kind",
-        "exception",
-        "message",
-        "fingerprint",
-        "correlation_id",
-        "attempts",
-        "redrives",
-        "parked",
-    ]
-    row = {name: getattr(letter, name) for name in names} | {"service": letter.group, "type": letter.type_name}
+    row = {name: getattr(letter, name) for name in _TOLD} | {"service": letter.group, "type": letter.type_name}
     row |= {"state": fold.state(letter), "failed_again": fold.failed_again(letter), "key": _text(letter.record.key)}
     row |= {"original": str(letter.place), "dead_letter": str(letter.at)}
     return row | {"first_failed_at": _iso(letter.first_failed_ms), "failed_at": _iso(letter.failed_ms)}
 
 
 def _group(group: Group) -> Row:
-    names = ["service", "fingerprint", "open", "redriven", "failed_again", "discarded", "parked"]
-    row = {name: getattr(group, name) for name in names} | {"count": group.open + group.redriven + group.discarded}
+    row = {name: getattr(group, name) for name in _COUNTED} | {"count": group.open + group.redriven + group.discarded}
     row |= {name: getattr(group.example, name) for name in ("handler", "exception", "message")}
     row |= {"example": group.example.id, "first": _iso(group.first_ms), "last": _iso(group.last_ms)}
     return row | {"oldest_open": None if group.oldest_open_ms is None else _iso(group.oldest_open_ms)}

@@ -4,6 +4,8 @@ import asyncio
 import json
 import os
 import pty
+import re
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -314,8 +316,6 @@ def on_a_terminal(*args):
     main, side = pty.openpty()
     code = "import sys; from choreo.cli import main; sys.exit(main())"
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "TERM": "xterm-256color", "COLUMNS": "100"}
-    import subprocess
-
     process = subprocess.Popen([sys.executable, "-c", code, *args], stdout=side, stderr=side, env=env)
     os.close(side)
     chunks = []
@@ -338,8 +338,19 @@ def on_a_terminal(*args):
     return b"".join(chunks).decode()
 
 
-def test_a_terminal_gets_a_table_that_fits(cli, dead):
-    text = on_a_terminal("dlq", "list")
-    assert "choreo dlq show ID" in text
-    assert "payments.charge" in text
+@pytest.mark.parametrize(
+    ("command", "part"),
+    [
+        (["list"], "choreo dlq show ID"),
+        (["list", "--all"], "payments.a_handler_with_a_"),
+        (["stats"], "oldest open"),
+    ],
+    ids=["groups", "single ones", "stats"],
+)
+def test_a_terminal_gets_what_fits_into_it(cli, dead, command, part):
+    append(failing(dead["o-1"], ValueError("no"), handler="a_handler_with_a_name_that_is_far_too_long"))
+    text = re.sub(r"\x1b\[[\d;]*m", "", on_a_terminal("dlq", *command))
+    assert part in text
+    assert "\x1b" not in text
     assert "ago" in text
+    assert max(map(len, text.splitlines())) <= 100
