@@ -139,21 +139,35 @@ def assign(
         owners: who owns what now.
     """
     load: Counter[int] = Counter(dict.fromkeys(topics, 0))
+    of_topic: Counter[tuple[str, int]] = Counter()
     candidates = {topic: sorted(id_ for id_, named in topics.items() if topic in named) for topic, _ in partitions}
     ordered = sorted(partition for partition in partitions if candidates[partition.topic])
-    wanted = {p: owners[p] for p in ordered if owners.get(p) in candidates[p.topic]}
-    load.update(wanted.values())
+    wanted: dict[TopicPartition, int] = {}
+
+    def give(partition: TopicPartition, owner: int) -> None:
+        if partition in wanted:
+            load[wanted[partition]] -= 1
+            of_topic[partition.topic, wanted[partition]] -= 1
+        wanted[partition] = owner
+        load[owner] += 1
+        of_topic[partition.topic, owner] += 1
+
+    def lightest(topic: str) -> int:  # each topic is spread for itself: their partitions are not worth the same
+        return min(candidates[topic], key=lambda id_: (of_topic[topic, id_], load[id_]))
+
+    for partition in ordered:
+        if owners.get(partition) in candidates[partition.topic]:
+            give(partition, owners[partition])
     for partition in ordered:
         if partition not in wanted:
-            wanted[partition] = min(candidates[partition.topic], key=load.__getitem__)
-            load[wanted[partition]] += 1
+            give(partition, lightest(partition.topic))
     moved = True
-    while moved:  # ends: each move makes the loads more even
+    while moved:  # ends: each move makes a topic more even, or all together where it leaves the topic as even as it was
         moved = False
         for partition in reversed(ordered):
-            heavy, light = wanted[partition], min(candidates[partition.topic], key=load.__getitem__)
-            if load[heavy] - load[light] > 1:
-                wanted[partition] = light
-                load.update({heavy: -1, light: 1})
+            heavy, light = wanted[partition], lightest(partition.topic)
+            gap = of_topic[partition.topic, heavy] - of_topic[partition.topic, light]
+            if gap > 1 or (gap == 1 and load[heavy] - load[light] > 1):
+                give(partition, light)
                 moved = True
     return wanted

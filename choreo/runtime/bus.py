@@ -17,7 +17,7 @@ from choreo.log import Log, open_log
 from choreo.log.port import NewRecord, Producer
 from choreo.runtime.clock import SystemClock, rfc3339
 from choreo.runtime.context import SyncDatabase
-from choreo.runtime.invoke import check_size
+from choreo.runtime.emit import check_size
 from choreo.runtime.outbox import Outbox, Transaction
 from choreo.runtime.run import ensure_topics
 from choreo.runtime.settings import Settings

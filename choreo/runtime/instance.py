@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from typing import Any
 
 import structlog
 
-from choreo.errors import ConfigurationError
+from choreo.choreography import retry_topic
+from choreo.durations import seconds
+from choreo.errors import ChoreoError, ConfigurationError
 from choreo.log.port import Consumer, Log, TopicPartition
+from choreo.runtime.backpressure import Backpressure
+from choreo.runtime.breaker import Breakers
 from choreo.runtime.clock import Clock, SystemClock
 from choreo.runtime.committer import Committer
+from choreo.runtime.decoding import Decoder
+from choreo.runtime.emit import Emitter
+from choreo.runtime.failures import Failures
+from choreo.runtime.housekeeping import clean_inbox
 from choreo.runtime.intake import Intake
 from choreo.runtime.invoke import Invoker
 from choreo.runtime.lanes import Lanes
@@ -22,10 +29,13 @@ from choreo.runtime.partitions import Job, Partition
 from choreo.runtime.publisher import Publisher
 from choreo.runtime.reader import Reader
 from choreo.runtime.recovery import Recovery
+from choreo.runtime.returns import Returns
 from choreo.runtime.settings import Settings
 from choreo.runtime.stats import Stats
+from choreo.runtime.threads import Threads
 from choreo.runtime.transactional import TransactionalStore
 from choreo.runtime.unit import Committed, UnitOfWork
+from choreo.runtime.watchdog import Watchdog
 from choreo.runtime.workers import Workers
 from choreo.service import Service
 from choreo.store import Store, make_store
@@ -34,10 +44,14 @@ from choreo.wire import Codec
 _log = structlog.get_logger("choreo.runtime")
 _MAX_THREADS = 32
 _TICK_DELAY = 1.0
+_ANSWER = 2.0
+"""Seconds that log and store have to show that they are there."""
 _UNWIND = 5.0
 """Seconds that cancelled tasks get to unwind at the end."""
-_MAX_SPAN = 50_000
+_MAX_REACH = 50_000
 """How far a partition may be read past its oldest unfinished record: bounds memory and the holes kept in the store."""
+_MAX_REACH_TOLD = 20_000
+"""The same where a position's metadata has to tell of the holes; below `transactional.MAX_SPAN` by more than one poll."""
 
 
 class Instance:
@@ -65,6 +79,8 @@ class Instance:
         self._owned: dict[TopicPartition, Partition] = {}
         self._lanes: Lanes[Job] = Lanes()
         self._tasks: list[asyncio.Task[None]] = []
+        self._unpublished: set[int] = set()
+        self._some_published = asyncio.Event()
         self._running = False
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._exit = AsyncExitStack()
@@ -98,10 +114,6 @@ class Instance:
     def _assemble(self, state: Any) -> None:
         """Make the parts and let them run."""
         service, settings = self.service, self._settings
-        threads = ThreadPoolExecutor(
-            min(_MAX_THREADS, service.concurrency), thread_name_prefix=f"choreo-{service.name}"
-        )
-        self._exit.callback(threads.shutdown, wait=False, cancel_futures=True)
         self._unit = UnitOfWork(self._store, whole=service.transactional)
         self._recovery = Recovery(service.name, self._unit, self._clock)
         self._publisher = Publisher(self._log, self._clock, self._on_published)
@@ -112,43 +124,77 @@ class Instance:
         self._ownership = Ownership(
             service=service.name, log=self._log, unit=self._unit, lanes=self._lanes, publisher=self._publisher,
             committer=self._committer, owned=self._owned, clock=self._clock, grace=settings.stop_grace,
-            on_dropped=self._on_dropped,
+            max_in_flight=settings.max_in_flight, on_dropped=self._on_dropped,
         )  # fmt: skip
-        invoker = Invoker(
-            codec=self._codec, unit=self._unit, clock=self._clock, stats=self.stats, state=state, threads=threads,
+        decoder = Decoder(
+            service, codec=self._codec, unit=self._unit, clock=self._clock, stats=self.stats,
             max_record_bytes=settings.max_record_bytes,
         )  # fmt: skip
-        self._workers = Workers(self._lanes, self._unit, invoker, self.stats, on_failure=self._recovery.fail)
+        self._workers = self._make_workers(state, decoder)
         self._intake = Intake(
-            service, codec=self._codec, unit=self._unit, lanes=self._lanes, owned=self._owned, clock=self._clock,
-            stats=self.stats, max_record_bytes=settings.max_record_bytes,
+            decoder, unit=self._unit, lanes=self._lanes, owned=self._owned, stats=self.stats, settled=self._settled,
+            has_inbox=not service.transactional,
         )  # fmt: skip
-        topics = sorted({event.contract.topic for handler in service.handlers.values() for event in handler.consumes})
-        consumer = self._log.consumer(topics, group=service.name, listener=self._ownership)
-        self._committer.consumer = self._consumer = consumer
+        topics = {event.contract.topic for handler in service.handlers.values() for event in handler.consumes}
+        if not service.transactional:
+            topics.add(retry_topic(service.name))
+        self._pressure = pressure = Backpressure(
+            self._owned, self._lanes, self._unit, self._publisher, most_in_flight=settings.max_in_flight,
+            most_reach=_MAX_REACH_TOLD if service.transactional else _MAX_REACH,
+        )  # fmt: skip
+        consumer = self._log.consumer(sorted(topics), group=service.name, listener=self._ownership)
+        self._committer.consumer = self._consumer = pressure.consumer = consumer
         if isinstance(self._store, TransactionalStore):
             self._store.consumer = consumer
         self._reader = Reader(
-            consumer, self._intake, self._workers, load=self._load, limit=settings.max_in_flight, spawn=self._spawn,
-            on_failure=self._recovery.fail,
+            consumer, self._intake, self._workers, pressure=pressure, spawn=self._spawn, on_failure=self._recovery.fail,
         )  # fmt: skip
         self._recovery.connect(consumer, self._reader, self._ownership, self._intake)
         for _ in range(service.concurrency):
             self._spawn(self._workers.work())
-        for part in (self._committer.run(), self._committer.run_offsets(), self._publisher.run()):
+        for part in (self._committer.run(), self._committer.run_offsets(), self._publisher.run(), self._watchdog.run()):
             self._spawn(part)
+        keep = seconds(settings.inbox_keep)
+        self._spawn(clean_inbox(self._unit, self._clock, keep, lambda: self._lanes.has_ready))
         self._recovering = self._spawn(self._recovery.run())
         self._reader.start()
         self._running = True
 
-    def _load(self) -> int:
-        """How many records are read and not done, or done and not yet committed or published."""
-        load = self._publisher.backlog + self._unit.jobs
-        for partition in self._owned.values():
-            if partition.tracker.span > _MAX_SPAN:
-                return self._settings.max_in_flight
-            load += partition.tracker.open
-        return load
+    def _make_workers(self, state: Any, decoder: Decoder) -> Workers:
+        service, unit, clock = self.service, self._unit, self._clock
+        unit.flush = self._committer.commit
+        threads = Threads(service.name, min(_MAX_THREADS, service.concurrency))
+        self._exit.callback(threads.close)
+        self._watchdog = Watchdog(clock, min(handler.timeout for handler in service.handlers.values()))
+        breakers = Breakers(self._lanes, clock, self._spawn)
+        emitter = Emitter(self._codec, clock, self._settings.max_record_bytes)
+        failures = Failures(
+            unit=unit, clock=clock, stats=self.stats, emitter=emitter, breakers=breakers,
+            transactional=service.transactional,
+        )  # fmt: skip
+        invoker = Invoker(
+            unit=unit, stats=self.stats, state=state, threads=threads, emitter=emitter, failures=failures,
+            breakers=breakers, watchdog=self._watchdog,
+        )  # fmt: skip
+        returns = Returns(unit=unit, decoder=decoder, invoker=invoker, clock=clock, published=self._published)
+        workers = Workers(
+            self._lanes, unit, invoker, returns, breakers, clock=clock, stats=self.stats,
+            on_failure=self._recovery.fail, on_deferred=self._on_deferred,
+        )  # fmt: skip
+        breakers.wake = workers.wake
+        self._exit.callback(workers.stop)
+        return workers
+
+    async def _settled(self) -> None:
+        """Wait until no job runs or could run, and what is done is committed."""
+        await self._workers.quiet()
+        await self._committer.commit()
+
+    async def _published(self) -> None:
+        """Wait until everything committed so far is in the log."""
+        rows = set(self._unpublished)
+        while rows & self._unpublished:
+            await self._some_published.wait()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
@@ -167,6 +213,25 @@ class Instance:
             ChoreoError: why it cannot go on.
         """
         await asyncio.shield(self._failure)
+
+    @property
+    def failed(self) -> BaseException | None:
+        """Why it cannot go on, if so."""
+        return self._failure.exception() if self._failure.done() else None
+
+    async def obstacles(self) -> list[str]:
+        """What keeps it from its work just now, found by asking group, log and store."""
+        found = [str(self.failed)] if self.failed else []
+        if not self._consumer.joined:
+            found.append("the group has not taken it in")
+        for what, question in (("log", self._log.topics()), ("store", self._store.behind(bytes(16), 0))):
+            try:
+                await asyncio.wait_for(question, _ANSWER)
+            except TimeoutError:
+                found.append(f"the {what} gives no answer within {_ANSWER:.0f} s")
+            except ChoreoError as error:
+                found.append(str(error))
+        return found
 
     async def stop(self) -> None:
         """Finish or give back what is under way, commit, leave the group, publish the rest, close. May be repeated."""
@@ -196,7 +261,12 @@ class Instance:
     # --- what the parts report ------------------------------------------------------------------------------------
 
     def _on_committed(self, committed: Committed) -> None:
+        if committed.outbox_row is not None:
+            self._unpublished.add(committed.outbox_row)
         self._intake.forget(committed.keys)
+        self._reader.room_made()
+
+    def _on_deferred(self) -> None:
         self._reader.room_made()
 
     def _on_dropped(self, jobs: Sequence[Job]) -> None:
@@ -204,6 +274,9 @@ class Instance:
 
     def _on_published(self, rows: Sequence[int]) -> None:
         self._unit.tick(rows)
+        self._unpublished.difference_update(rows)
+        self._some_published.set()
+        self._some_published.clear()
         # The next batch ticks them off; if none comes, they must not wait until consumers have forgotten these ids.
         asyncio.get_running_loop().call_later(_TICK_DELAY, self._unit.changed.set)
         self._reader.room_made()

@@ -1,6 +1,7 @@
 """Lanes: one key's ordered queue in a worker. Pure.
 
-A lane's first job is the only one that may run; lanes with work take turns, so a hot key cannot starve the others.
+A lane's first job is the only one that may run; lanes with work take turns, so a hot key cannot starve the others. A lane
+whose first job waits (for another attempt) is deferred, and takes no turns until it is resumed.
 """
 
 from __future__ import annotations
@@ -13,13 +14,19 @@ J = TypeVar("J")
 
 
 class Lanes(Generic[J]):
-    """The waiting and running jobs of a worker, by key."""
+    """The waiting and running jobs of a worker, by key.
 
-    __slots__ = ("_lanes", "_ready")
+    Attributes:
+        deferred_jobs: how many jobs are in deferred lanes.
+    """
+
+    __slots__ = ("_deferred", "_lanes", "_ready", "deferred_jobs")
 
     def __init__(self) -> None:
         self._lanes: dict[Hashable, deque[J]] = {}
         self._ready: deque[Hashable] = deque()
+        self._deferred: set[Hashable] = set()
+        self.deferred_jobs = 0
 
     def add(self, key: Hashable, job: J) -> None:
         """Put a job behind the others of its key."""
@@ -29,6 +36,7 @@ class Lanes(Generic[J]):
             self._ready.append(key)
         else:
             lane.append(job)
+            self.deferred_jobs += key in self._deferred
 
     def take(self) -> tuple[Hashable, J] | None:
         """The next job that may run; its lane is closed until `done`. None if there is none."""
@@ -46,12 +54,25 @@ class Lanes(Generic[J]):
         else:
             del self._lanes[key]
 
+    def defer(self, key: Hashable) -> None:
+        """The running job of this lane has to wait, and the lane with it."""
+        self._deferred.add(key)
+        self.deferred_jobs += len(self._lanes[key])
+
+    def resume(self, key: Hashable) -> None:
+        """This lane need not wait any more; nothing happens unless it is deferred."""
+        if key in self._deferred:
+            self._deferred.remove(key)
+            self.deferred_jobs -= len(self._lanes[key])
+            self._ready.append(key)
+
     def drop(self, unwanted: Callable[[J], bool]) -> list[J]:
         """Take out the jobs that match and do not run."""
         dropped: list[J] = []
         ready = set(self._ready)
         for key, lane in list(self._lanes.items()):
-            running = 0 if key in ready else 1
+            first = lane[0]
+            running = 0 if key in ready or key in self._deferred else 1
             waiting = list(lane)[running:]
             dropped += [job for job in waiting if unwanted(job)]
             kept = [*list(lane)[:running], *(job for job in waiting if not unwanted(job))]
@@ -59,8 +80,17 @@ class Lanes(Generic[J]):
                 self._lanes[key] = deque(kept)
             else:
                 del self._lanes[key]
+            if key in self._deferred and kept[:1] != [first]:
+                self._deferred.remove(key)
+                self._ready.append(key)
         self._ready = deque(key for key in self._ready if key in self._lanes)
+        self.deferred_jobs = sum(len(self._lanes[key]) for key in self._deferred)
         return dropped
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether no job runs or could run now."""
+        return len(self._lanes) == len(self._deferred)
 
     @property
     def has_ready(self) -> bool:

@@ -54,6 +54,11 @@ class OffsetTracker:
         return len(self._pending)
 
     @property
+    def reach(self) -> int:
+        """How many offsets lie between the watermark and what is to be delivered next."""
+        return self._next - self._pending[0] if self._pending else 0
+
+    @property
     def watermark(self) -> int:
         """Every record below it is done."""
         return self._pending[0] if self._pending else self._next

@@ -16,10 +16,12 @@ from choreo.runtime.lanes import Lanes
 from choreo.runtime.partitions import Job, Partition
 from choreo.runtime.publisher import Publisher
 from choreo.runtime.unit import UnitOfWork
-from choreo.store.port import Progress, Takeover
+from choreo.store.port import Progress
 
 _log = structlog.get_logger("choreo.runtime")
 _RETRY_DELAY = 1.0
+_DEATHS = 2
+"""How many owners in a row must have died before a record is suspected of it."""
 
 T = TypeVar("T")
 
@@ -32,6 +34,7 @@ class Ownership:
 
     Args:
         grace: seconds that running handlers get to finish when their partition is revoked.
+        max_in_flight: how many records an owner can have had under way when it died.
         on_dropped: told the jobs that will not run here.
 
     Attributes:
@@ -52,6 +55,7 @@ class Ownership:
         owned: dict[TopicPartition, Partition],
         clock: Clock,
         grace: float,
+        max_in_flight: int,
         on_dropped: Callable[[Sequence[Job]], None],
     ) -> None:
         self.lock = asyncio.Lock()
@@ -67,6 +71,7 @@ class Ownership:
         self._owned = owned
         self._clock = clock
         self._grace = grace
+        self._max_in_flight = max_in_flight
 
     # --- the listener's three calls -------------------------------------------------------------------------------
 
@@ -89,6 +94,7 @@ class Ownership:
             await self._committer.flush(partitions)
             for partition in leaving:
                 partition.abandon()
+            await self._give_back(leaving)
         _log.info("partitions given back", service=self._service, partitions=_names(partitions))
 
     async def lost(self, partitions: Sequence[TopicPartition]) -> None:
@@ -98,6 +104,14 @@ class Ownership:
             partition.abandon()
         self._drop(leaving)
         _log.warning("partitions lost", service=self._service, partitions=_names(partitions))
+
+    async def _give_back(self, leaving: Sequence[Partition]) -> None:
+        """Tell the store that we have not died; if it cannot be told, the next owner takes us for dead, and is careful."""
+        epochs = {partition.at: partition.epoch for partition in leaving}
+        try:
+            await self._unit.apart(lambda: self._unit.store.give_back(epochs))
+        except StoreError as error:
+            _log.warning("the store does not know that partitions were given back", error=str(error))
 
     def _drop(self, leaving: Sequence[Partition]) -> None:
         going = set(leaving)
@@ -135,7 +149,8 @@ class Ownership:
         """
         if not partitions:
             return {}
-        found = await self._answered(lambda: self._take(partitions))
+        found = await self._answered(lambda: self._unit.apart(lambda: self._unit.store.take_over(partitions)))
+        self._unit.parked |= found.parked
         for row in found.outbox:
             self._publisher.put(row.row_id, row.records)
         first = await self._answered(lambda: self._source.beginning_offsets(partitions))
@@ -144,16 +159,22 @@ class Ownership:
         for at, taken in found.progress.items():
             known = self._checked(at, taken, first[at], end[at])
             starts[at] = max(known.watermark, first[at])
-            self._owned[at] = Partition(at, known)
+            self._owned[at] = Partition(at, known, self._alone_until(at, known, starts[at], end[at]))
+            if taken.deaths and self._owned[at].alone_until < 0:
+                self._unit.survive(self._owned[at])
         self._committer.catch_up({at: known.watermark for at, known in found.progress.items() if known.watermark > 0})
         return starts
 
-    async def _take(self, partitions: Sequence[TopicPartition]) -> Takeover:
-        while True:
-            await self._committer.flush(())
-            async with self._unit.lock:
-                if not self._unit.store.in_transaction:
-                    return await self._unit.store.take_over(partitions)
+    def _alone_until(self, at: TopicPartition, known: Progress, start: int, end: int) -> int:
+        """Where the records end that earlier owners may have died at; -1 if too few have died to think so."""
+        until = min(end, start + self._max_in_flight)
+        if known.deaths < _DEATHS or until <= start:
+            return -1
+        _log.warning(
+            "owners of this partition have died again and again: its next records are handled one at a time",
+            service=self._service, partition=_names([at]), deaths=known.deaths, records=until - start,
+        )  # fmt: skip
+        return until
 
     async def _answered(self, ask: Callable[[], Awaitable[T]]) -> T:
         while True:

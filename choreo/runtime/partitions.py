@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 from choreo.events import Event, Metadata
 from choreo.log.port import NewRecord, Record, TopicPartition
 from choreo.runtime.offsets import OffsetTracker
+from choreo.runtime.parking import Returned
 from choreo.service import Handler
 from choreo.store.port import Progress
 
@@ -29,13 +31,19 @@ class Partition:
         running: how many of its jobs are under way.
         staged: what handlers have emitted for records that others of the service's handlers have not done yet, by
             offset; of transactional services only.
+        alone_until: records below this offset are handled alone: one of them may have killed earlier owners.
+        suspects: offsets that were handled alone when an owner died, and how often.
     """
 
-    __slots__ = ("_idle", "at", "epoch", "gone", "leaving", "running", "staged", "tracker")
+    __slots__ = (
+        *("_idle", "alone_until", "at", "epoch", "gone", "leaving", "running", "staged", "suspects", "tracker"),
+    )
 
-    def __init__(self, at: TopicPartition, progress: Progress) -> None:
+    def __init__(self, at: TopicPartition, progress: Progress, alone_until: int = -1) -> None:
         self.at = at
         self.epoch = progress.epoch
+        self.alone_until = alone_until
+        self.suspects = progress.suspects
         self.tracker = OffsetTracker(progress.watermark, progress.done)
         self.leaving = asyncio.Event()
         self.gone = False
@@ -72,22 +80,73 @@ class Task(NamedTuple):
     inbox_key: bytes
 
 
+class Failing:
+    """One handler's failed calls for one record.
+
+    Attributes:
+        attempts: how many there were.
+        first_ms: when the first one failed, ms since the epoch.
+    """
+
+    __slots__ = ("attempts", "first_ms")
+
+    def __init__(self, attempts: int, first_ms: int) -> None:
+        self.attempts = attempts
+        self.first_ms = first_ms
+
+
+class Back:
+    """What is known of a job that has waited: it came through the retry topic, or waited behind a parked key.
+
+    Attributes:
+        said: what the record of the retry topic says; None for one that waited behind a parked key.
+        ended: the handlers that have done it, so that what waits behind it can go on.
+        waiting: what waits behind it, as far as it is read: sequence numbers and jobs (None: nothing is to be done).
+    """
+
+    __slots__ = ("ended", "said", "waiting")
+
+    def __init__(self, said: Returned | None, ended: Sequence[Handler] = ()) -> None:
+        self.said = said
+        self.ended = deque(ended)
+        self.waiting: deque[tuple[int, Job | None]] = deque()
+
+
 class Job:
     """One record on its way through the handlers of this service.
 
     Attributes:
-        tasks: the handlers that have not done it yet.
+        record: as its producer wrote it.
+        tasks: the handlers that it came for.
+        left: those that have not done it yet.
+        lane: where it waits.
+        offset: the record's place in the partition that it was read from.
         recheck: whether a copy of this event was under way when it was taken in, so the inbox must be asked again.
+        failing: failed calls, by handler; None if there are none.
+        back: None for a record that comes straight from its topic.
     """
 
-    __slots__ = ("event", "metadata", "partition", "recheck", "record", "tasks")
+    __slots__ = (
+        *("back", "event", "failing", "lane", "left", "metadata", "offset", "partition", "recheck", "record", "tasks"),
+    )
 
     def __init__(
-        self, partition: Partition, record: Record, metadata: Metadata, event: Event, tasks: Sequence[Task]
+        self,
+        partition: Partition,
+        record: Record,
+        metadata: Metadata,
+        event: Event,
+        tasks: Sequence[Task],
+        lane: Hashable,
+        back: Back | None = None,
     ) -> None:
         self.partition = partition
         self.record = record
         self.metadata = metadata
         self.event = event
-        self.tasks = tasks
+        self.tasks = self.left = tasks
+        self.lane = lane
+        self.offset = record.offset
         self.recheck = False
+        self.failing: dict[str, Failing] | None = None
+        self.back = back

@@ -7,8 +7,12 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from choreo.log.port import Consumer
+from choreo.runtime.backpressure import Backpressure
 from choreo.runtime.intake import Intake
 from choreo.runtime.workers import Workers
+
+_CHUNK = 250
+"""Records taken in at once. More gain nothing, and are out of the processor's cache when their handlers run."""
 
 
 class Reader:
@@ -17,8 +21,7 @@ class Reader:
     When there is no room it does not poll; the log's adapter then keeps the membership by itself.
 
     Args:
-        load: how many records are under way now.
-        limit: how many may be.
+        pressure: says how many records may be read.
         spawn: starts a task that the instance watches.
         on_failure: told why records could not be taken in; reading has ended then.
     """
@@ -29,8 +32,7 @@ class Reader:
         intake: Intake,
         workers: Workers,
         *,
-        load: Callable[[], int],
-        limit: int,
+        pressure: Backpressure,
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         on_failure: Callable[[Exception], None],
     ) -> None:
@@ -38,8 +40,7 @@ class Reader:
         self._consumer = consumer
         self._intake = intake
         self._workers = workers
-        self._load = load
-        self._limit = limit
+        self._pressure = pressure
         self._spawn = spawn
         self._room = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -61,15 +62,16 @@ class Reader:
 
     async def _read(self) -> None:
         while True:
-            room = self._limit - self._load()
+            room = await self._pressure.room()
             if room <= 0:
                 self._room.clear()
                 await self._room.wait()
                 continue
-            records = await self._consumer.poll(room)
+            records = await self._consumer.poll(min(room, _CHUNK), self._pressure.patience)
             try:
                 await self._intake.accept(records)
             except Exception as error:  # noqa: BLE001 - the records are not lost: recovery reads them again
                 self._on_failure(error)
                 return
             self._workers.wake()
+            await asyncio.sleep(0)  # the workers handle these while the processor's cache still holds them

@@ -6,7 +6,7 @@ import asyncio
 
 import structlog
 
-from choreo.errors import FencedError, LogError, StoreError
+from choreo.errors import FencedError, LogError, ReleasedError, StoreError
 from choreo.log.port import Consumer, TopicPartition
 from choreo.runtime.clock import Clock
 from choreo.runtime.intake import Intake
@@ -49,6 +49,8 @@ class Recovery:
         if isinstance(error, FencedError):
             self._ownership.fenced.update(TopicPartition(*pair) for pair in error.partitions)
             _log.warning("fenced", service=self._service, error=str(error))
+        elif isinstance(error, ReleasedError):
+            _log.info("a parked key was released meanwhile, records under way are handled again", service=self._service)
         elif isinstance(error, StoreError):
             _log.error("the store failed, records under way are handled again", service=self._service, error=str(error))
         else:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from choreo.errors import ChoreoError, StoreUnavailableError
 from choreo.log.port import NewRecord, TopicPartition
 from choreo.runtime.partitions import AbandonedError, Job, Partition, Task
-from choreo.store.port import Effects, Store
+from choreo.service import Handler
+from choreo.store.port import Behind, Effects, Park, Store
 
-HOLD_LIMIT = 15.0
-"""Seconds that one handler run may hold the store's connection."""
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -25,6 +25,10 @@ class Pending:
     keys: list[bytes] = field(default_factory=list)
     ticked: list[int] = field(default_factory=list)
     partitions: dict[TopicPartition, Partition] = field(default_factory=dict)
+    parked: dict[bytes, Park] = field(default_factory=dict)
+    behind: list[Behind] = field(default_factory=list)
+    unparked: list[int] = field(default_factory=list)
+    survived: list[TopicPartition] = field(default_factory=list)
     jobs: int = 0
 
 
@@ -53,10 +57,17 @@ class UnitOfWork:
     Args:
         whole: whether a record's effects count only when all its handlers have done it. Without an inbox nothing else
             knows which of them have.
+
+    Attributes:
+        parked: the parked keys whose records may come here. One that another instance has released may still be among
+            them; `put_behind` finds out.
+        flush: commits what is pending.
     """
 
     def __init__(self, store: Store, *, whole: bool = False) -> None:
         self.store = store
+        self.parked: set[bytes] = set()
+        self.flush: Callable[[], Awaitable[None]]
         self._whole = whole
         self.lock = asyncio.Lock()
         self.changed = asyncio.Event()
@@ -91,6 +102,61 @@ class UnitOfWork:
             pending.keys.extend([task.inbox_key for task in tasks])
             pending.jobs += 1
             self.changed.set()
+
+    def forget_key(self, inbox_key: bytes) -> None:
+        """A record is away: from the next commit on, a copy that comes is not under way here."""
+        self._pending.keys.append(inbox_key)
+
+    def park(self, park: Park) -> None:
+        """A key's record is away; it is named beside the `add` of the record that stands for it."""
+        self.parked.add(park.lane)
+        self._pending.parked[park.lane] = park
+
+    async def put_behind(self, partition: Partition, offset: int, behind: Behind, tasks: Sequence[Task]) -> bool:
+        """Let a record wait behind its parked key; False if that has been released, so the record can be handled."""
+        lane = behind.lane
+        async with self.lock:
+            if lane not in self.parked or partition.gone:
+                return False
+            if lane not in self._pending.parked and await self.store.behind(lane, 0) is None:
+                self.parked.discard(lane)
+                return False
+            self.add(partition, offset, ())
+            self._pending.behind.append(behind)
+            self._pending.keys.extend([task.inbox_key for task in tasks])
+            return True
+
+    def unpark(self, partition: Partition, offset: int, number: int) -> None:
+        """A record waits no more; named beside the effect that it had."""
+        self.add(partition, offset, ())
+        self._pending.unparked.append(number)
+
+    async def release(self, lane: bytes, head: str) -> bool:
+        """Park a key no more, unless something waits behind it; see `Store.release`."""
+
+        async def release() -> bool:
+            if any(behind.lane == lane for behind in self._pending.behind):
+                return False
+            released = await self.store.release(lane, head)
+            if released:
+                self.parked.discard(lane)
+            return released
+
+        return await self.apart(release)
+
+    def survive(self, partition: Partition) -> None:
+        """What may have killed earlier owners of this partition lies behind us."""
+        self._pending.partitions[partition.at] = partition
+        self._pending.survived.append(partition.at)
+        self.changed.set()
+
+    async def apart(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do what is a transaction of its own, between two of ours."""
+        while True:
+            await self.flush()
+            async with self.lock:
+                if not self.store.in_transaction:
+                    return await work()
 
     def is_pending(self, inbox_key: bytes) -> bool:
         """Whether the running transaction has this effect already."""
@@ -136,6 +202,10 @@ class UnitOfWork:
                 inbox=list(pending.inbox),
                 outbox=pending.records,
                 ticked=pending.ticked,
+                parked=list(pending.parked.values()),
+                behind=pending.behind,
+                unparked=pending.unparked,
+                survived=pending.survived,
             )
             try:
                 row = await self.store.commit(effects)
@@ -167,17 +237,23 @@ class UnitOfWork:
 
 
 class Session:
-    """One handler run's use of the store's connection: under a savepoint, from the first use to the end."""
+    """One handler run, and its use of the store's connection: under a savepoint, from the first use to the end.
 
-    __slots__ = ("_entering", "_job", "_limit", "_overdue", "_unit", "_worker", "closed", "entered")
+    Attributes:
+        closed: whether the handler has returned.
+        ended: how often it was told to end, because it took too long.
+        entered: whether it holds the connection.
+    """
 
-    def __init__(self, unit: UnitOfWork, job: Job, worker: asyncio.Task[Any]) -> None:
+    __slots__ = ("_cause", "_entering", "_job", "_unit", "_worker", "closed", "ended", "entered", "handler")
+
+    def __init__(self, unit: UnitOfWork, job: Job, handler: Handler, worker: asyncio.Task[Any]) -> None:
         self._worker = worker
-        self._limit: asyncio.TimerHandle | None = None
-        self._overdue = False
         self._unit = unit
         self._job = job
         self._entering: asyncio.Future[None] | None = None
+        self.handler = handler
+        self.ended = 0
         self.entered = False
         self.closed = False
 
@@ -208,21 +284,19 @@ class Session:
             unit.lock.release()
             raise
         self.entered = True
-        self._limit = asyncio.get_running_loop().call_later(HOLD_LIMIT, self._end_handler)
 
-    def _end_handler(self) -> None:
-        self._overdue = True
+    def end(self, cause: Exception) -> None:
+        """Tell the handler to end."""
+        self._cause = cause
+        self.ended += 1
         self._worker.cancel()
 
-    def reason(self, error: BaseException) -> BaseException:
+    def reason(self, error: BaseException | None) -> BaseException | None:
         """Why the handler ended: what it raised, unless that comes of our own impatience."""
-        if not self._overdue or self._worker.uncancel():
-            return error
-        return ChoreoError(
-            f"the handler held ctx.db for more than {HOLD_LIMIT:g} s",
-            why="nothing of this instance can be committed meanwhile",
-            remedy="make slow calls before its first use of ctx.db",
-        )
+        others = self._worker.cancelling() - self.ended
+        for _ in range(self.ended):
+            self._worker.uncancel()
+        return error if error is None or others > 0 or not self.ended else self._cause
 
     def check(self) -> None:
         """Whether the handler may use the connection.
@@ -259,7 +333,5 @@ class Session:
         self.closed = True
         if self.entered:
             self.entered = False
-            if self._limit is not None:
-                self._limit.cancel()
             self._unit.changed.set()
             self._unit.lock.release()

@@ -151,6 +151,11 @@ def effects_service(name: str = "payments", **options: Any) -> Service:
     return service
 
 
+def owned(instance: Instance) -> list[TopicPartition]:
+    """The partitions an instance owns, without those of its retry topic."""
+    return [at for at in instance._owned if not at.topic.startswith("retry.")]
+
+
 async def crash(instance: Instance) -> None:
     """End an instance as a SIGKILL would, as far as store and log can tell: nothing more is committed or published."""
     for task in instance._tasks:

@@ -23,6 +23,7 @@ from tests.integration.runtime_world import (
     World,
     crash,
     effects_service,
+    owned,
     unique,
 )
 from tests.support import eventually
@@ -339,16 +340,16 @@ async def test_partitions_that_come_while_recovery_waits_are_handled_once(memory
 
     async with memory_world.running(service) as first:
         async with memory_world.running(service) as second:
-            await eventually(lambda: len(first["payments"]._owned) == len(second["payments"]._owned) == 2)
+            await eventually(lambda: len(owned(first["payments"])) == len(owned(second["payments"])) == 2)
             monkeypatch.setattr("choreo.runtime.clock.SystemClock.sleep", held)
             second["payments"]._recovery.fail(AWAY)
             faults.none()
-        await eventually(lambda: len(first["payments"]._owned) == 4)
+        await eventually(lambda: len(owned(first["payments"])) == 4)
         first["payments"]._recovery.fail(AWAY)
         assert not first["payments"]._owned
         async with memory_world.running(service) as third:
             await eventually(lambda: third["payments"]._owned)
-        await eventually(lambda: len(first["payments"]._owned) == 2, lambda: first["payments"]._owned)
+        await eventually(lambda: len(owned(first["payments"])) == 2, lambda: first["payments"]._owned)
         await memory_world.publish(*ORDERS)
         await eventually(lambda: memory_world.rows("payments"))
         gate.set()
@@ -374,7 +375,7 @@ async def test_a_zombie_has_no_effect_and_a_partition_fenced_by_mistake_comes_ba
         await thief.close()
         await memory_world.publish(*ORDERS[6:])
         await memory_world.read_to_the_end(service)
-        assert len(instances["payments"]._owned) == 4
+        assert len(owned(instances["payments"])) == 4
     await once(memory_world)
 
 
@@ -390,7 +391,7 @@ async def test_while_the_log_takes_nothing_order_is_kept_reading_pauses_and_noth
     async with faulty(world, faults).running(service, max_in_flight=10) as instances:
         await world.publish(*orders)
         instance = instances["payments"]
-        await eventually(lambda: faults.counts["append"] > 5 and instance._load() >= 10)
+        await eventually(lambda: faults.counts["append"] > 5 and instance._pressure.load >= 10)
         handled = instance.stats.handled
         seen = faults.counts["append"]
         await eventually(lambda: faults.counts["append"] > seen + 5)
@@ -426,10 +427,10 @@ async def test_rows_left_by_others_are_queued_once_however_often_they_are_found(
         await memory_world.read_to_the_end(service)
     async with faulty(memory_world, faults).running(service, stop_grace=0.05) as instances:
         instance = instances["payments"]
-        await eventually(lambda: len(instance._owned) == 4)
+        await eventually(lambda: len(owned(instance)) == 4)
         for _ in range(3):
             instance._recovery.fail(AWAY)
-            await eventually(lambda: len(instance._owned) == 4)
+            await eventually(lambda: len(owned(instance)) == 4)
         assert instance._publisher.backlog <= 2 * len(ORDERS), "once under way and once in the queue at most"
 
 

@@ -15,7 +15,7 @@ from choreo.log import open_log
 from choreo.log.tables import Tables
 from choreo.runtime.run import run_services
 from tests.integration.runtime_faults import Faults, plant
-from tests.integration.runtime_world import AT_ONCE, TABLES, Paid, Placed, World, effects_service, unique
+from tests.integration.runtime_world import AT_ONCE, TABLES, Paid, Placed, World, effects_service, owned, unique
 from tests.support import eventually
 
 AWAY = StoreUnavailableError("the store is away")
@@ -65,7 +65,7 @@ async def test_a_stop_in_the_middle_loses_and_doubles_nothing(world):
 
 @pytest.mark.parametrize("kind", ["async", "async with ctx.db", "sync"])
 async def test_a_handler_that_outlives_the_grace_is_given_up_and_run_again(memory_world, monkeypatch, kind):
-    monkeypatch.setattr("choreo.runtime.unit.HOLD_LIMIT", 0.2)
+    monkeypatch.setattr("choreo.runtime.watchdog.HOLD_LIMIT", 0.2)
     service, started, release = Service("payments", tables=TABLES), threading.Event(), threading.Event()
     first = True
 
@@ -201,7 +201,7 @@ async def test_members_come_and_go_while_records_flow(tmp_path):
 async def test_a_retry_that_waits_gives_way_to_a_rebalance(memory_world):
     service, fail = Service("payments", tables=TABLES), True
 
-    @service.on(Placed, retry=Retry(attempts=5, delay="1h", max_delay="1h"))
+    @service.on(Placed, retry=Retry(attempts=5, delay="1h", max_delay="1h", within="9h", in_place="1h"))
     async def pay(order: Placed, ctx: Context) -> None:
         await ctx.db.execute("INSERT INTO effects VALUES (?, ?)", (order.id, order.n))
         if fail:
@@ -209,7 +209,7 @@ async def test_a_retry_that_waits_gives_way_to_a_rebalance(memory_world):
 
     async with memory_world.running(service) as first:
         await memory_world.publish(*(Placed(id=f"o{n}", n=n) for n in range(20)))
-        await eventually(lambda: first["payments"].stats.retries >= 20)
+        await eventually(lambda: first["payments"]._lanes.deferred_jobs == 20)
         fail = False
         async with memory_world.running(service) as second:
             await eventually(lambda: second["payments"].stats.handled)
@@ -222,7 +222,7 @@ async def test_a_retry_that_waits_gives_way_to_a_rebalance(memory_world):
 async def test_a_handler_that_holds_the_store_too_long_holds_up_neither_the_others_nor_a_rebalance(
     memory_world, monkeypatch, kind
 ):
-    monkeypatch.setattr("choreo.runtime.unit.HOLD_LIMIT", 0.05)
+    monkeypatch.setattr("choreo.runtime.watchdog.HOLD_LIMIT", 0.05)
     service, hang, release = Service("payments", tables=TABLES), True, threading.Event()
     often = Retry(attempts=10**6, delay="50ms", max_delay="50ms")
     insert = "INSERT INTO effects VALUES (?, ?)"
@@ -246,7 +246,7 @@ async def test_a_handler_that_holds_the_store_too_long_holds_up_neither_the_othe
         await memory_world.publish(*(Placed(id=f"o{n}", n=n) for n in range(20)))
         await eventually(lambda: first["payments"].stats.retries > 1 and first["payments"].stats.handled == 19)
         async with memory_world.running(service, stop_grace=0.05) as second:
-            await eventually(lambda: len(second["payments"]._owned) == 2)
+            await eventually(lambda: len(owned(second["payments"])) == 2)
             await memory_world.publish(*(Placed(id=f"o{n}", n=n) for n in range(20, 40)))
             await eventually(lambda: second["payments"].stats.handled)
             hang = False
@@ -295,11 +295,11 @@ async def test_a_slow_handler_keeps_twenty_thousand_records_waiting_in_the_log(m
         await memory_world.publish(*(Placed(id=f"o{n % 50}", n=n) for n in range(first, first + 5_000)))
     async with memory_world.running(service, max_in_flight=100) as instances:
         instance = instances["payments"]
-        await eventually(lambda: instance._load() >= 100)
+        await eventually(lambda: instance._pressure.load >= 100)
         for _ in range(100):
             await asyncio.sleep(0)
-        assert instance._load() == 100
+        assert instance._pressure.load == 100
         assert sum(len(lane) for lane in instance._lanes._lanes.values()) == 100
         gate.set()
         await eventually(lambda: instance.stats.handled > 1_000)
-        assert instance._load() <= 100
+        assert instance._pressure.load <= 100

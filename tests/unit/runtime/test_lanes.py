@@ -15,6 +15,7 @@ class Turns(RuleBasedStateMachine):
         self.lanes = Lanes()
         self.waiting = {}  # key -> jobs in order
         self.running = {}  # key -> job
+        self.deferred = {}  # key -> job, the first of those that wait
         self.ids = 0
 
     @rule(key=KEYS)
@@ -23,10 +24,13 @@ class Turns(RuleBasedStateMachine):
         self.lanes.add(key, (key, self.ids))
         self.waiting.setdefault(key, []).append((key, self.ids))
 
+    def free(self):
+        return {key for key, jobs in self.waiting.items() if jobs and key not in {*self.running, *self.deferred}}
+
     @rule()
     def take(self):
         taken = self.lanes.take()
-        free = {key for key, jobs in self.waiting.items() if jobs and key not in self.running}
+        free = self.free()
         if taken is None:
             assert not free, "a job that could run is found"
             return
@@ -42,6 +46,19 @@ class Turns(RuleBasedStateMachine):
         del self.running[key]
         self.lanes.done(key)
 
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def defer(self, data):
+        key = data.draw(st.sampled_from(sorted(self.running)))
+        self.deferred[key] = self.running.pop(key)
+        self.waiting[key].insert(0, self.deferred[key])
+        self.lanes.defer(key)
+
+    @rule(key=KEYS)
+    def resume(self, key):
+        self.lanes.resume(key)
+        self.deferred.pop(key, None)
+
     @rule(parity=st.integers(0, 1))
     def drop(self, parity):
         dropped = self.lanes.drop(lambda job: job[1] % 2 == parity)
@@ -49,13 +66,18 @@ class Turns(RuleBasedStateMachine):
         assert sorted(dropped) == sorted(expected), "those that wait, never one that runs"
         for key, jobs in self.waiting.items():
             self.waiting[key] = [job for job in jobs if job[1] % 2 != parity]
+        self.deferred = {key: job for key, job in self.deferred.items() if job[1] % 2 != parity}
 
     @invariant()
     def has_ready_tells_the_truth(self):
-        free = any(jobs and key not in self.running for key, jobs in self.waiting.items())
-        assert self.lanes.has_ready == free
+        free = self.free()
+        assert self.lanes.has_ready == bool(free)
+        assert self.lanes.is_quiet == (not free and not self.running)
+        assert self.lanes.deferred_jobs == sum(len(self.waiting[key]) for key in self.deferred)
 
     def teardown(self):
+        for key in self.deferred:
+            self.lanes.resume(key)
         for key in list(self.running):
             del self.running[key]
             self.lanes.done(key)

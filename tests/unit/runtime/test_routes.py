@@ -1,7 +1,7 @@
 """Which handlers get which event type."""
 
 from choreo import Event, Service
-from choreo.runtime.intake import routes_of
+from choreo.runtime.decoding import routes_of
 
 
 class Placed(Event, topic="orders", key="id"):

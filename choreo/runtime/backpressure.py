@@ -1,0 +1,80 @@
+"""How much more may be read, and which partitions have to wait."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from choreo.log.port import Consumer, TopicPartition
+from choreo.runtime.lanes import Lanes
+from choreo.runtime.partitions import Job, Partition
+from choreo.runtime.publisher import Publisher
+from choreo.runtime.unit import UnitOfWork
+
+_MOST_WAITING = 10_000
+"""How many records may wait for another attempt, or behind one that does, without counting as load."""
+_LOOK_AGAIN = 0.5
+"""Seconds after which closed partitions are looked at again, though no record has come."""
+
+
+class Backpressure:
+    """Bounds what an instance holds in memory and, per partition, what the store has to remember.
+
+    A partition is closed (paused) when it has been read too far past its oldest unfinished record, or when too many
+    records wait and it has more than its share of them. The others go on.
+
+    Args:
+        most_in_flight: how many records may be read and not done, or done and not yet committed or published.
+        most_reach: how many offsets a partition may be read past its oldest unfinished record.
+    """
+
+    def __init__(
+        self,
+        owned: Mapping[TopicPartition, Partition],
+        lanes: Lanes[Job],
+        unit: UnitOfWork,
+        publisher: Publisher,
+        *,
+        most_in_flight: int,
+        most_reach: int,
+    ) -> None:
+        self._owned = owned
+        self._lanes = lanes
+        self._unit = unit
+        self._publisher = publisher
+        self._most_in_flight = most_in_flight
+        self._most_reach = most_reach
+        self._closed: dict[TopicPartition, Partition] = {}
+        self.consumer: Consumer
+
+    @property
+    def load(self) -> int:
+        """How many records are under way, from reading to publishing what they led to."""
+        waiting = min(self._lanes.deferred_jobs, _MOST_WAITING)
+        undone = sum(partition.tracker.open for partition in self._owned.values())
+        return self._publisher.backlog + self._unit.jobs + undone - waiting
+
+    async def room(self) -> int:
+        """How many records may be read now."""
+        waiting = self._lanes.deferred_jobs
+        far = any(partition.tracker.reach > self._most_reach for partition in self._owned.values())
+        if far or self._closed or waiting > _MOST_WAITING:
+            await self._adjust(waiting)
+        return self._most_in_flight - self.load
+
+    @property
+    def patience(self) -> float | None:
+        """Seconds to wait for records before asking for room again; None if there is no need to."""
+        return _LOOK_AGAIN if self._closed else None
+
+    async def _adjust(self, waiting: int) -> None:
+        closed = {at: one for at, one in self._closed.items() if self._owned.get(at) is one}
+        wanted = {at: one for at, one in self._owned.items() if self._is_heavy(one, waiting, 2 if at in closed else 1)}
+        self._closed = wanted
+        await self.consumer.pause(wanted.keys() - closed.keys())
+        await self.consumer.resume(closed.keys() - wanted.keys())
+
+    def _is_heavy(self, partition: Partition, waiting: int, ease: int) -> bool:
+        """`ease` divides the limits: what is closed opens only when it is well below them."""
+        tracker = partition.tracker
+        share = tracker.open * len(self._owned) >= waiting
+        return tracker.reach > self._most_reach // ease or (waiting > _MOST_WAITING // ease and share)

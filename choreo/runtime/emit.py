@@ -1,0 +1,107 @@
+"""From what a handler returned to the records of its events."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from choreo.errors import RecordTooLargeError, UndeclaredEmissionError
+from choreo.events import Event, Failure, Metadata
+from choreo.log.port import NewRecord
+from choreo.runtime.clock import Clock, rfc3339
+from choreo.runtime.deadletter import size_of
+from choreo.runtime.partitions import Job
+from choreo.service import Handler
+from choreo.wire import Codec
+from choreo.wire.ids import derive_event_id
+
+
+class Emitter:
+    """Makes the records of emitted events; `max_record_bytes` is the size of the largest."""
+
+    def __init__(self, codec: Codec, clock: Clock, max_record_bytes: int) -> None:
+        self._codec = codec
+        self._clock = clock
+        self.max_record_bytes = max_record_bytes
+
+    def records(self, job: Job, handler: Handler, result: Any) -> list[NewRecord]:
+        """The records of what a handler returned.
+
+        Raises:
+            UndeclaredEmissionError: its annotation does not name it.
+            EncodeError, RecordTooLargeError: it cannot be written.
+        """
+        return self._records(job, handler, _emitted(handler, result))
+
+    def failure(self, job: Job, handler: Handler, event: Any) -> list[NewRecord]:
+        """The record of the failure that stands for a business error; raises as `records`."""
+        if not isinstance(event, Failure) or type(event) not in handler.emits.classes:
+            raise _undeclared(handler, f"a {type(event).__name__} for a business error")
+        return self._records(job, handler, [event])
+
+    def _records(self, job: Job, handler: Handler, events: list[Event]) -> list[NewRecord]:
+        if not events:
+            return []
+        now_ms = self._clock.now_ms()
+        time = rfc3339(now_ms)
+        return [self._record(job, handler, event, ordinal, time, now_ms) for ordinal, event in enumerate(events)]
+
+    def _record(self, job: Job, handler: Handler, event: Event, ordinal: int, time: str, now_ms: int) -> NewRecord:
+        cause = job.metadata
+        metadata = Metadata(
+            derive_event_id(cause.event_id, handler.service, handler.name, ordinal, time_ms=job.record.timestamp),
+            event.contract.type_name,
+            handler.service,
+            time,
+            cause.correlation_id,
+            cause.event_id,
+            cause.traceparent,
+            cause.tracestate,
+        )
+        record = self._codec.encode(event, metadata, timestamp=now_ms)
+        check_size(record, self.max_record_bytes)
+        return record
+
+
+def _emitted(handler: Handler, result: Any) -> list[Event]:
+    """The events a handler returned, checked against its declaration.
+
+    Raises:
+        UndeclaredEmissionError: it returned something its annotation does not name.
+    """
+    emits = handler.emits
+    if result is None:
+        if not emits.nothing:
+            raise _undeclared(handler, "nothing")
+        return []
+    if isinstance(result, Event):
+        if not emits.one or type(result) not in emits.classes:
+            raise _undeclared(handler, f"a {type(result).__name__}")
+        return [result]
+    if isinstance(result, (list, tuple)) and emits.many:
+        for event in result:
+            if type(event) not in emits.classes:
+                raise _undeclared(handler, f"a {type(event).__name__} among its events")
+        return list(result)
+    raise _undeclared(handler, f"a {type(result).__name__}")
+
+
+def _undeclared(handler: Handler, what: str) -> UndeclaredEmissionError:
+    declared = [cls.__name__ for cls in handler.emits.classes] + (["None"] if handler.emits.nothing else [])
+    return UndeclaredEmissionError(
+        f"handler {handler} returned {what}, but declares {' | '.join(declared)}",
+        remedy="name it in the return annotation, or return only what is declared",
+    )
+
+
+def check_size(record: NewRecord, max_bytes: int) -> None:
+    """Refuse a record that the log would refuse, before it stands in an outbox.
+
+    Raises:
+        RecordTooLargeError: key, value and headers together are larger than the limit.
+    """
+    size = size_of(record.key, record.value, record.headers)
+    if size > max_bytes:
+        raise RecordTooLargeError(
+            f"an event for topic {record.topic!r} takes {size} bytes, and the limit is {max_bytes}",
+            remedy="keep large contents elsewhere and send a reference, or raise CHOREO_MAX_RECORD_BYTES and the topic's max.message.bytes",
+        )

@@ -1,0 +1,169 @@
+"""What becomes of a record at which a handler failed: another attempt, the retry topic, a failure event, the dead letters."""
+
+from __future__ import annotations
+
+import math
+
+import structlog
+
+from choreo.errors import ChoreoError, UndeclaredEmissionError
+from choreo.log.port import NewRecord, TopicPartition
+from choreo.runtime.breaker import Breakers
+from choreo.runtime.clock import Clock
+from choreo.runtime.context import identity
+from choreo.runtime.deadletter import Failed, LetterKind, Stage, dead_letter, said, size_of
+from choreo.runtime.emit import Emitter
+from choreo.runtime.parking import lane_of, retry_record
+from choreo.runtime.partitions import AbandonedError, Failing, Job, Task
+from choreo.runtime.retry import Again, Decision, Declare, Far, GiveUp, Later, decide, kind_of
+from choreo.runtime.stats import Stats
+from choreo.runtime.unit import UnitOfWork
+from choreo.service import Handler
+from choreo.store.port import Park
+
+_log = structlog.get_logger("choreo.runtime")
+HELD = math.inf
+"""The wait of a record that a circuit breaker holds: until its lane is resumed."""
+
+
+class Failures:
+    """Judges failed calls of one service instance's handlers.
+
+    Args:
+        transactional: whether the service has no store, hence neither retry topic nor parked keys.
+    """
+
+    def __init__(
+        self, *, unit: UnitOfWork, clock: Clock, stats: Stats, emitter: Emitter, breakers: Breakers, transactional: bool
+    ) -> None:
+        self._unit = unit
+        self._clock = clock
+        self._stats = stats
+        self._emitter = emitter
+        self._breakers = breakers
+        self._transactional = transactional
+
+    async def judge(self, job: Job, task: Task, error: BaseException, stage: Stage, *, timed_out: bool) -> float | None:
+        """Decide, and do it; returns the seconds until the next attempt, or None if the handler is done with this record.
+
+        Raises:
+            AbandonedError: the partition has gone; nothing was done.
+        """
+        handler = task.handler
+        retry = handler.retry
+        kind = kind_of(retry, error, unnamed="transient" if timed_out else "fatal") if stage == "handle" else "fatal"
+        if job.partition.gone:
+            raise AbandonedError
+        if kind == "business":
+            self._breakers.succeeded(job, handler)
+        elif self._breakers.failed(job, handler):
+            return HELD
+        now_ms = self._clock.now_ms()
+        job.failing = job.failing or {}
+        failing = job.failing.setdefault(handler.name, Failing(0, now_ms))
+        failing.attempts += 1
+        decision = decide(
+            retry, error, kind, attempt=failing.attempts, first_ms=failing.first_ms, now_ms=now_ms,
+            chance=self._clock.random(), far=self._far(job),
+        )  # fmt: skip
+        if isinstance(decision, Declare):
+            try:
+                records = self._emitter.failure(job, handler, decision.failure(job.event, error))
+            except Exception as wrong:  # noqa: BLE001 - it is the user's function
+                wrong.__context__ = None if wrong is error else error
+                error, stage, decision = wrong, "emit", GiveUp("fatal")
+            else:
+                self._declare(job, task, records, error)
+                return None
+        return await self._carry_out(job, task, error, stage, failing, self._apart(job, handler, decision, now_ms))
+
+    def _far(self, job: Job) -> Far:
+        if self._transactional:
+            return "lane"
+        return "never" if job.back is not None and job.back.said is not None and job.back.said.redrives else "topic"
+
+    def _apart(self, job: Job, handler: Handler, decision: Decision, now_ms: int) -> Decision:
+        """A handler that needs no order waits elsewhere if other handlers need the order of this lane."""
+        shared = job.record.key is not None and job.lane == (job.partition.at, job.record.key)
+        if isinstance(decision, Again) and decision.delay and shared and not (handler.ordered or self._transactional):
+            return Later(now_ms + round(decision.delay * 1000))
+        return decision
+
+    async def _carry_out(
+        self, job: Job, task: Task, error: BaseException, stage: Stage, failing: Failing, decision: Decision
+    ) -> float | None:
+        handler = task.handler
+        about = {
+            **identity(job, handler),
+            "attempt": failing.attempts,
+            "error": f"{type(error).__name__}: {said(error)}",
+        }
+        if isinstance(decision, Again):
+            self._stats.retries += 1
+            _log.warning("handler failed, trying again", **about, delay=round(decision.delay, 3))
+            return decision.delay
+        if isinstance(decision, Later):
+            record = retry_record(
+                handler.service, job.record, handler=handler.name, attempt=failing.attempts, due_ms=decision.due_ms,
+                first_failed_ms=self._first_failed_ms(job, failing),
+            )  # fmt: skip
+            if size_of(record.key, record.value, record.headers) <= self._emitter.max_record_bytes:
+                self._stats.retries += 1
+                self._send_away(job, task)
+                self._unit.add(job.partition, job.offset, [record])
+                _log.warning("handler failed, trying again through the retry topic", **about, due_ms=decision.due_ms)
+                return None
+            decision = GiveUp("exhausted")
+        kind: LetterKind = "undeclared" if isinstance(error, UndeclaredEmissionError) else decision.kind  # type: ignore[union-attr] # the others have returned
+        await self._bury(job, task, error, stage, kind, failing)
+        about["attempts"] = about.pop("attempt")
+        trace = error if not isinstance(error, ChoreoError) else None
+        _log.error("handler gave up, record goes to the dead letters", **about, stage=stage, kind=kind, exc_info=trace)
+        return None
+
+    def _declare(self, job: Job, task: Task, records: list[NewRecord], error: BaseException) -> None:
+        if self._unit.is_pending(task.inbox_key):
+            self._stats.duplicates += 1
+            return
+        self._unit.add(job.partition, job.offset, records, task.inbox_key)
+        self._stats.handled += 1
+        self._stats.emitted += len(records)
+        _log.info("business error declared as a failure", **identity(job, task.handler), error=said(error))
+
+    async def _bury(
+        self, job: Job, task: Task, error: BaseException, stage: Stage, kind: LetterKind, failing: Failing
+    ) -> None:
+        handler, told = task.handler, job.back.said if job.back else None
+        waits = self._parks(job, handler)
+        if waits and told:
+            lane = lane_of(handler.name, job.record.topic, job.record.key or b"")
+            waits = await self._unit.store.behind(lane, 0, job.metadata.event_id) is not None
+            if job.partition.gone:
+                raise AbandonedError
+        failed = Failed(
+            service=handler.service, handler=handler.name, stage=stage, kind=kind, error=error,
+            attempts=failing.attempts, first_failed_ms=self._first_failed_ms(job, failing), now_ms=self._clock.now_ms(),
+            subject=f"{job.metadata.source}\0{job.metadata.event_id}", redrives=told.redrives if told else 0, parked=waits,
+        )  # fmt: skip
+        self._send_away(job, task)
+        self._unit.add(job.partition, job.offset, [dead_letter(job.record, failed, self._emitter.max_record_bytes)])
+        self._stats.dead_letters += 1
+
+    def _first_failed_ms(self, job: Job, failing: Failing) -> int:
+        return job.back.said.first_failed_ms if job.back and job.back.said else failing.first_ms
+
+    def _parks(self, job: Job, handler: Handler) -> bool:
+        return handler.ordered and job.record.key is not None and not self._transactional
+
+    def _send_away(self, job: Job, task: Task) -> None:
+        """The record goes elsewhere: what comes later for its key waits, if it does not already."""
+        handler, record, back = task.handler, job.record, job.back
+        self._unit.forget_key(task.inbox_key)
+        if back is not None:
+            back.ended.remove(handler)
+        if (back is None or back.said is None) and self._parks(job, handler):
+            key = record.key or b""
+            at = TopicPartition(record.topic, record.partition)
+            self._unit.park(
+                Park(lane_of(handler.name, record.topic, key), at, job.metadata.event_id, handler.name, key)
+            )

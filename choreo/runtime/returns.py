@@ -1,0 +1,112 @@
+"""What comes back through the retry topic: discarded or run, and then what waits behind it, in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+
+from choreo.runtime.clock import Clock
+from choreo.runtime.decoding import Decoder
+from choreo.runtime.invoke import Invoker
+from choreo.runtime.parking import lane_of
+from choreo.runtime.partitions import AbandonedError, Back, Job
+from choreo.runtime.unit import UnitOfWork
+from choreo.service import Handler
+
+_log = structlog.get_logger("choreo.runtime")
+_CHUNK = 200
+
+
+class Returns:
+    """Ends the records of the retry topic.
+
+    A key's order is kept by whose turn it is: only the record at its head lets go what waits behind it, and a key is
+    released when nothing waits and all that its records emitted is in the log.
+
+    Args:
+        published: waits until everything emitted so far is in the log.
+    """
+
+    def __init__(
+        self,
+        *,
+        unit: UnitOfWork,
+        decoder: Decoder,
+        invoker: Invoker,
+        clock: Clock,
+        published: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._unit = unit
+        self._decoder = decoder
+        self._invoker = invoker
+        self._clock = clock
+        self._published = published
+
+    def begin(self, job: Job, back: Back) -> float:
+        """Seconds until a returned record is due; one that is to be discarded is then done."""
+        said = back.said
+        if said is None or not job.left:
+            return 0.0
+        if said.discard:
+            for task in job.left:  # as if handled, so that copies of it are dropped too
+                self._unit.add(job.partition, job.offset, (), task.inbox_key)
+                _log.info("record discarded", handler=str(task.handler), event_id=job.metadata.event_id)
+            job.left = ()
+        return (said.due_ms - self._clock.now_ms()) / 1000
+
+    async def drain(self, job: Job, back: Back, worker: asyncio.Task[Any]) -> float | None:
+        """Run what waits behind a returned record, for each handler that is through with it.
+
+        Returns None when nothing is left to do here, else the seconds until the next attempt at what is at its turn.
+        """
+        while back.ended:
+            handler = back.ended[0]
+            if job.record.key is not None:
+                wait = await self._drain(job, back, handler, worker)
+                if wait is not None:
+                    return wait
+            back.ended.popleft()
+        return None
+
+    async def _drain(self, job: Job, back: Back, handler: Handler, worker: asyncio.Task[Any]) -> float | None:
+        lane = lane_of(handler.name, job.record.topic, job.record.key or b"")
+        while True:
+            while back.waiting:
+                if job.partition.leaving.is_set():
+                    raise AbandonedError
+                number, follower = back.waiting[0]
+                if follower is not None:
+                    wait = await self._invoker.run(follower, follower.tasks[0], worker)
+                    if wait is not None:
+                        return wait
+                back.waiting.popleft()
+                self._unit.unpark(job.partition, job.offset, number)
+                if follower is not None and handler.ordered and follower.back and not follower.back.ended:
+                    back.waiting.clear()  # it is the key's head now
+                    return None
+            if not await self._more(job, back, handler, lane):
+                return None
+
+    async def _more(self, job: Job, back: Back, handler: Handler, lane: bytes) -> bool:
+        """Read on what waits; False if nothing does (any more) for this record to let go."""
+        head = job.metadata.event_id
+        await self._unit.flush()
+        rows = await self._unit.store.behind(lane, _CHUNK, head)
+        if rows is None:
+            return False
+        if not rows:
+            await self._published()
+            released = await self._unit.release(lane, head)
+            if released:
+                _log.info("key released", service=handler.service, handler=handler.name, key=job.record.key)
+            return not released
+        followers = [(number, await self._decoder.follower(job, record, handler)) for number, record in rows]
+        seen = await self._unit.seen([task for _, follower in followers if follower for task in follower.tasks])
+        back.waiting.extend(
+            (number, None if follower is None or follower.tasks[0].inbox_key in seen else follower)
+            for number, follower in followers
+        )
+        return True
