@@ -51,8 +51,8 @@ class Recovery:
             _log.warning("fenced", service=self._service, error=str(error))
         elif isinstance(error, ReleasedError):
             _log.info("a parked key was released meanwhile, records under way are handled again", service=self._service)
-        elif isinstance(error, StoreError):
-            _log.error("the store failed, records under way are handled again", service=self._service, error=str(error))
+        elif isinstance(error, StoreError | LogError):
+            _log.error("nothing was committed, records under way are handled again", service=self._service, error=str(error))
         else:
             _log.error("transaction failed, records under way are handled again", service=self._service, exc_info=error)
         self._given_up += self._ownership.abandon_all()
