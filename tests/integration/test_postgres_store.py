@@ -266,6 +266,44 @@ async def test_tables_come_and_go_between_savepoints(url):
             await store.commit(Effects({}, [uuid4().bytes]))
 
 
+async def test_a_handler_that_goes_on_after_a_failed_statement_loses_its_own_writes_and_nobody_elses(url):
+    async with opened(url, tables="CREATE TABLE IF NOT EXISTS notes (id TEXT PRIMARY KEY)") as store:
+        await store.begin()
+        for name, kept in (("a", True), ("a", False), ("b", True)):
+            await store.savepoint()
+            with contextlib.nullcontext() if kept else pytest.raises(psycopg.errors.UniqueViolation):
+                await store.db.execute("INSERT INTO notes VALUES (%s)", (name,))
+            with contextlib.nullcontext() if kept else pytest.raises(StoreError, match="one of its statements failed"):
+                await store.release_savepoint()
+            if not kept:
+                await store.rollback_to_savepoint()
+        await store.commit(Effects({}))
+        await store.begin()
+        assert await store.db.fetch_all("SELECT id FROM notes ORDER BY id") == [("a",), ("b",)]
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_a_savepoint_that_was_never_made_undoes_nobody_elses_writes(url, begun):
+    """The server cancels whatever it is at: that may be what came along with a handler's statement."""
+    async with opened(url, tables="CREATE TABLE IF NOT EXISTS notes (id TEXT PRIMARY KEY)") as store:
+        await store.begin()
+        if begun:
+            await store.savepoint()
+            await store.db.execute("INSERT INTO notes VALUES ('a')")
+            await store.release_savepoint()
+        await store.savepoint()
+        store._transaction._unsent.insert(0, (b"SELECT 1 / 0", None))  # so neither BEGIN nor SAVEPOINT is done
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            await store.db.execute("INSERT INTO notes VALUES ('b')")
+        for call in (store.db.execute("INSERT INTO notes VALUES ('c')"), store.rollback_to_savepoint()):
+            with pytest.raises((StoreUnavailableError, psycopg.errors.InFailedSqlTransaction)):
+                await call
+        with pytest.raises(StoreUnavailableError, match="lost its transaction"):
+            await store.commit(Effects({}))
+        await store.begin()
+        assert await store.db.fetch_all("SELECT id FROM notes") == []
+
+
 async def test_a_mistake_in_a_handlers_sql_is_the_handlers(url):
     async with opened(url) as store:
         await store.begin()

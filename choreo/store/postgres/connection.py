@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import psycopg
 from psycopg import sql
+from psycopg.pq import TransactionStatus
 
 from choreo.errors import StoreUnavailableError
 from choreo.store.postgres.address import Address
@@ -85,8 +86,16 @@ class Connection:
     @property
     def in_transaction(self) -> bool:
         """Whether the server has a transaction open for it, a failed one included."""
-        idle = psycopg.pq.TransactionStatus.IDLE
-        return self._connection is not None and self.is_open and self._connection.info.transaction_status != idle
+        return self._status in {TransactionStatus.INTRANS, TransactionStatus.INERROR}
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether a statement has failed since the last savepoint."""
+        return self._status == TransactionStatus.INERROR
+
+    @property
+    def _status(self) -> TransactionStatus:
+        return TransactionStatus.UNKNOWN if self._connection is None else self._connection.info.transaction_status
 
     async def run(self, *statements: Statement, stops: bool = False) -> list[Cursor]:
         """Run statements in one round trip; those after a failed one are not run.

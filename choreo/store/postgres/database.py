@@ -6,6 +6,8 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
+import psycopg
+
 from choreo.errors import StoreError, StoreUnavailableError
 from choreo.store.port import Row
 from choreo.store.postgres.connection import Connection, Cursor, Statement
@@ -18,8 +20,9 @@ _TRANSACTION_CONTROL = re.compile(
 )
 # psycopg forgets its prepared statements after these, which goes wrong when others follow in one round trip.
 _RUN_ALONE = re.compile(_BEFORE + r"(DROP|ALTER|DISCARD|DEALLOCATE)\b", re.IGNORECASE | re.DOTALL)
-_SAVEPOINT: Statement = (b"SAVEPOINT choreo_handler", None)
-_RELEASE: Statement = (b"RELEASE choreo_handler", None)
+_BEGIN: Statement = (b"BEGIN", None)
+_NAMES = b"choreo_handler_a", b"choreo_handler_b"
+"""Savepoints take turns: going back to one that was never made fails, instead of undoing another handler's writes."""
 
 
 class Transaction:
@@ -38,6 +41,7 @@ class Transaction:
         self._why = why
         self._unsent: list[Statement] = []
         self._lost: StoreError | None = None
+        self._turn = False
         self.is_open = False
         self.checks: list[Statement] = []
 
@@ -45,7 +49,7 @@ class Transaction:
         """Open it."""
         self.end()
         self.is_open = True
-        self._unsent = [(b"BEGIN", None)]
+        self._unsent = [_BEGIN]
 
     def end(self) -> None:
         """It is over, committed or undone."""
@@ -53,6 +57,8 @@ class Transaction:
 
     async def run(self, *statements: Statement, stops: bool = False) -> list[Cursor]:
         """Run statements in it, in one round trip; see `Connection.run`."""
+        if self._lost is None and _BEGIN not in self._unsent and not self._connection.in_transaction:
+            await self._lose("the server knows of no transaction")  # what ran now would be committed at once
         if self._lost is not None:
             raise self._lost
         unsent, self._unsent = self._unsent, []
@@ -71,26 +77,55 @@ class Transaction:
             self._lost = await self._why(error)
             raise self._lost from error
 
+    async def _lose(self, reason: str) -> None:
+        """Give it up; nothing of it can be committed any more."""
+        await self._connection.close()
+        self._lost = StoreUnavailableError("the store has lost its transaction", why=reason)
+
+    # --- a handler's part of it -----------------------------------------------------------------------------------
+
     def savepoint(self) -> None:
         """See `Store.savepoint`."""
-        self._unsent.append(_SAVEPOINT)
+        self._turn = not self._turn
+        self._unsent.append(self._control(b"SAVEPOINT"))
 
     async def release(self) -> None:
-        """See `Store.release_savepoint`."""
-        if _SAVEPOINT in self._unsent[-1:]:
+        """See `Store.release_savepoint`.
+
+        Raises:
+            StoreError: a statement of the handler had failed, and PostgreSQL keeps nothing of what surrounds one.
+            psycopg.IntegrityError: one of its deferred constraints does not hold.
+        """
+        if self._is_untouched():
             self._unsent.pop()
+        elif self._connection.has_failed:
+            raise StoreError(
+                "what the handler wrote cannot be kept",
+                why="one of its statements failed and it went on",
+                remedy="let the error end the handler, or avoid it (INSERT ... ON CONFLICT)",
+            )
         elif self.checks:
-            await self.run(*self.checks, _RELEASE)
+            await self.run(*self.checks, self._control(b"RELEASE"))
         else:
-            self._unsent.append(_RELEASE)
+            self._unsent.append(self._control(b"RELEASE"))
 
     async def undo(self) -> None:
         """See `Store.rollback_to_savepoint`."""
-        if _SAVEPOINT in self._unsent[-1:]:
+        if self._is_untouched():
             self._unsent.pop()
-        else:
-            await self.run((b"ROLLBACK TO choreo_handler", None))
-            self._unsent.append(_RELEASE)
+            return
+        try:
+            await self.run(self._control(b"ROLLBACK TO"))
+        except psycopg.Error as error:
+            await self._lose(str(error))
+            raise self._lost or error from error
+        self._unsent.append(self._control(b"RELEASE"))
+
+    def _is_untouched(self) -> bool:
+        return self._unsent[-1:] == [self._control(b"SAVEPOINT")]
+
+    def _control(self, verb: bytes) -> Statement:
+        return verb + b" " + _NAMES[self._turn], None
 
 
 class PostgresDatabase:

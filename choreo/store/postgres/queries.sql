@@ -66,7 +66,7 @@ WITH walked AS (
 SELECT count(*), (array_agg(key ORDER BY key DESC))[1] FROM walked;
 
 -- name: epochs
-SELECT progress.topic, progress.partition, progress.epoch
+SELECT progress.topic, progress.partition, progress.epoch, progress.owner
 FROM choreo_progress AS progress JOIN json_to_recordset(%(at)s) AS mine (topic text, partition int)
     USING (topic, partition);
 

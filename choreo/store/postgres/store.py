@@ -126,18 +126,24 @@ class PostgresStore:
         for at in epochs:
             self._epochs.pop(at, None)
 
-    async def _fenced(self, epochs: Mapping[TopicPartition, int]) -> list[TopicPartition]:
-        """Those of the partitions that have had another owner since."""
+    async def _fenced(
+        self, epochs: Mapping[TopicPartition, int], unless_owner: str | None = None
+    ) -> list[TopicPartition]:
+        """Those of the partitions that have been taken over since, and do not belong to this owner."""
         cursor = await self._ask("epochs", at=_json(at._asdict() for at in epochs))
-        now = {TopicPartition(topic, partition): epoch for topic, partition, epoch in await cursor.fetchall()}
-        return [at for at, epoch in epochs.items() if now.get(at) != epoch]
+        return [
+            at
+            for topic, partition, epoch, owner in await cursor.fetchall()
+            if epochs[at := TopicPartition(topic, partition)] != epoch and owner != unless_owner
+        ]
 
     async def _why(self, error: StoreUnavailableError) -> StoreError:
         """What to say when the writer fails: an instance whose session a new owner has ended hears that it is fenced."""
         fenced: list[TopicPartition] = []
         for _ in range(2 if isinstance(error.__cause__, psycopg.Error) else 0):  # who is silent is not asked again
             with suppress(StoreError):  # the reader may have been cut off too, and is made anew the second time
-                fenced = await self._fenced(self._epochs)
+                # Our own: a take-over of which nobody heard whether it was committed.
+                fenced = await self._fenced(self._epochs, unless_owner=self._instance)
                 break
         for at in fenced:
             del self._epochs[at]
