@@ -192,7 +192,7 @@ class UnitOfWork:
         """
         async with self.lock:
             self.changed.clear()
-            await self._clear()
+            await self.clear()
             if self.is_empty:
                 return None
             pending, self._pending = self._pending, Pending()
@@ -228,9 +228,10 @@ class UnitOfWork:
         """Undo what is pending."""
         async with self.lock:
             self.forget()
-            await self._clear()
+            await self.clear()
 
-    async def _clear(self) -> None:
+    async def clear(self) -> None:
+        """Undo what is doomed, before anybody writes: what comes later would be undone with it, its effects kept."""
         if self._doomed:
             await self.store.rollback()
             self._doomed = False
@@ -275,6 +276,7 @@ class Session:
         await unit.lock.acquire()
         try:
             self.check()
+            await unit.clear()
             if not unit.store.in_transaction:
                 await unit.store.begin()
             await unit.store.savepoint()
