@@ -215,7 +215,11 @@ def _reason(
 
     if not why and not dry_run:
         raise ConfigurationError("nobody knows later why", remedy="say it: --why 'the gateway is back'")
-    return Reason(kind=kind, by=by or getpass.getuser(), why=why or "", service=asked.chosen.service or "")
+    try:
+        by = by or getpass.getuser()
+    except (KeyError, OSError) as error:  # in a container whose user has no name
+        raise ConfigurationError("nobody knows later who", remedy="say it: --by NAME") from error
+    return Reason(kind=kind, by=by, why=why or "", service=asked.chosen.service or "")
 
 
 async def _resolve(

@@ -207,6 +207,15 @@ def test_nothing_is_done_without_a_selection_or_a_reason(cli, dead, command):
     assert lying("retry.payments") == []
 
 
+def test_a_user_without_a_name_has_to_say_one(cli, dead, monkeypatch):
+    def nobody():
+        raise KeyError("uid not found")
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    assert "--by NAME" in cli("dlq", "discard", "--service", "payments", "--why", "x").err
+    assert cli("dlq", "discard", "--service", "payments", "--why", "x", "--by", "ada").out == "3 discarded\n"
+
+
 def test_a_dry_run_only_shows(cli, dead):
     ended = cli("dlq", "redrive", "--service", "payments", "--dry-run", "--json")
     assert {row["key"] for row in rows(ended)} == {"o-1", "o-2", "o-3"}
