@@ -15,6 +15,8 @@ from choreo.service import Handler
 _log = structlog.get_logger("choreo.runtime")
 _RECORDS = 50
 """How many records, the last ones, are looked at."""
+_MOST = 0.8
+"""The share of them that must have failed: where many calls still go well, retries and dead letters are better."""
 _LEAST_CALLS, _LEAST_KEYS = 20, 5
 """It takes so many calls, and failures of so many keys, to open: one poison key is no sign of an outage."""
 _FIRST_DELAY, _MAX_DELAY = 1.0, 30.0
@@ -52,9 +54,8 @@ class Breaker:
         if len(self._last) > _RECORDS:
             del self._last[next(iter(self._last))]
         failing = [key for key in self._last.values() if key is not None]
-        self.is_open = (
-            self._calls >= _LEAST_CALLS and len(set(failing)) >= _LEAST_KEYS and 2 * len(failing) > len(self._last)
-        )
+        most = len(failing) >= _MOST * len(self._last)
+        self.is_open = self._calls >= _LEAST_CALLS and len(set(failing)) >= _LEAST_KEYS and most
         return self.is_open
 
     @property
