@@ -27,8 +27,9 @@ from choreo.wire import Codec, open_registry
 _log = structlog.get_logger("choreo.runtime")
 _PASSING = (AccessError, LogUnavailableError, RegistryUnavailableError, StoreUnavailableError)
 _FIRST_DELAY, _MAX_DELAY = 0.5, 15.0
-_GARBAGE_THRESHOLD = 50_000
-"""Allocations, less those freed, between two looks of the cyclic collector; Python's own is 700."""
+_GARBAGE_THRESHOLD = 5_000
+"""Allocations, less those freed, between two looks of the cyclic collector; Python's own is 700. Up to 200,000 nothing
+more is gained that could be measured, and garbage stays longer."""
 
 
 @asynccontextmanager
@@ -83,7 +84,7 @@ async def running(
 async def run_services(services: Sequence[Service], settings: Settings, *, stop: asyncio.Event) -> None:
     """Run these services until `stop` is set, then stop them gracefully.
 
-    Where waiting can help at the start (no answer, a right that is lacking) it waits, and says for what.
+    Where waiting can help (no answer at the start, a right that is lacking) it waits, says for what, and tries again.
 
     Raises:
         ChoreoError: they cannot start, or one of them cannot go on; the others have been stopped.
@@ -131,10 +132,11 @@ class _Work:
                     await self._until_one_fails(instances)
                     return
             except _PASSING as error:
-                if self.instances is not None:
+                if self._stop.is_set():
                     raise
-                self._waits_for = str(error)
-                _log.error("cannot start yet, trying again", reason=str(error), delay=delay)
+                begun, self.instances, self._waits_for = self.instances is not None, None, str(error)
+                what = "cannot go on, starting again" if begun else "cannot start yet, trying again"
+                _log.error(what, reason=str(error), delay=delay)
             await asyncio.sleep(delay)
             delay = min(_MAX_DELAY, delay * 2)
 
@@ -167,8 +169,8 @@ class _Work:
 def settle_garbage_collector() -> None:
     """Let the cyclic collector look less often, and never at what has been loaded for good.
 
-    Records, events and rows hold no cycles: the collector finds nothing among them, and took an eighth of the
-    throughput to find it. Cycles that handlers make are still collected, later.
+    Records, events and rows hold no cycles: the collector finds nothing among them, and takes a tenth of the CPU time
+    to find it (`benchmarks/throughput.py`). Cycles that handlers make are still collected, later.
     """
     gc.collect()
     gc.freeze()
