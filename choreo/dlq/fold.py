@@ -88,7 +88,7 @@ class Fold:
         self.foreign = 0
         self._keep = keep
         self._resolutions: dict[str, list[Resolution]] = defaultdict(list)
-        self._known: set[tuple[str, str, Place, int]] = set()
+        self._back: set[tuple[str, str, Place, int]] = set()
 
     def add(self, record: Record) -> None:
         """Take a record of a dead-letter topic in."""
@@ -98,9 +98,12 @@ class Fold:
         elif found is None:
             self.foreign += 1
         elif found.id not in self.letters:
-            kept = found if self._keep(found) else replace(found, record=found.record._replace(value=None, headers=[]))
-            self.letters[kept.id] = kept
-            self._known.add((*kept.failure, kept.redrives))
+            if not self._keep(found):
+                found = replace(found, record=found.record._replace(value=None, headers=[]), whole=False)
+            self.letters[found.id] = found
+            if found.redrives:  # it may have come back from all handlers, or from another system's dead letter
+                back = found.place, found.redrives
+                self._back |= {(found.service, found.handler, *back), (found.service, "", *back), ("", "", *back)}
 
     def state(self, letter: DeadLetter) -> State:
         """Open, or how it was resolved last."""
@@ -109,12 +112,18 @@ class Fold:
 
     def failed_again(self, letter: DeadLetter) -> bool:
         """Whether it was redriven and came back."""
-        return (*letter.failure, letter.redrives + 1) in self._known
+        return (letter.service, letter.handler, letter.place, letter.redrives + 1) in self._back
 
     def history(self, letter: DeadLetter) -> list[DeadLetter | Resolution]:
-        """The dead letters of the same failure with what was done about each, oldest first."""
+        """The dead letters of the same record and handler with what was done about each, oldest first."""
         told: list[DeadLetter | Resolution] = []
-        same = [one for one in self.letters.values() if one.failure == letter.failure]
+        same = [
+            one
+            for one in self.letters.values()
+            if one.place == letter.place
+            and (one.service == letter.service or not (one.service and letter.service))
+            and (one.handler == letter.handler or not (one.handler and letter.handler))
+        ]
         for one in sorted(same, key=lambda one: one.redrives):
             told += [one, *sorted(self._resolutions.get(one.id, ()), key=lambda done: done.at_ms)]
         return told

@@ -84,6 +84,7 @@ class DeadLetter:
         parked: whether later records of its key wait for it.
         missing: which parts (key, value, headers) were too large for a dead letter; the original has them.
         type_name, correlation_id: of the event; empty if it has none that can be read.
+        whole: whether `record` has its value and headers; those that are only counted need not keep them.
     """
 
     id: str
@@ -105,6 +106,7 @@ class DeadLetter:
     missing: tuple[str, ...]
     type_name: str
     correlation_id: str
+    whole: bool = True
 
     @property
     def service(self) -> str:
@@ -115,11 +117,6 @@ class DeadLetter:
     def place(self) -> Place:
         """Where the original lies; where the dead letter does, if nobody said."""
         return Place(*self.record[:3])
-
-    @property
-    def failure(self) -> tuple[str, str, Place]:
-        """Equal for the dead letters of one record and handler, however often it was redriven."""
-        return self.group, self.handler, self.place
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -267,8 +267,11 @@ async def original(log: Log, letter: DeadLetter) -> Record:
     """The record as it was; what was too large for a dead letter is read where the original lies.
 
     Raises:
-        ChoreoError: the original is gone.
+        ChoreoError: the original is gone, or the dead letter was read without its value.
     """
+    if not letter.whole:
+        remedy = "name it in dead_letters(values_of=...)"
+        raise ChoreoError(f"dead letter {letter.id} was read without its value", remedy=remedy)
     if not letter.missing:
         return letter.record
     place, at = letter.place, letter.place.of

@@ -166,6 +166,14 @@ async def test_the_record_and_its_resolution_are_written_both_or_neither(shop):
     assert await other.given_back() == []
 
 
+async def test_what_was_read_without_its_value_is_not_sent_without_it(shop):
+    async with dead_letters(shop.log, service=shop.service) as letters:
+        report = await all_of(letters, EVERYTHING)
+        assert (report.resolved, len(report.refused)) == (0, 8)
+        await only_open(letters, 0, 1, 2, 3, 4, 5, 6, 7)
+    assert await shop.given_back() == []
+
+
 async def test_after_a_good_canary_the_others_follow(shop):
     async with shop.at_work(), shop.opened() as letters:
         report = await all_of(letters, EVERYTHING, Pace(canary=3))

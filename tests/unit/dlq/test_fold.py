@@ -57,6 +57,21 @@ def test_one_that_failed_again_is_open_with_its_count_and_knows_its_history():
     assert (failed.id, done.by, back.id) == ("a", "ada", "b")
 
 
+def test_what_another_handler_makes_of_an_undecodable_one_or_of_another_systems_is_its_history_too():
+    undecodable = letter("u", PLACES[0], handler="")
+    foreign = samples.lying(samples.SPRING, topic="orders.DLT")  # orders/3@77
+    fold = fold_of(
+        undecodable, foreign, letter("c", PLACES[0], handler="charge", redrive_count=1),
+        letter("f", ("orders", 3, 77), handler="charge", redrive_count=1), letter("x", ("orders", 3, 78), redrive_count=1),
+    )  # fmt: skip
+    (spring,) = [one for one in fold.letters.values() if one.family == "spring"]
+    assert fold.failed_again(fold.letters["u"])
+    assert fold.failed_again(spring)
+    assert not any(fold.failed_again(fold.letters[id_]) for id_ in "cfx")
+    assert ids(fold.history(fold.letters["c"])) == ["u", "c"]
+    assert ids(fold.history(spring)) == [spring.id, "f"]
+
+
 def test_copies_change_nothing():
     fold = fold_of(letter("a", offset=1), letter("a", offset=2), samples.resolution("a"), samples.resolution("a"))
     assert (states(fold), fold.letters["a"].at.offset) == ({"a": "redriven"}, 1)
