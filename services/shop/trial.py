@@ -161,6 +161,6 @@ async def _have_read_all(services: Sequence[Service], log: Log, since: Ends) -> 
         topics = {event.contract.topic for handler in service.handlers.values() for event in handler.consumes}
         grown = {at: end for at, end in ends.items() if at.topic in topics and end > since.get(at, 0)}
         committed = await log.committed(service.name, grown)
-        if any(committed.get(at, 0) < end for at, end in grown.items()):
+        if any(at not in committed or committed[at].offset < end for at, end in grown.items()):
             return False
     return await ends_of(services, log) == ends
