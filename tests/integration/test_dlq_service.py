@@ -12,10 +12,11 @@ from choreo import Event, Retry, Service, connect
 from choreo.cli import main
 from choreo.dlq import DeadLetter, Pace, Reason, Report, Selection, dead_letters
 from choreo.errors import LogUnavailableError
-from choreo.log import open_log
+from choreo.log import NewRecord, Record, Topic, open_log
 from tests.integration.runtime_faults import Faults, FaultyLog, plant
 from tests.integration.runtime_world import TABLES, Paid, Placed, World, crash
 from tests.support import eventually
+from tests.unit.dlq import samples
 
 ONCE = Retry(attempts=1)
 REDRIVEN = Reason(kind="redriven", by="ada", why="mended")
@@ -160,6 +161,36 @@ async def test_the_whole_way_by_the_command_line(tmp_path, payments, monkeypatch
             await effects(world, ("b", 7), ("a", 5), ("a", 1), ("a", 2))
             assert await choreo("stats", "--json") == 0
     assert '"redriven":1,"failed_again":0' in capsys.readouterr().out
+
+
+async def test_what_could_not_be_read_and_what_others_gave_up_is_handled_too(tmp_path, payments, monkeypatch):
+    url = f"sqlite:///{tmp_path}/log.db?synchronous=normal"
+    monkeypatch.setenv("CHOREO_LOG", url)
+    monkeypatch.setenv("CHOREO_REGISTRY", str(tmp_path / "schemas"))
+
+    async def choreo(*args: str) -> int:
+        return await asyncio.to_thread(main, ["dlq", *args, "--why", "now we can"])
+
+    def copy(record: Record, id_: str) -> list[tuple[str, bytes]]:
+        return [(name, id_.encode() if name == "ce_id" else value) for name, value in record.headers]
+
+    async with open_log(url) as log:
+        world = World(log, tmp_path)
+        async with world.running(payments.service):
+            await world.publish(Placed(id="a", n=0))
+            await effects(world, ("a", 0))
+            (good,) = await world.records("orders")
+            producer = log.producer()
+            await producer.append([NewRecord("orders", b"a", b"garbage", copy(good, "cut"))])
+            letter = await one_open(world, 0)
+            assert (letter.kind, letter.handler) == ("undecodable", "")
+            (tmp_path / "whole.json").write_text('{"id": "a", "n": 1}')
+            assert await choreo("edit", letter.id, "--value", str(tmp_path / "whole.json")) == 0
+            await effects(world, ("a", 0), ("a", 1))
+            await log.create_topics([Topic(name="orders.DLT")])
+            await producer.append([NewRecord("orders.DLT", b"a", good.value, [*copy(good, "spring"), *samples.SPRING])])
+            assert await choreo("redrive", "--topic", "orders.DLT", "--service", "payments", "--canary", "1") == 0
+            await effects(world, ("a", 0), ("a", 1), ("a", 0))
 
 
 @pytest.mark.kafka
