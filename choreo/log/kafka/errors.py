@@ -64,6 +64,8 @@ def explained(error: KafkaError, what: str, who: str, *rights: Right) -> LogErro
         rights: those that `what` needs; one of them is lacking if access is denied.
     """
     code, why = error.code(), plain(error.str())
+    if code == KafkaError._GAPLESS_GUARANTEE and "Topic authorization failed" in why:  # noqa: SLF001 - librdkafka's
+        code = KafkaError.TOPIC_AUTHORIZATION_FAILED  # what broke a gapless producer is told in words only
     if code in _NOT_OWNER:
         return NotOwnerError(what, why=why, remedy="another instance has taken over: start again from its progress")
     if code in _DENIED:

@@ -52,6 +52,12 @@ def test_a_refusal_names_who_lacks_what_and_the_command_that_grants_it(code):
     )
 
 
+def test_a_refusal_that_broke_a_gapless_producer_is_told_as_one():
+    words = "ProduceRequest for orders [0] failed: Broker: Topic authorization failed: unable to satisfy gap-less guarantee"
+    error = explained(KafkaError(KafkaError._GAPLESS_GUARANTEE, words), "append", "User:svc", ORDERS)
+    assert "principal User:svc lacks WRITE on topic orders" in str(error)
+
+
 def test_a_refusal_of_an_unexpected_kind_is_told_all_the_same():
     error = explained(KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED), "append", "User:svc", ORDERS)
     assert "principal User:svc is refused" in str(error)
