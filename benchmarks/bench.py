@@ -36,19 +36,24 @@ _STOP = 10.0
 
 
 class Contestant(NamedTuple):
-    """A name for the table, and the command that works until SIGTERM."""
+    """A name for the table, and the command that works until SIGTERM.
+
+    `prepare` is given the address of its store and the service's name before it starts.
+    """
 
     name: str
     command: Sequence[str]
     store: str = ""
     embedded: bool = False
+    prepare: Callable[[str, str], None] | None = None
 
 
 class Run(NamedTuple):
-    """What one run of a contestant took, in seconds."""
+    """What one run of a contestant took: seconds, and the most memory it had (MB)."""
 
     wall: float
     cpu: float
+    peak: float
 
 
 class Bench:
@@ -105,15 +110,17 @@ class Bench:
             asyncio.run(self._fill(url))
             self._filled.add(url)
         store = contestant.store.format(folder=self.folder)
+        if contestant.prepare is not None:
+            contestant.prepare(store.replace("{service}", group), group)
         return self._told | {"group": group, "log": url, "store": store}
 
-    def run(self, contestant: Contestant) -> Run:
-        """One run of a contestant over all orders."""
+    def run(self, contestant: Contestant, events: int | None = None) -> Run:
+        """One run of a contestant over the first so many orders, or all."""
         told = self._prepared(contestant)
         with self._output(contestant) as output, started(contestant, told) as process:
             first = _first_of(process)
-            output.wait(lambda: output.seen >= self.events)
-            return Run(output.last - first[FIRST], cpu_of(process) - first["cpu"])
+            output.wait(lambda: output.seen >= (events or self.events))
+            return Run(output.last - first[FIRST], cpu_of(process) - first["cpu"], peak_of(process))
 
     def killed(self, contestant: Contestant) -> tuple[int, int]:
         """A run that is killed (-9) in the middle and started again: how many payments are lost, how many doubled."""
@@ -241,6 +248,12 @@ def _first_of(process: subprocess.Popen[bytes]) -> dict[str, float]:
             found: dict[str, float] = json.loads(line)
             return found
     raise SystemExit(f"a contestant ended with {process.wait()} before its first order")
+
+
+def peak_of(process: subprocess.Popen[bytes]) -> float:
+    """The most memory (resident) that a process has had, in MB."""
+    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 def cpu_of(process: subprocess.Popen[bytes]) -> float:
