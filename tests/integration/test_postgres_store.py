@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncIterator
@@ -14,6 +15,7 @@ from choreo.errors import ChoreoError, ConfigurationError, StoreError, StoreOwne
 from choreo.store import Effects, make_store
 from choreo.store.postgres.address import Address, schema_of
 from choreo.store.postgres.store import PostgresStore
+from tests.conformance.store.world import P0
 from tests.servers.postgres import PASSWORD, USER
 from tests.servers.process import free_ports
 
@@ -280,6 +282,33 @@ async def test_a_handler_that_goes_on_after_a_failed_statement_loses_its_own_wri
         await store.commit(Effects({}))
         await store.begin()
         assert await store.db.fetch_all("SELECT id FROM notes ORDER BY id") == [("a",), ("b",)]
+
+
+async def test_a_handlers_sub_tasks_take_turns(url):
+    async with opened(url, tables="CREATE TABLE IF NOT EXISTS notes (id int PRIMARY KEY)") as store:
+        await store.begin()
+        for first in (0, 20):
+            await store.savepoint()
+            rows = range(first, first + 20)
+            await asyncio.gather(*(store.db.execute("INSERT INTO notes VALUES (%s)", (row,)) for row in rows))
+            late = asyncio.ensure_future(store.db.execute("INSERT INTO notes VALUES (%s)", (first + 100,)))
+            await asyncio.sleep(0)
+            await (store.rollback_to_savepoint() if first else store.release_savepoint())
+            await late
+        await store.commit(Effects({}))
+        await store.begin()
+        assert await store.db.fetch_all("SELECT id FROM notes ORDER BY id") == [(n,) for n in (*range(20), 100)]
+
+
+async def test_choreos_tables_may_be_mended_while_it_runs(url, database):
+    schema = url.rpartition("=")[2]
+    async with opened(url) as store:
+        await database.execute(f"ALTER TABLE {schema}.choreo_progress RENAME TO gone")
+        for call in (store.take_over([P0]), store.give_back({P0: 1})):
+            with pytest.raises(StoreUnavailableError, match="choreo_progress"):
+                await call
+        await database.execute(f"ALTER TABLE {schema}.gone RENAME TO choreo_progress")
+        assert (await store.take_over([P0])).progress[P0].watermark == -1
 
 
 @pytest.mark.parametrize("begun", [False, True])

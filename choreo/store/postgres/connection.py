@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeAlias, TypeVar
@@ -19,6 +20,9 @@ Cursor: TypeAlias = "psycopg.AsyncCursor[tuple[Any, ...]]"
 Parameters: TypeAlias = "Sequence[Any] | Mapping[str, Any] | None"
 Statement: TypeAlias = "tuple[bytes, Parameters]"
 T = TypeVar("T")
+
+# A warning beside each error that is reported here anyway.
+logging.getLogger("psycopg").addFilter(lambda record: not str(record.msg).startswith("error ignored terminating"))
 
 _CONNECT: dict[str, Any] = {
     "connect_timeout": 5,
@@ -76,7 +80,11 @@ class Connection:
                 raise self._silent() from error
             except psycopg.Error as error:
                 raise explain(error, self._address.shown, opening=opening) or error from error
-            await self.script(self._settings)
+            try:
+                await self.script(self._settings)
+            except BaseException:
+                await self.close()  # without its schema it must not be used
+                raise
 
     @property
     def is_open(self) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import psycopg
@@ -41,6 +43,7 @@ class Transaction:
         self._why = why
         self._unsent: list[Statement] = []
         self._lost: StoreError | None = None
+        self._turns = asyncio.Lock()
         self._turn = False
         self.is_open = False
         self.checks: list[Statement] = []
@@ -56,23 +59,31 @@ class Transaction:
         self.is_open, self._unsent, self._lost = False, [], None
 
     async def run(self, *statements: Statement, stops: bool = False) -> list[Cursor]:
-        """Run statements in it, in one round trip; see `Connection.run`."""
+        """Run statements in it, in one round trip; see `Connection.run`. Those of a handler's sub-tasks take turns."""
+        async with self._turns:
+            return await self._send(*statements, stops=stops)
+
+    async def run_many(self, statement: bytes, rows: Sequence[Sequence[Any]]) -> None:
+        """Run one statement once per row."""
+        async with self._turns:
+            await self._send()
+            async with self._noticing():
+                await self._connection.run_many(statement, rows)
+
+    async def _send(self, *statements: Statement, stops: bool = False) -> list[Cursor]:
         if self._lost is None and _BEGIN not in self._unsent and not self._connection.in_transaction:
             await self._lose("the server knows of no transaction")  # what ran now would be committed at once
         if self._lost is not None:
             raise self._lost
         unsent, self._unsent = self._unsent, []
-        try:
+        async with self._noticing():
             return (await self._connection.run(*unsent, *statements, stops=stops))[len(unsent) :]
-        except StoreUnavailableError as error:
-            self._lost = await self._why(error)
-            raise self._lost from error
 
-    async def run_many(self, statement: bytes, rows: Sequence[Sequence[Any]]) -> None:
-        """Run one statement once per row."""
-        await self.run()
+    @asynccontextmanager
+    async def _noticing(self) -> AsyncIterator[None]:
+        """A store that fails inside has lost the transaction."""
         try:
-            await self._connection.run_many(statement, rows)
+            yield
         except StoreUnavailableError as error:
             self._lost = await self._why(error)
             raise self._lost from error
@@ -85,7 +96,6 @@ class Transaction:
     # --- a handler's part of it -----------------------------------------------------------------------------------
 
     def savepoint(self) -> None:
-        """See `Store.savepoint`."""
         self._turn = not self._turn
         self._unsent.append(self._control(b"SAVEPOINT"))
 
@@ -96,30 +106,31 @@ class Transaction:
             StoreError: a statement of the handler had failed, and PostgreSQL keeps nothing of what surrounds one.
             psycopg.IntegrityError: one of its deferred constraints does not hold.
         """
-        if self._is_untouched():
-            self._unsent.pop()
-        elif self._connection.has_failed:
-            raise StoreError(
-                "what the handler wrote cannot be kept",
-                why="one of its statements failed and it went on",
-                remedy="let the error end the handler, or avoid it (INSERT ... ON CONFLICT)",
-            )
-        elif self.checks:
-            await self.run(*self.checks, self._control(b"RELEASE"))
-        else:
-            self._unsent.append(self._control(b"RELEASE"))
+        async with self._turns:  # what a sub-task of the handler has asked for comes before
+            if self._is_untouched():
+                self._unsent.pop()
+            elif self._connection.has_failed:
+                raise StoreError(
+                    "what the handler wrote cannot be kept",
+                    why="one of its statements failed and it went on",
+                    remedy="let the error end the handler, or avoid it (INSERT ... ON CONFLICT)",
+                )
+            elif self.checks:
+                await self._send(*self.checks, self._control(b"RELEASE"))
+            else:
+                self._unsent.append(self._control(b"RELEASE"))
 
     async def undo(self) -> None:
-        """See `Store.rollback_to_savepoint`."""
-        if self._is_untouched():
-            self._unsent.pop()
-            return
-        try:
-            await self.run(self._control(b"ROLLBACK TO"))
-        except psycopg.Error as error:
-            await self._lose(str(error))
-            raise self._lost or error from error
-        self._unsent.append(self._control(b"RELEASE"))
+        async with self._turns:
+            if self._is_untouched():
+                self._unsent.pop()
+                return
+            try:
+                await self._send(self._control(b"ROLLBACK TO"))
+            except psycopg.Error as error:
+                await self._lose(str(error))
+                raise self._lost or error from error
+            self._unsent.append(self._control(b"RELEASE"))
 
     def _is_untouched(self) -> bool:
         return self._unsent[-1:] == [self._control(b"SAVEPOINT")]
@@ -129,7 +140,7 @@ class Transaction:
 
 
 class PostgresDatabase:
-    """The transaction as handlers see it; placeholders are `%s`."""
+    """Implements `Database`: the transaction as handlers see it."""
 
     def __init__(self, transaction: Transaction) -> None:
         self._transaction = transaction
@@ -157,21 +168,17 @@ class PostgresDatabase:
         return cursor
 
     async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
-        """See `Database.execute`."""
         return (await self._run(sql, parameters)).rowcount
 
     async def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
-        """See `Database.execute_many`."""
         statement, listed = self._ready(sql), list(rows)
         if listed:
             await self._transaction.run_many(statement, listed)
 
     async def fetch_one(self, sql: str, parameters: Sequence[Any] = ()) -> Row | None:
-        """See `Database.fetch_one`."""
         cursor = await self._run(sql, parameters)
         return await cursor.fetchone() if cursor.description else None
 
     async def fetch_all(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
-        """See `Database.fetch_all`."""
         cursor = await self._run(sql, parameters)
         return await cursor.fetchall() if cursor.description else []

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from uuid import uuid4
 
 import psycopg
@@ -25,7 +25,7 @@ _COMMIT: Statement = (b"COMMIT", None)
 
 
 class PostgresStore:
-    """Progress, inbox, outbox and the user's tables in one schema of a PostgreSQL database (14 or newer).
+    """Implements `Store` in one schema of a PostgreSQL database (14 or newer).
 
     The writer runs the transactions; the reader looks beside them at what is committed, and does what is one
     statement. An instance is known to the server by its `application_name`.
@@ -50,7 +50,6 @@ class PostgresStore:
     # --- opening --------------------------------------------------------------------------------------------------
 
     async def open(self, service: str, tables: str = "") -> None:
-        """See `Store.open`."""
         schema, name = self._address.schema or schema_of(service), f"choreo {self._instance}"
         self._writer = Connection(self._address, schema, name)
         # Whatever the server believes of the inbox, which grows faster than it looks: never read all of it.
@@ -75,7 +74,6 @@ class PostgresStore:
             raise
 
     async def close(self) -> None:
-        """See `Store.close`."""
         for connection in self._connections:
             await connection.close()
 
@@ -84,23 +82,31 @@ class PostgresStore:
     async def _ask(self, query: str, **parameters: str | bytes) -> Cursor:
         """One statement, a transaction of its own."""
         await self._reader.open()
-        (cursor,) = await self._reader.run((Q[query], parameters))
+        with self._own_statements():
+            (cursor,) = await self._reader.run((Q[query], parameters))
         return cursor
 
+    @contextmanager
+    def _own_statements(self) -> Iterator[None]:
+        """Choreo's own SQL is right: what refuses it (a right that was revoked, a table that is gone) can be mended."""
+        try:
+            yield
+        except psycopg.Error as error:
+            said = str(error).partition("\n")[0]
+            raise StoreUnavailableError(f"the store {self._address.shown} is not as it was made", why=said) from error
+
     async def seen(self, keys: Sequence[bytes]) -> set[bytes]:
-        """See `Store.seen`. Never waits for a writer."""
+        """Never waits for a writer."""
         if not keys:
             return set()
         return {key for (key,) in await (await self._ask("seen", keys=b"".join(keys))).fetchall()}
 
     async def expire(self, before_ms: int, after: bytes, limit: int) -> bytes:
-        """See `Store.expire`."""
         cursor = await self._ask("expire", before=str(before_ms), after=after, limit=str(limit))
         ((count, last),) = await cursor.fetchall()
         return bytes(last) if count == limit else b""
 
     async def behind(self, lane: bytes, limit: int, head: str = "") -> list[tuple[int, Record]] | None:
-        """See `Store.behind`."""
         cursor = await self._ask("behind", lane=lane, head=head.encode(), limit=str(max(1, limit)))
         rows = await cursor.fetchall()
         if not rows:
@@ -108,20 +114,16 @@ class PostgresStore:
         return [(number, behind.unpack(record)) for number, record in rows[:limit] if number is not None]
 
     async def release(self, lane: bytes, head: str) -> bool:
-        """See `Store.release`."""
         return (await self._ask("release", lane=lane, head=head.encode())).rowcount > 0
 
     async def abandoned(self, before_ms: int) -> list[OutboxRow]:
-        """See `Store.abandoned`."""
         return await _rows(await self._ask("abandoned", before=str(before_ms), publishing=_array(self._publishing)))
 
     async def suspect(self, partition: TopicPartition, offset: int) -> None:
-        """See `Store.suspect`."""
         at = {"topic": partition.topic, "partition": str(partition.partition)}
         await self._ask("suspect", **at, offset=str(offset), me=self._instance)
 
     async def give_back(self, epochs: Mapping[TopicPartition, int]) -> None:
-        """See `Store.give_back`."""
         await self._ask("give_back", owned=_json({"epoch": epoch, **at._asdict()} for at, epoch in epochs.items()))
         for at in epochs:
             self._epochs.pop(at, None)
@@ -152,12 +154,12 @@ class PostgresStore:
     # --- ownership ------------------------------------------------------------------------------------------------
 
     async def take_over(self, partitions: Sequence[TopicPartition]) -> Takeover:
-        """See `Store.take_over`."""
         at = _json(partition._asdict() for partition in partitions)
         await self._ask("oust", at=at, me=self._instance, dead=_array(self._dead))
         await self.begin()
         try:
-            taken = await self._take_over(at, partitions)
+            with self._own_statements():
+                taken = await self._take_over(at, partitions)
         except BaseException:
             await self.rollback()
             raise
@@ -192,28 +194,22 @@ class PostgresStore:
 
     @property
     def in_transaction(self) -> bool:
-        """See `Store.in_transaction`."""
         return self._transaction.is_open
 
     async def begin(self) -> None:
-        """See `Store.begin`."""
         await self._writer.open()
         self._transaction.begin()
 
     async def savepoint(self) -> None:
-        """See `Store.savepoint`."""
         self._transaction.savepoint()
 
     async def release_savepoint(self) -> None:
-        """See `Store.release_savepoint`."""
         await self._transaction.release()
 
     async def rollback_to_savepoint(self) -> None:
-        """See `Store.rollback_to_savepoint`."""
         await self._transaction.undo()
 
     async def commit(self, effects: Effects) -> int | None:
-        """See `Store.commit`."""
         if not self.in_transaction:
             await self.begin()
         try:
@@ -267,7 +263,6 @@ class PostgresStore:
         return error
 
     async def rollback(self) -> None:
-        """See `Store.rollback`."""
         if self._connections and self._transaction.is_open:
             self._transaction.end()
             if self._writer.in_transaction:

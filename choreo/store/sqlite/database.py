@@ -65,7 +65,7 @@ def begin_patiently(writer: sqlite3.Connection) -> None:
 
 
 class SqliteDatabase:
-    """The writer connection as handlers see it. Statements run on the calling thread: they are local and short."""
+    """Implements `Database`: the writer connection as handlers see it. Statements run on the calling thread: they are local and short."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection
@@ -87,22 +87,18 @@ class SqliteDatabase:
         return self._connection
 
     async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
-        """See `Database.execute`."""
         with passing(self._path):
             return self._ready(sql).execute(sql, parameters).rowcount
 
     async def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
-        """See `Database.execute_many`."""
         with passing(self._path):
             self._ready(sql).executemany(sql, rows)
 
     async def fetch_one(self, sql: str, parameters: Sequence[Any] = ()) -> Row | None:
-        """See `Database.fetch_one`."""
         with passing(self._path):
             row: Row | None = self._ready(sql).execute(sql, parameters).fetchone()
             return row
 
     async def fetch_all(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
-        """See `Database.fetch_all`."""
         with passing(self._path):
             return self._ready(sql).execute(sql, parameters).fetchall()

@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class SqliteStore:
-    """Progress, inbox, outbox and the user's tables in one SQLite file (WAL; a commit is on disk when it returns).
+    """Implements `Store` in one SQLite file (WAL; a commit is on disk when it returns).
 
     Args:
         path: the file; its folder is made.
@@ -71,7 +71,6 @@ class SqliteStore:
     # --- opening --------------------------------------------------------------------------------------------------
 
     async def open(self, service: str, tables: str = "") -> None:
-        """See `Store.open`."""
         try:
             await self._run(lambda: self._open(service, tables))
         except BaseException as error:
@@ -97,7 +96,6 @@ class SqliteStore:
         self._writer.execute("COMMIT")
 
     async def close(self) -> None:
-        """See `Store.close`."""
         if self._is_open:
             self._is_open = False
             await self._run(self._close)
@@ -110,7 +108,6 @@ class SqliteStore:
     # --- reading --------------------------------------------------------------------------------------------------
 
     async def take_over(self, partitions: Sequence[TopicPartition]) -> Takeover:
-        """See `Store.take_over`."""
         return await self._alone(lambda: self._take_over(partitions))
 
     def _take_over(self, partitions: Sequence[TopicPartition]) -> Takeover:
@@ -134,16 +131,14 @@ class SqliteStore:
         return Takeover(progress, left, parked)
 
     async def give_back(self, epochs: Mapping[TopicPartition, int]) -> None:
-        """See `Store.give_back`."""
         rows = [(*at, epoch) for at, epoch in epochs.items()]
         await self._alone(lambda: self._writer.executemany(_Q["give_back"], rows))
 
     async def suspect(self, partition: TopicPartition, offset: int) -> None:
-        """See `Store.suspect`."""
         await self._alone(lambda: self._writer.execute(_Q["suspect"], (offset, *partition, self._instance)))
 
     async def expire(self, before_ms: int, after: bytes, limit: int) -> bytes:
-        """See `Store.expire`. Takes the write lock only if there is something to remove."""
+        """Takes the write lock only if there is something to remove."""
         with passing(self._path):
             walked = self._reader.execute(_Q["walk_inbox"], (after, limit)).fetchall()
         if old := [(key,) for key, at in walked if at < before_ms]:
@@ -151,7 +146,6 @@ class SqliteStore:
         return bytes(walked[-1][0]) if len(walked) == limit else b""
 
     async def behind(self, lane: bytes, limit: int, head: str = "") -> list[tuple[int, Record]] | None:
-        """See `Store.behind`."""
         with passing(self._path):
             rows = self._reader.execute(_Q["behind"], (lane, head, max(1, limit))).fetchall()
         if not rows:
@@ -159,11 +153,9 @@ class SqliteStore:
         return [(number, behind.unpack(record)) for number, record in rows[:limit] if number is not None]
 
     async def release(self, lane: bytes, head: str) -> bool:
-        """See `Store.release`."""
         return await self._alone(lambda: self._writer.execute(_Q["release"], (lane, head)).rowcount > 0)
 
     async def abandoned(self, before_ms: int) -> list[OutboxRow]:
-        """See `Store.abandoned`."""
         with passing(self._path):
             rows = self._reader.execute(_Q["abandoned"], (before_ms,)).fetchall()
         return [
@@ -171,7 +163,7 @@ class SqliteStore:
         ]
 
     async def seen(self, keys: Sequence[bytes]) -> set[bytes]:
-        """See `Store.seen`. Reads beside the transaction, so it never waits for a writer."""
+        """Reads beside the transaction, so it never waits for a writer."""
         found: set[bytes] = set()
         for first in range(0, len(keys), _MOST_KEYS):
             some = keys[first : first + _MOST_KEYS]
@@ -187,11 +179,9 @@ class SqliteStore:
 
     @property
     def in_transaction(self) -> bool:
-        """See `Store.in_transaction`."""
         return self._writer.in_transaction
 
     async def begin(self) -> None:
-        """See `Store.begin`."""
         try:
             with passing(self._path):
                 self._writer.execute("BEGIN IMMEDIATE")
@@ -206,15 +196,12 @@ class SqliteStore:
                 raise
 
     async def savepoint(self) -> None:
-        """See `Store.savepoint`."""
         self._execute("SAVEPOINT choreo_handler")
 
     async def release_savepoint(self) -> None:
-        """See `Store.release_savepoint`."""
         self._execute("RELEASE choreo_handler")
 
     async def rollback_to_savepoint(self) -> None:
-        """See `Store.rollback_to_savepoint`."""
         self._execute("ROLLBACK TO choreo_handler")
         self._execute("RELEASE choreo_handler")
 
@@ -223,7 +210,6 @@ class SqliteStore:
             self._writer.execute(sql)
 
     async def commit(self, effects: Effects) -> int | None:
-        """See `Store.commit`."""
         if not self._writer.in_transaction:
             await self.begin()
         row_id = await self._finish(lambda: self._write(effects))
@@ -288,7 +274,6 @@ class SqliteStore:
                 writer.execute(_Q["wait_no_more"], taken)
 
     async def rollback(self) -> None:
-        """See `Store.rollback`."""
         if self._is_open and self._writer.in_transaction:
             self._writer.execute("ROLLBACK")
 
