@@ -51,7 +51,9 @@ class Intake:
             partition = self._owned.get(TopicPartition(record.topic, record.partition))
             if partition is None or not partition.tracker.deliver(record.offset):
                 continue
-            if partition.alone_until >= 0:
+            if partition.deadly_until >= 0 and partition.tracker.watermark >= partition.deadly_until:
+                self._survive(partition)
+            if partition.alone:
                 await self._place(jobs)
                 jobs = []
                 await self._alone(partition, record)
@@ -65,28 +67,27 @@ class Intake:
 
     async def _alone(self, partition: Partition, record: Record) -> None:
         """Take in a record of a partition whose owners have died, with nothing else under way beside it."""
-        if record.offset >= partition.alone_until:
-            partition.alone_until = -1
-            self._unit.survive(partition)
-        else:
-            await self._settled()
-            if partition.gone:
-                return
-            deaths = partition.suspects.get(record.offset, 0)
-            if deaths >= _DEADLY:
-                self._decoder.bury_killer(partition, record, deaths)
-                self._unit.finish(partition, record.offset)
-                return
-            await self._unit.apart(lambda: self._unit.store.suspect(partition.at, record.offset))
-        job = await self._decoder.job(partition, record)
-        if job is None:
-            self._unit.finish(partition, record.offset)
+        await self._settled()
+        if partition.gone:
             return
-        await self._place([job])
-        if record.offset == partition.alone_until - 1:
+        deaths = partition.suspects.get(record.offset, 0)
+        if deaths >= _DEADLY:
+            self._decoder.bury_killer(partition, record, deaths)
+            self._unit.finish(partition, record.offset)
+        else:
+            await self._unit.apart(lambda: self._unit.store.suspect(partition.at, record.offset))
+            job = await self._decoder.job(partition, record)
+            if job is None:
+                self._unit.finish(partition, record.offset)
+            else:
+                await self._place([job])
+        if record.offset >= partition.deadly_until - 1:
             await self._settled()
-            partition.alone_until = -1
-            self._unit.survive(partition)
+            self._survive(partition)
+
+    def _survive(self, partition: Partition) -> None:
+        partition.alone, partition.deadly_until = False, -1
+        self._unit.survive(partition)
 
     def forget(self, keys: Sequence[bytes]) -> None:
         """These inbox keys are committed."""

@@ -159,22 +159,25 @@ class Ownership:
         for at, taken in found.progress.items():
             known = self._checked(at, taken, first[at], end[at])
             starts[at] = max(known.watermark, first[at])
-            self._owned[at] = Partition(at, known, self._alone_until(at, known, starts[at], end[at]))
-            if taken.deaths and self._owned[at].alone_until < 0:
-                self._unit.survive(self._owned[at])
+            self._owned[at] = Partition(at, known)
+            if known.deaths:
+                self._suspect(self._owned[at], known.deaths, starts[at], end[at])
         self._committer.catch_up({at: known.watermark for at, known in found.progress.items() if known.watermark > 0})
         return starts
 
-    def _alone_until(self, at: TopicPartition, known: Progress, start: int, end: int) -> int:
-        """Where the records end that earlier owners may have died at; -1 if too few have died to think so."""
-        until = min(end, start + self._max_in_flight)
-        if known.deaths < _DEATHS or until <= start:
-            return -1
-        _log.warning(
-            "owners of this partition have died again and again: its next records are handled one at a time",
-            service=self._service, partition=_names([at]), deaths=known.deaths, records=until - start,
-        )  # fmt: skip
-        return until
+    def _suspect(self, partition: Partition, deaths: int, start: int, end: int) -> None:
+        """Earlier owners have died here; maybe of one of the records that lie before us."""
+        partition.deadly_until = min(end, start + self._max_in_flight)
+        if partition.deadly_until <= start:
+            partition.deadly_until = -1
+            self._unit.survive(partition)
+        elif deaths >= _DEATHS:
+            partition.alone = True
+            _log.warning(
+                "owners of this partition have died again and again: its next records are handled one at a time",
+                service=self._service, partition=_names([partition.at]), deaths=deaths,
+                records=partition.deadly_until - start,
+            )  # fmt: skip
 
     async def _answered(self, ask: Callable[[], Awaitable[T]]) -> T:
         while True:

@@ -31,18 +31,32 @@ class Partition:
         running: how many of its jobs are under way.
         staged: what handlers have emitted for records that others of the service's handlers have not done yet, by
             offset; of transactional services only.
-        alone_until: records below this offset are handled alone: one of them may have killed earlier owners.
+        deadly_until: one of the records below this offset may have killed earlier owners; -1 if there is no suspicion.
+        alone: whether they are handled alone.
         suspects: offsets that were handled alone when an owner died, and how often.
     """
 
     __slots__ = (
-        *("_idle", "alone_until", "at", "epoch", "gone", "leaving", "running", "staged", "suspects", "tracker"),
+        *(
+            "_idle",
+            "alone",
+            "at",
+            "deadly_until",
+            "epoch",
+            "gone",
+            "leaving",
+            "running",
+            "staged",
+            "suspects",
+            "tracker",
+        ),
     )
 
-    def __init__(self, at: TopicPartition, progress: Progress, alone_until: int = -1) -> None:
+    def __init__(self, at: TopicPartition, progress: Progress) -> None:
         self.at = at
         self.epoch = progress.epoch
-        self.alone_until = alone_until
+        self.deadly_until = -1
+        self.alone = False
         self.suspects = progress.suspects
         self.tracker = OffsetTracker(progress.watermark, progress.done)
         self.leaving = asyncio.Event()

@@ -231,7 +231,7 @@ async def test_headers_too_large_for_the_log_do_not_stop_the_dead_letters(world)
 
 async def test_while_the_registry_is_down_records_wait_and_none_becomes_a_dead_letter(world, monkeypatch):
     monkeypatch.setattr("choreo.runtime.decoding._FIRST_DELAY", 0.01)
-    monkeypatch.setattr("choreo.runtime.intake._MAX_DELAY", 0.02)
+    monkeypatch.setattr("choreo.runtime.decoding._MAX_DELAY", 0.02)
 
     class NewerPlaced(Event, topic="orders", key="id", name="Placed"):
         id: str
