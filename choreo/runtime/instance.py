@@ -46,6 +46,8 @@ _MAX_THREADS = 32
 _TICK_DELAY = 1.0
 _ANSWER = 2.0
 """Seconds that log and store have to show that they are there."""
+_LAST_WORDS = 1.0
+"""Seconds that publishing gets at the end of a stop, though handlers have used up the grace."""
 _UNWIND = 5.0
 """Seconds that cancelled tasks get to unwind at the end."""
 _MAX_REACH = 50_000
@@ -224,26 +226,30 @@ class Instance:
         found = [str(self.failed)] if self.failed else []
         if not self._consumer.joined:
             found.append("the group has not taken it in")
-        for what, question in (("log", self._log.topics()), ("store", self._store.behind(bytes(16), 0))):
+        for what, question in (("log", self._log.topics), ("store", self._look_at_store)):
             try:
-                await asyncio.wait_for(question, _ANSWER)
+                await asyncio.wait_for(question(), _ANSWER)
             except TimeoutError:
                 found.append(f"the {what} gives no answer within {_ANSWER:.0f} s")
             except ChoreoError as error:
                 found.append(str(error))
         return found
 
+    async def _look_at_store(self) -> None:
+        await self._store.behind(bytes(16), 0)
+
     async def stop(self) -> None:
         """Finish or give back what is under way, commit, leave the group, publish the rest, close. May be repeated."""
         if not self._running:
             return
         self._running = False
+        end = asyncio.get_running_loop().time() + self._settings.stop_grace
         self._ownership.stopping = True
         self._recovering.cancel()  # it may be waiting for a store that is away, holding what the next steps need
         await self._reader.stop()
         await self._consumer.close()
         try:
-            async with asyncio.timeout(self._settings.stop_grace):
+            async with asyncio.timeout_at(max(end, asyncio.get_running_loop().time() + _LAST_WORDS)):
                 await self._publisher.drained()
             await self._committer.flush(())
         except TimeoutError:

@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 _SEEK_WAIT = 5.0
 _REBALANCE_WAIT = 5.0
+_LEAVE_WAIT = 3.0
 _CLOSE_WAIT = 40.0  # more than a listener has; a broker that hangs is left to expel the member
 
 
@@ -29,6 +30,7 @@ class KafkaConsumer:
 
     def __init__(self, owner: Owner, group: str | None) -> None:
         self._owner, self._group = owner, group
+        self._left = False  # closing it hangs: its thread is left behind
 
     @property
     def assignment(self) -> frozenset[TopicPartition]:
@@ -133,8 +135,13 @@ class KafkaConsumer:
         """Leave the group at once; goes on to the end even if the caller is cancelled."""
         self._owner.closing = True
         self._owner.signal.set()
-        await asyncio.wait([asyncio.wrap_future(self._owner.ended)], timeout=_CLOSE_WAIT)
-        if not self.ended:
+        ended, deadline = asyncio.wrap_future(self._owner.ended), time.monotonic() + _CLOSE_WAIT
+        while not self.ended and not self._left and time.monotonic() < deadline:
+            if not self.assignment:  # given back: what is left is a word to the broker
+                deadline = min(deadline, time.monotonic() + _LEAVE_WAIT)
+            await asyncio.wait([ended], timeout=_LEAVE_WAIT / 10)
+        if not self.ended and not self._left:
+            self._left = True
             log.warning("kafka_close_hangs", client=self._owner.name, remedy="its thread is left behind")
 
     def _check_owned(self, partitions: Iterable[TopicPartition]) -> None:
