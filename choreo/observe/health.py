@@ -45,7 +45,13 @@ async def health_port(host: str, port: int, *, live: Check, ready: Check) -> Asy
             f"health port {host}:{port} is not to be had", why=str(error), remedy=remedy
         ) from error
     app = Starlette(routes=[Route("/live", _answering(live)), Route("/ready", _answering(ready))])
-    quiet: dict[str, Any] = {"log_config": None, "access_log": False, "lifespan": "off", "ws": "none"}
+    quiet: dict[str, Any] = {
+        "log_config": None,
+        "log_level": "warning",
+        "access_log": False,
+        "lifespan": "off",
+        "ws": "none",
+    }
     server = _Server(uvicorn.Config(app, timeout_graceful_shutdown=1, **quiet))
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     try:
