@@ -1,23 +1,39 @@
-"""Cleaning the inbox: keys older than `Settings.inbox_keep` go, in small bites and only while there is time for it."""
+"""Keeping a store in order: inbox keys that are old enough go, outbox rows that somebody has left are published."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import structlog
 
 from choreo.errors import StoreError
 from choreo.runtime.clock import Clock
+from choreo.runtime.publisher import Publisher
 from choreo.runtime.unit import UnitOfWork
+from choreo.store.port import OutboxRow
 
 _log = structlog.get_logger("choreo.runtime")
 _BITE = 500
 _BETWEEN_BITES, _BETWEEN_ROUNDS = 0.1, 3600.0
+_BETWEEN_LOOKS = 2.0
 """Seconds."""
+_ABANDONED_MS = 10_000
+"""An outbox row of this age is taken for one whose writer has died. If it only was slow, the copy has the same event ids."""
+
+
+async def publish_left(left: Callable[[int], Awaitable[list[OutboxRow]]], publisher: Publisher, clock: Clock) -> None:
+    """Publish what outside writers have left, until cancelled; `left` knows the rows from before a time (ms)."""
+    while True:
+        try:
+            for row in await left(clock.now_ms() - _ABANDONED_MS):
+                publisher.put(row.row_id, row.records)
+        except StoreError as error:
+            _log.warning("the outbox is looked at later", error=str(error))
+        await clock.sleep(_BETWEEN_LOOKS)
 
 
 async def clean_inbox(unit: UnitOfWork, clock: Clock, keep: float, is_busy: Callable[[], bool]) -> None:
-    """Go through the inbox every hour, until cancelled; `keep` is in seconds."""
+    """Remove keys older than `keep` seconds every hour, in small bites while there is time for it, until cancelled."""
     while True:
         await clock.sleep(_BETWEEN_ROUNDS * (0.5 + clock.random() / 2))
         try:

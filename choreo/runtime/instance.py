@@ -13,6 +13,7 @@ from choreo.choreography import retry_topic
 from choreo.durations import seconds
 from choreo.errors import ChoreoError, ConfigurationError
 from choreo.log.port import Consumer, Log, TopicPartition
+from choreo.runtime import transactional
 from choreo.runtime.backpressure import Backpressure
 from choreo.runtime.breaker import Breakers
 from choreo.runtime.clock import Clock, SystemClock
@@ -20,7 +21,7 @@ from choreo.runtime.committer import Committer
 from choreo.runtime.decoding import Decoder
 from choreo.runtime.emit import Emitter
 from choreo.runtime.failures import Failures
-from choreo.runtime.housekeeping import clean_inbox
+from choreo.runtime.housekeeping import clean_inbox, publish_left
 from choreo.runtime.intake import Intake
 from choreo.runtime.invoke import Invoker
 from choreo.runtime.lanes import Lanes
@@ -33,12 +34,11 @@ from choreo.runtime.returns import Returns
 from choreo.runtime.settings import Settings
 from choreo.runtime.stats import Stats
 from choreo.runtime.threads import Threads
-from choreo.runtime.transactional import TransactionalStore
 from choreo.runtime.unit import Committed, UnitOfWork
 from choreo.runtime.watchdog import Watchdog
 from choreo.runtime.workers import Workers
 from choreo.service import Service
-from choreo.store import Store, make_store
+from choreo.store import OutboxRow, Store, make_store
 from choreo.wire import Codec
 
 _log = structlog.get_logger("choreo.runtime")
@@ -52,8 +52,6 @@ _UNWIND = 5.0
 """Seconds that cancelled tasks get to unwind at the end."""
 _MAX_REACH = 50_000
 """How far a partition may be read past its oldest unfinished record: bounds memory and the holes kept in the store."""
-_MAX_REACH_TOLD = 20_000
-"""The same where a position's metadata has to tell of the holes; below `transactional.MAX_SPAN` by more than one poll."""
 
 
 class Instance:
@@ -75,7 +73,7 @@ class Instance:
         self._clock = clock or SystemClock()
         self._store: Store
         if service.transactional:
-            self._store = TransactionalStore(log)
+            self._store = transactional.TransactionalStore(log)
         else:
             self._store = make_store(settings.store_of(service.name, service.store))
         self._owned: dict[TopicPartition, Partition] = {}
@@ -142,11 +140,11 @@ class Instance:
             topics.add(retry_topic(service.name))
         self._pressure = pressure = Backpressure(
             self._owned, self._lanes, self._unit, self._publisher, most_in_flight=settings.max_in_flight,
-            most_reach=_MAX_REACH_TOLD if service.transactional else _MAX_REACH,
+            most_reach=transactional.MAX_REACH if service.transactional else _MAX_REACH,
         )  # fmt: skip
         consumer = self._log.consumer(sorted(topics), group=service.name, listener=self._ownership)
         self._committer.consumer = self._consumer = pressure.consumer = consumer
-        if isinstance(self._store, TransactionalStore):
+        if isinstance(self._store, transactional.TransactionalStore):
             self._store.consumer = consumer
         self._reader = Reader(
             consumer, self._intake, self._workers, pressure=pressure, spawn=self._spawn, on_failure=self._recovery.fail,
@@ -154,13 +152,25 @@ class Instance:
         self._recovery.connect(consumer, self._reader, self._ownership, self._intake)
         for _ in range(service.concurrency):
             self._spawn(self._workers.work())
-        for part in (self._committer.run(), self._committer.run_offsets(), self._publisher.run(), self._watchdog.run()):
+        for part in (self._committer.run(), self._watchdog.run()):
             self._spawn(part)
-        keep = seconds(settings.inbox_keep)
-        self._spawn(clean_inbox(self._unit, self._clock, keep, lambda: self._lanes.has_ready))
+        if not service.transactional:
+            self._serve_store()
         self._recovering = self._spawn(self._recovery.run())
         self._reader.start()
         self._running = True
+
+    def _serve_store(self) -> None:
+        """Let run what follows the store's transactions, and what keeps it clean."""
+        unit, clock = self._unit, self._clock
+
+        async def left(before_ms: int) -> list[OutboxRow]:
+            return await unit.apart(lambda: unit.store.abandoned(before_ms))
+
+        for part in (self._committer.run_offsets(), self._publisher.run(), publish_left(left, self._publisher, clock)):
+            self._spawn(part)
+        keep = seconds(self._settings.inbox_keep)
+        self._spawn(clean_inbox(unit, clock, keep, lambda: self._lanes.has_ready))
 
     def _make_workers(self, state: Any, decoder: Decoder) -> Workers:
         service, unit, clock = self.service, self._unit, self._clock

@@ -16,14 +16,11 @@ import structlog
 from choreo.errors import LogUnavailableError, StoreError
 from choreo.log.port import Log, NewRecord
 from choreo.runtime.clock import Clock
+from choreo.runtime.housekeeping import publish_left
 from choreo.runtime.publisher import Publisher
-from choreo.store.port import Effects, Store
+from choreo.store.port import Effects, OutboxRow, Store
 
 _log = structlog.get_logger("choreo.runtime")
-_INTERVAL = 2.0
-"""Seconds between two looks of the relay."""
-_ABANDONED_MS = 10_000
-"""An outbox row of this age is taken for one whose writer has died. If it only was slow, the copy has the same event ids."""
 _MOST_WAITING = 100_000
 """How many committed events may wait in memory while the log takes none."""
 
@@ -52,12 +49,13 @@ class Outbox:
     """
 
     def __init__(self, store: Store, log: Log, clock: Clock, grace: float) -> None:
-        self._store, self._clock, self._grace = store, clock, grace
+        self._store, self._grace = store, grace
         self._publisher = Publisher(log, clock, self._on_published)
         self._ticked: list[int] = []
         self._lock = asyncio.Lock()  # held by whoever uses the store's connection
+        relay = publish_left(self._left, self._publisher, clock)
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._publisher.run()), loop.create_task(self._relay())]
+        self._tasks = [loop.create_task(work) for work in (self._publisher.run(), relay)]
 
     @asynccontextmanager
     async def transaction(self, records: Callable[[], Awaitable[list[NewRecord]]]) -> AsyncIterator[Store]:
@@ -94,18 +92,11 @@ class Outbox:
     def _on_published(self, rows: Sequence[int]) -> None:
         self._ticked += rows
 
-    async def _relay(self) -> None:
-        while True:
-            try:
-                async with self._lock:
-                    if self._ticked:
-                        await self._commit()
-                    left = await self._store.abandoned(self._clock.now_ms() - _ABANDONED_MS)
-                for row in left:
-                    self._publisher.put(row.row_id, row.records)
-            except StoreError as error:
-                _log.warning("the outbox cannot be looked at, trying again", error=str(error))
-            await self._clock.sleep(_INTERVAL)
+    async def _left(self, before_ms: int) -> list[OutboxRow]:
+        async with self._lock:
+            if self._ticked:
+                await self._commit()
+            return await self._store.abandoned(before_ms)
 
     async def close(self) -> None:
         """Publish the rest, as far as the log takes it, and close the store."""

@@ -16,7 +16,7 @@ from choreo.errors import (
     StoreOwnedError,
 )
 from choreo.log import open_log
-from choreo.runtime import outbox
+from choreo.runtime import housekeeping, outbox
 from tests.integration.runtime_faults import Faults, FaultyLog
 from tests.integration.runtime_world import Paid, Placed, World, effects_service
 from tests.support import eventually
@@ -31,7 +31,7 @@ def web(memory_world):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(outbox, "_INTERVAL", 0.01)
+    monkeypatch.setattr(housekeeping, "_BETWEEN_LOOKS", 0.01)
 
 
 def left(world):
@@ -117,7 +117,7 @@ async def test_what_a_dead_writer_left_goes_out_when_the_next_one_connects(memor
             async with bus.transaction(web) as tx:
                 tx.publish(Placed(id="o", n=n))
     assert left(memory_world) == 3
-    monkeypatch.setattr(outbox, "_ABANDONED_MS", -1)
+    monkeypatch.setattr(housekeeping, "_ABANDONED_MS", -1)
     async with connect(settings, log=memory_world.log, stores=[web]):
         await eventually(lambda: left(memory_world) == 0)
     assert [data["n"] for _, data in await memory_world.events("orders")] == list(range(3))
@@ -137,6 +137,18 @@ async def test_into_the_store_of_a_service_at_work(memory_world):
         await eventually(lambda: memory_world.rows("payments", "SELECT * FROM choreo_outbox") == [])
     rows = memory_world.rows("payments")
     assert [n for id_, n in rows if id_ == "o"] == [n for id_, n in rows if id_ == "by hand"] == list(range(20))
+
+
+async def test_a_service_at_work_publishes_what_a_dead_writer_left_in_its_store(memory_world, monkeypatch):
+    service, faults = effects_service(), Faults()
+    faults.fail("append", LogUnavailableError("the log is away"), times=10**9)
+    settings = memory_world.settings(stop_grace=0.01)
+    async with connect(settings, log=FaultyLog(memory_world.log, faults)) as bus, bus.transaction(service) as tx:
+        tx.publish(Placed(id="o"))
+    monkeypatch.setattr(housekeeping, "_ABANDONED_MS", -1)
+    async with memory_world.running(service):
+        await eventually(lambda: memory_world.rows("payments") == [("o", 0)])
+        await eventually(lambda: memory_world.rows("payments", "SELECT * FROM choreo_outbox") == [])
 
 
 async def test_concurrent_requests_take_turns_and_one_that_is_cancelled_writes_nothing(memory_world, web):
