@@ -155,6 +155,7 @@ class UnitOfWork:
         while True:
             await self.flush()
             async with self.lock:
+                await self.clear()
                 if not self.store.in_transaction:
                     return await work()
 

@@ -22,8 +22,8 @@ Fault = Callable[[str, int], Any]
 class Faults:
     """Where faults are planned.
 
-    Points: `begin`, `commit` and `take_over` of the store, `append` and `transact` of the log, each before it is done and,
-    as `committed`, `taken_over`, `appended` and `transacted`, when it is done but nobody has heard of it.
+    Points: `begin`, `commit`, `release` and `take_over` of the store, `append` and `transact` of the log, each before it is done and,
+    as `committed`, `released`, `taken_over`, `appended` and `transacted`, when it is done but nobody has heard of it.
     """
 
     def __init__(self) -> None:
@@ -77,6 +77,13 @@ class FaultyStore:
         """See `Store.begin`."""
         await self._faults.at("begin")
         await self._store.begin()
+
+    async def release(self, lane: bytes, head: str) -> bool:
+        """See `Store.release`."""
+        await self._faults.at("release")
+        released = await self._store.release(lane, head)
+        await self._faults.at("released")
+        return released
 
     async def take_over(self, partitions: Any) -> Any:
         """See `Store.take_over`."""
