@@ -30,9 +30,9 @@ class HandlerDatabase:
 
     __slots__ = ("_database", "_session")
 
-    def __init__(self, session: Session, database: Database) -> None:
+    def __init__(self, session: Session) -> None:
         self._session = session
-        self._database = database
+        self._database = session.database
 
     async def _ready(self) -> Database:
         self._session.check()
@@ -60,11 +60,13 @@ class HandlerDatabase:
 class _About:
     """What both kinds of context tell about the event."""
 
-    __slots__ = ("_handler", "_job", "_log", "attempt", "state")
+    __slots__ = ("_database", "_handler", "_job", "_log", "_session", "attempt", "state")
 
-    def __init__(self, job: Job, handler: Handler, attempt: int, state: Any) -> None:
+    def __init__(self, job: Job, handler: Handler, attempt: int, state: Any, session: Session) -> None:
         self._job = job
         self._handler = handler
+        self._session = session
+        self._database: Any = None
         self._log: Any = None
         self.attempt = attempt
         self.state = state
@@ -109,16 +111,19 @@ class Context(_About):
     """What an `async def` handler gets beside its event.
 
     Attributes:
-        attempt: which call this is for this event, from 1; counted anew after a restart.
-        db: the service's store, in the same transaction as inbox and outbox.
+        attempt: which call this is for this event, from 1; those made in the lane are counted anew after a restart.
         state: what the service's `lifespan` yielded; None without one.
     """
 
-    __slots__ = ("db",)
+    __slots__ = ()
 
-    def __init__(self, job: Job, handler: Handler, attempt: int, state: Any, db: HandlerDatabase) -> None:
-        super().__init__(job, handler, attempt, state)
-        self.db = db
+    @property
+    def db(self) -> HandlerDatabase:
+        """The service's store, in the same transaction as inbox and outbox."""
+        if self._database is None:
+            self._database = HandlerDatabase(self._session)
+        database: HandlerDatabase = self._database
+        return database
 
 
 class SyncDatabase:
@@ -153,11 +158,19 @@ class SyncDatabase:
 class SyncContext(_About):
     """What a `def` handler gets beside its event; as `Context`, with a `db` that blocks."""
 
-    __slots__ = ("db",)
+    __slots__ = ("_loop",)
 
-    def __init__(self, job: Job, handler: Handler, attempt: int, state: Any, db: SyncDatabase) -> None:
-        super().__init__(job, handler, attempt, state)
-        self.db = db
+    def __init__(self, job: Job, handler: Handler, attempt: int, state: Any, session: Session) -> None:
+        super().__init__(job, handler, attempt, state, session)
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def db(self) -> SyncDatabase:
+        """See `Context.db`."""
+        if self._database is None:
+            self._database = SyncDatabase(HandlerDatabase(self._session), self._loop)
+        database: SyncDatabase = self._database
+        return database
 
 
 def identity(job: Job, handler: Handler) -> dict[str, Any]:

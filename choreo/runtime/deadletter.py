@@ -78,7 +78,10 @@ def dead_letter(record: Record, failed: Failed, max_bytes: int) -> NewRecord:
 
 def size_of(key: bytes | None, value: bytes | None, headers: Headers) -> int:
     """The bytes of a record that its writer decides about, with the few that frame each header."""
-    return len(key or b"") + len(value or b"") + sum(len(name) + len(text or b"") + 10 for name, text in headers)
+    size = len(key or b"") + len(value or b"")
+    for name, text in headers:
+        size += len(name) + len(text or b"") + 10
+    return size
 
 
 def said(error: BaseException) -> str:

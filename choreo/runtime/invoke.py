@@ -7,7 +7,7 @@ from typing import Any
 
 from choreo.errors import StoreUnavailableError
 from choreo.runtime.breaker import Breakers
-from choreo.runtime.context import Context, HandlerDatabase, SyncContext, SyncDatabase
+from choreo.runtime.context import Context, SyncContext
 from choreo.runtime.deadletter import Stage
 from choreo.runtime.emit import Emitter
 from choreo.runtime.failures import Failures
@@ -104,12 +104,8 @@ class Invoker:
             attempt = 1
             if job.failing is not None and handler.name in job.failing:
                 attempt += job.failing[handler.name].attempts
-            database = HandlerDatabase(session, self._unit.store.db)
-            if handler.is_async:
-                arguments = (job.event, Context(job, handler, attempt, self._state, database))
-            else:
-                sync_database = SyncDatabase(database, asyncio.get_running_loop())
-                arguments = (job.event, SyncContext(job, handler, attempt, self._state, sync_database))
+            made = Context if handler.is_async else SyncContext
+            arguments = (job.event, made(job, handler, attempt, self._state, session))
         if handler.is_async:
             return await handler.function(*arguments)
         return await self._threads.run(lambda: _in_thread(handler, arguments), handler)

@@ -11,7 +11,7 @@ from choreo.errors import ChoreoError, StoreUnavailableError
 from choreo.log.port import NewRecord, TopicPartition
 from choreo.runtime.partitions import AbandonedError, Job, Partition, Task
 from choreo.service import Handler
-from choreo.store.port import Behind, Effects, Park, Store
+from choreo.store.port import Behind, Database, Effects, Park, Store
 
 T = TypeVar("T")
 
@@ -99,7 +99,8 @@ class UnitOfWork:
             if partition.staged:
                 pending.records.extend(partition.staged.pop(offset, ()))
             pending.partitions[partition.at] = partition
-            pending.keys.extend([task.inbox_key for task in tasks])
+            for task in tasks:
+                pending.keys.append(task.inbox_key)
             pending.jobs += 1
             self.changed.set()
 
@@ -258,6 +259,11 @@ class Session:
         self.ended = 0
         self.entered = False
         self.closed = False
+
+    @property
+    def database(self) -> Database:
+        """The store, as handlers see it."""
+        return self._unit.store.db
 
     async def enter(self) -> None:
         """Take the connection; the handler's own sub-tasks that come meanwhile wait for it."""
