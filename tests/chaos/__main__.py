@@ -1,5 +1,6 @@
 """Chaos by hand: `python -m tests.chaos --minutes 5 --setup kafka --seed 7 [--sabotage NAME]`."""
 
+# ruff: noqa: T201 - it prints its findings
 from __future__ import annotations
 
 import argparse

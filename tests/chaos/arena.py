@@ -22,7 +22,7 @@ from tests.chaos.world import services
 from tests.servers.kafka import KafkaServer
 from tests.servers.kafka_cluster import KafkaCluster
 from tests.servers.postgres import PostgresServer
-from tests.servers.process import Server
+from tests.servers.process import START_TIMEOUT, Server, wait_until
 from tests.servers.proxy import Proxy
 
 CHECKOUT = Path(__file__).parents[2]
@@ -58,6 +58,7 @@ SETUPS = {
         Setup("postgres", "cluster", "postgres", instances=3),
         Setup("transactional", "kafka", transactional=True),
         Setup("embedded-postgres", "sqlite", "postgres"),
+        Setup("kafka-postgres", "kafka", "postgres", instances=3),
         Setup("embedded-transactional", "sqlite", transactional=True),
     )
 }
@@ -85,6 +86,10 @@ class Child(Server):
     @property
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
+
+    def has_begun(self) -> bool:
+        """Whether all its services are at work."""
+        return self.log_tail(1000).count('"service started"') >= len(self.services)
 
     @property
     def ended(self) -> int | None:
@@ -149,10 +154,8 @@ class Arena:
 
     async def _started(self) -> None:
         """Wait until all services have begun to work, so that no fault is wasted on their imports."""
-        async with asyncio.timeout(60):
-            for child in self.children:
-                while child.log_tail(1000).count('"service started"') < len(child.services):
-                    await asyncio.sleep(0.1)
+        for child in self.children:
+            await asyncio.to_thread(wait_until, child.has_begun, START_TIMEOUT)
 
     def _start_servers(self) -> None:
         enter = self._servers.enter_context

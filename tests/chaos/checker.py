@@ -48,19 +48,18 @@ class Checker:
     """Looks at one round.
 
     Args:
-        published: ids of what was published, with how often (copies included).
+        published: what is known to be in the log, by event id.
         garbage: how many records were published that nobody can read.
-        parks: whether a key waits behind its dead letter.
-        copied: ids of records that the round itself copied in the log.
+        mended: whether all dead letters have been redriven or discarded.
     """
 
     def __init__(
-        self, evidence: Evidence, published: Mapping[str, Seen], garbage: int = 0, copied: Iterable[str] = ()
+        self, evidence: Evidence, published: Mapping[str, Seen], garbage: int = 0, *, mended: bool = False
     ) -> None:
         self._evidence = evidence
         self._published = published
         self._garbage = garbage
-        self._copied = set(copied)
+        self._mended = mended
         self._findings: list[Finding] = []
         self._checked: Counter[str] = Counter()
         self._copies = Counter(seen.event_id for events in evidence.events.values() for seen in events)
@@ -200,6 +199,8 @@ class Checker:
                 name = f"dead letter of {service}.{handler} for {event_id or letter.place}: {letter.kind}"
                 if not letter.id or not letter.reason:
                     self._find("letter", f"{name}, without a reason")
+                if self._mended and letter.id not in self._evidence.resolved:
+                    self._find("letter", f"{name} is open, though all were resolved")
                 if letter.kind == "undecodable":
                     places[letter.place] += 1
                 elif event_id not in self._events:

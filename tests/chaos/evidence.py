@@ -204,7 +204,7 @@ def _rest(service: str, url: str) -> Rest:
         effects = [Effect(*row) for row in connection.execute(_EFFECTS)]
         outbox = connection.execute("SELECT count(*) FROM choreo_outbox").fetchone()[0]
         parked = [
-            (handler, bytes(key).decode(), head)
+            (handler, bytes(key).decode(), head.decode() if isinstance(head, bytes) else head)
             for handler, key, head in connection.execute("SELECT handler, key, head FROM choreo_parked")
         ]
         waiting = [(handler, _event_id(bytes(packed))) for handler, packed in connection.execute(_BEHIND)]

@@ -181,6 +181,10 @@ def _on_kafka(setup: Setup) -> bool:
     return setup.log != "sqlite"
 
 
+def _with_proxies(setup: Setup) -> bool:
+    return _on_kafka(setup) or setup.store == "postgres"
+
+
 def _with_files(setup: Setup) -> bool:
     return setup.store == "sqlite"
 
@@ -192,10 +196,10 @@ FAULTS: Mapping[str, Fault] = {
     "clock": Fault(_clock, (0.5, 2.0), False, _anywhere),
     "full-disk": Fault(_full_disk, (0.5, 2.0), False, _with_files),
     "slow-disk": Fault(_slow_disk, (0.5, 3.0), False, _with_files),
-    "cut": Fault(_cut, (0, 0), False, _on_kafka),
+    "cut": Fault(_cut, (0, 0), False, _with_proxies),
     "zombie": Fault(_zombie, (4.5, 7.0), True, _anywhere),
     "storm": Fault(_storm, (3.0, 6.0), True, _anywhere),
-    "outage": Fault(_outage, (1.0, 5.0), True, _on_kafka),
+    "outage": Fault(_outage, (1.0, 5.0), True, _with_proxies),
     "broker": Fault(_broker, (0.0, 3.0), True, _on_kafka),
     "frozen-broker": Fault(_frozen_broker, (1.0, 5.0), True, _on_kafka),
     "postgres": Fault(_postgres, (0.0, 3.0), True, lambda setup: setup.store == "postgres"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable
@@ -13,7 +14,9 @@ from typing import NamedTuple
 
 import psycopg
 
-from tests.chaos.arena import SETUPS, Arena, Setup
+from choreo.dlq import DeadLetters, Reason, Selection, dead_letters
+from choreo.dlq.letters import Resolved
+from tests.chaos.arena import GROUPS, SETUPS, Arena, Setup
 from tests.chaos.checker import Checker, Finding, Verdict
 from tests.chaos.faults import FAULTS, Strike, strike_all
 from tests.chaos.sabotage import SABOTAGES
@@ -53,7 +56,7 @@ async def chaos(
 ) -> Outcome:
     """One round with all the faults that its schedule names."""
     plan = schedule(setup, seed, seconds, only)
-    print(plan)
+    sys.stdout.write(f"{plan}\n")
     return await _round(setup, plan, seconds, sagas, patience, environment or {})
 
 
@@ -67,29 +70,58 @@ async def _round(
                 group.create_task(arena.feed.run(sagas, seconds))
                 group.create_task(strike_all(arena, plan.quick, made))
                 group.create_task(strike_all(arena, plan.slow, made))
-            return await settle(arena, Counter(strike.kind for strike in made), patience)
+            outcome = await settle(arena, Counter(strike.kind for strike in made), patience)
+            if outcome.verdict.findings or setup.transactional:
+                return outcome
+            await mend(arena)
+            again = await settle(arena, outcome.faults + Counter(["kill"] * len(GROUPS)), patience, mended=True)
+            return again._replace(seconds=outcome.seconds + again.seconds)
+
+
+async def mend(arena: Arena) -> None:
+    """What was refused is taken now: dead letters are redriven or discarded, and processes die while keys are released."""
+    arena.mended.touch()
+    async with dead_letters(arena.log, values_of=Selection()) as letters:
+        open_ones = letters.select(Selection(state="open"))
+        unwanted = [each.id for each in open_ones if not each.handler] + [each.id for each in open_ones][::5]
+        await _resolve(letters, "discarded", Selection(ids=tuple(unwanted)))
+        for child in arena.children[: len(GROUPS)]:
+            child.kill()
+            child.start()
+        for service in arena.setup.stores:
+            await _resolve(letters, "redriven", Selection(service=service, state="open"))
+
+
+async def _resolve(letters: DeadLetters, kind: Resolved, chosen: Selection) -> None:
+    if letters.select(chosen):
+        async for report in letters.resolve(chosen, Reason(kind=kind, by="chaos", why="mended")):
+            assert not report.refused, report
 
 
 async def scenario(name: str, *, broken: bool, patience: float = 10) -> Outcome:
     """The scenario of a sabotage, with the broken build or with the sound one."""
     sabotage = SABOTAGES[name]
     with tempfile.TemporaryDirectory(prefix="choreo-chaos-") as folder:
-        journal = Path(folder, "journal")
-        journal.mkdir()
         environment = {
             "CHOREO_CHAOS_SABOTAGE": name if broken else "",
             "CHOREO_CHAOS_PAUSE": str(sabotage.pause),
-            "CHOREO_CHAOS_JOURNAL": str(journal) if "calls" in sabotage.shows else "",
+            "CHOREO_CHAOS_JOURNAL": folder if "calls" in sabotage.shows else "",
         }
         async with Arena(SETUPS[sabotage.setup], Path(folder), Random(1), environment=environment, plain=True) as arena:
             await sabotage.provoke(arena)
             outcome = await settle(arena, Counter([name]), patience if broken else 60)
-            calls = Counter(line for file in journal.iterdir() for line in file.read_text().splitlines())
-            repeated = [Finding("calls", f"{call} was called {n} times") for call, n in calls.items() if n > 1]
-            return outcome._replace(verdict=outcome.verdict._replace(findings=[*outcome.verdict.findings, *repeated]))
+            findings = [*outcome.verdict.findings, *repeated_calls(Path(folder))]
+            return outcome._replace(verdict=outcome.verdict._replace(findings=findings))
 
 
-async def settle(arena: Arena, faults: Counter[str], patience: float) -> Outcome:
+def repeated_calls(folder: Path) -> list[Finding]:
+    """Handlers that were called more than once for an event, by the journals that they wrote here."""
+    journals = [file.read_text() for file in folder.iterdir() if file.name.isdigit()]
+    calls = Counter(line for journal in journals for line in journal.splitlines())
+    return [Finding("calls", f"{call} was called {n} times") for call, n in calls.items() if n > 1]
+
+
+async def settle(arena: Arena, faults: Counter[str], patience: float, *, mended: bool = False) -> Outcome:
     """Heal everything, wait until nothing is missing or nothing moves any more, and say what was found."""
     clock = asyncio.get_running_loop()
     begun = moved = clock.time()
@@ -97,7 +129,7 @@ async def settle(arena: Arena, faults: Counter[str], patience: float) -> Outcome
     await arena.heal()
     while True:
         await arena.calm()
-        verdict, now = await judge(arena), await arena.size()
+        verdict, now = await judge(arena, mended=mended), await arena.size()
         if now != size:
             size, moved = now, clock.time()
         if not verdict.kinds() & _MAY_PASS or clock.time() - moved > patience:
@@ -107,11 +139,11 @@ async def settle(arena: Arena, faults: Counter[str], patience: float) -> Outcome
     return Outcome(verdict, faults, clock.time() - begun, arena.troubles() if verdict.findings else "")
 
 
-async def judge(arena: Arena) -> Verdict:
+async def judge(arena: Arena, *, mended: bool) -> Verdict:
     """What the checker says now."""
     feed = arena.feed
     try:
         evidence = await arena.evidence()
     except (sqlite3.Error, psycopg.Error) as error:  # no process has come as far as making its tables
         return Verdict([Finding("lost", f"a store cannot be read: {error}")], Counter())
-    return Checker(evidence, feed.published, feed.garbage).verdict()
+    return Checker(evidence, feed.published, feed.garbage, mended=mended).verdict()

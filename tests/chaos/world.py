@@ -88,11 +88,19 @@ def _fields(event: Step) -> dict[str, Any]:
     return {"key": event.key, "seq": event.seq, "fate": event.fate}
 
 
-async def _work(event: Step, ctx: Context, handler: str) -> None:
-    """What every handler does: takes its time, and writes down that it did it."""
+def _journal(line: str) -> None:
+    with Path(_JOURNAL, str(os.getpid())).open("a") as journal:
+        journal.write(f"{line}\n")
+
+
+def _is_mended() -> bool:
+    return _MENDED.exists()
+
+
+async def _work(ctx: Context, handler: str) -> None:
+    """What every handler does: takes its time; where calls are counted, it writes down that it was called."""
     if _JOURNAL:
-        with Path(_JOURNAL, str(os.getpid())).open("a") as journal:
-            journal.write(f"{handler} {ctx.event_id}\n")
+        _journal(f"{handler} {ctx.event_id}")
     await asyncio.sleep(_PAUSE)
 
 
@@ -101,7 +109,7 @@ async def _note(event: Step, ctx: Context, handler: str) -> None:
 
 
 async def _did(event: Step, ctx: Context, handler: str) -> None:
-    await _work(event, ctx, handler)
+    await _work(ctx, handler)
     if not TRANSACTIONAL:
         await _note(event, ctx, handler)
 
@@ -129,14 +137,14 @@ async def book(event: Paid, ctx: Context) -> Booked:
 
 @ledger.on(Paid, retry=FIRM, ordered=False)
 async def notify(event: Paid, ctx: Context) -> None:
-    if event.fate == "odd" and not _MENDED.exists():
+    if event.fate == "odd" and not _is_mended():
         raise RefusedError("nobody to notify")
     await _did(event, ctx, "notify")
 
 
 @pack.on(Pack, retry=FIRM, name="pack")
 async def pack_it(event: Pack, ctx: Context) -> Packed:
-    if event.fate == "refused" and not _MENDED.exists():
+    if event.fate == "refused" and not _is_mended():
         raise RefusedError("no box is large enough")
     await _did(event, ctx, "pack")
     return Packed(**_fields(event))
@@ -144,7 +152,7 @@ async def pack_it(event: Pack, ctx: Context) -> Packed:
 
 @sink.on(Booked, Packed)
 async def record(event: Booked | Packed, ctx: Context) -> None:
-    await _work(event, ctx, "record")
+    await _work(ctx, "record")
     await _note(event, ctx, "record")
 
 
