@@ -70,7 +70,8 @@ class Supervisor:
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)
         try:
-            return abs(await asyncio.wait_for(process.wait(), self._patience))
+            code = await asyncio.wait_for(process.wait(), self._patience)
+            return 0 if code == -signal.SIGTERM else abs(code)  # so ends one that has not begun to listen
         except TimeoutError:
             process.kill()
             await process.wait()

@@ -129,7 +129,7 @@ def test_a_store_that_nobody_knows_is_named(cli, monkeypatch):
     monkeypatch.setenv("CHOREO_STORE", "mysql://x")
     ended = cli("run", "cli_shop")
     assert ended.code == 2
-    assert "mysql://x" in ended.err.splitlines()[-1]
+    assert "mysql://" in ended.err.splitlines()[-1]
 
 
 def test_a_process_that_cannot_start_yet_says_why_and_stops_when_told(project, spawn):

@@ -40,7 +40,7 @@ def test_log_lines_keep_their_level_but_for_those_told_otherwise():
             30, "%s [%s] %s", "CONFWARN", "p", "acks is a producer property and will be ignored by this consumer"
         )
         logger.log(30, "%s [%s] %s", "CONFWARN", "p", "deprecated")
-    assert [line["log_level"] for line in lines] == ["warning", "debug", "debug", "warning"]
+    assert [line["log_level"] for line in lines] == ["debug", "debug", "debug", "warning"]
     assert lines[0]["facility"] == "GETPID"
 
 
