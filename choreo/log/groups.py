@@ -155,12 +155,9 @@ def assign(
     def lightest(topic: str) -> int:  # each topic is spread for itself: their partitions are not worth the same
         return min(candidates[topic], key=lambda id_: (of_topic[topic, id_], load[id_]))
 
-    for partition in ordered:
-        if owners.get(partition) in candidates[partition.topic]:
-            give(partition, owners[partition])
-    for partition in ordered:
-        if partition not in wanted:
-            give(partition, lightest(partition.topic))
+    stays = {partition: owners.get(partition) in candidates[partition.topic] for partition in ordered}
+    for partition in sorted(ordered, key=stays.__getitem__, reverse=True):
+        give(partition, owners[partition] if stays[partition] else lightest(partition.topic))
     moved = True
     while moved:  # ends: each move makes a topic more even, or all together where it leaves the topic as even as it was
         moved = False
