@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
@@ -16,6 +15,7 @@ from choreo import errors
 from choreo.cli import common
 from choreo.durations import seconds
 from choreo.log import Log, Record, TopicPartition, open_log
+from choreo.log.reader import Reader, partitions_of
 from choreo.runtime.settings import Settings
 
 if TYPE_CHECKING:
@@ -24,10 +24,6 @@ if TYPE_CHECKING:
 Names = list[str] | None
 Row: TypeAlias = dict[str, Any]
 Show: TypeAlias = Callable[[Row], None]
-Offsets: TypeAlias = dict[TopicPartition, int]
-
-_SILENCE = 5.0
-"""Seconds without a record that count as the end: the last offsets of a partition may be transaction markers."""
 
 _ORDER = ("time", "dead_letter", "causation_id", "event_id")
 """Rows are sorted by these: of one millisecond dead letters are the last, first events of sagas the first."""
@@ -63,59 +59,37 @@ async def _tail(
     from choreo.wire import Codec, open_registry
 
     async with open_log(settings.log, settings.kafka) as log, aclosing(open_registry(settings.registry)) as registry:
-        starts, ends = await _bounds(log, names, since, last)
-        held, rows, codec = bool(ends) and (saga is not None or last < sys.maxsize), [], Codec(registry)
-        reader = log.consumer(sorted({place.topic for place in starts}), listener=_StartAt(starts))
-        try:
-            while ends or follow:
-                records = await reader.poll(timeout=_SILENCE if ends else None)
-                for record in records:
-                    row, place = await _row(record, codec), TopicPartition(record.topic, record.partition)
-                    if saga in {None, row.get("correlation_id")}:
-                        rows.append(row)
-                    if record.offset + 1 >= ends.get(place, sys.maxsize):
-                        del ends[place]
-                ends = ends if records else {}
-                if held and not ends:
-                    rows.sort(key=lambda row: [row.get(name) or "" for name in _ORDER])
-                    rows, held = rows[-last:], False
-                if not held:
-                    for row in rows:
-                        show(row)
-                    rows = []
-        finally:
-            await reader.close()
+        codec = Codec(registry)
+
+        async def rows(records: AsyncIterator[Record]) -> AsyncIterator[Row]:
+            async for record in records:
+                row = await _row(record, codec)
+                if saga in {None, row.get("correlation_id")}:
+                    yield row
+
+        async with Reader(log, await _starts(log, names, since, last)) as reader:
+            found = rows(reader.catch_up())
+            if saga is not None or last < sys.maxsize:
+                by_time = sorted([row async for row in found], key=lambda row: [row.get(name) or "" for name in _ORDER])
+                for row in by_time[-last:]:
+                    show(row)
+            async for row in found:
+                show(row)
+            if follow:
+                async for row in rows(reader.follow()):
+                    show(row)
 
 
-async def _bounds(log: Log, names: list[str], since: int | None, last: int) -> tuple[Offsets, Offsets]:
-    """Where to start in all partitions of these topics, and where those end that have something to show."""
-    known = await log.topics()
-    missing = sorted(set(names) - set(known))
-    if missing or not known:
-        raise errors.UnknownTopicError(f"the log {log.url} has no topics {', '.join(missing)}".rstrip())
-    places = [TopicPartition(name, n) for name in names or known for n in range(known[name].partitions)]
-    ends = await log.end_offsets(places)
-    if since is None:
-        begins = await log.beginning_offsets(ends)
-        starts = {place: max(begins[place], end - last) for place, end in ends.items()}
-    else:
-        starts = await log.offsets_at(since, ends)
-    return starts, {place: end for place, end in ends.items() if starts[place] < end}
-
-
-@dataclass(frozen=True)
-class _StartAt:
-    """The listener of a reader without a group: it begins at given offsets and keeps its partitions."""
-
-    starts: Offsets
-
-    async def assigned(self, partitions: Sequence[TopicPartition]) -> Offsets:
-        return {place: self.starts[place] for place in partitions if place in self.starts}
-
-    async def revoked(self, partitions: Sequence[TopicPartition]) -> None:
-        pass
-
-    lost = revoked
+async def _starts(log: Log, names: list[str], since: int | None, last: int) -> dict[TopicPartition, int]:
+    """Where to start in all partitions of these topics."""
+    wanted = names or list(await log.topics())
+    if not wanted:
+        raise errors.UnknownTopicError(f"the log {log.url} has no topics")
+    places = await partitions_of(log, wanted)
+    if since is not None:
+        return await log.offsets_at(since, places)
+    begins, ends = await log.beginning_offsets(places), await log.end_offsets(places)
+    return {place: max(begins[place], end - last) for place, end in ends.items()}
 
 
 async def _row(record: Record, codec: Codec) -> Row:
