@@ -54,13 +54,14 @@ class Failures:
         kind = kind_of(retry, error, unnamed="transient" if timed_out else "fatal") if stage == "handle" else "fatal"
         if job.partition.gone:
             raise AbandonedError
+        now_ms = self._clock.now_ms()
+        job.failing = job.failing or {}
+        failing = job.failing.setdefault(handler.name, Failing(0, now_ms))
+        failing.calls += 1
         if kind == "business":
             self._breakers.succeeded(job, handler)
         elif self._breakers.failed(job, handler):
             return HELD
-        now_ms = self._clock.now_ms()
-        job.failing = job.failing or {}
-        failing = job.failing.setdefault(handler.name, Failing(0, now_ms))
         failing.attempts += 1
         decision = decide(
             retry, error, kind, attempt=failing.attempts, first_ms=failing.first_ms, now_ms=now_ms,
@@ -95,7 +96,7 @@ class Failures:
         handler = task.handler
         about = {
             **identity(job, handler),
-            "attempt": failing.attempts,
+            "attempt": failing.calls,
             "error": f"{type(error).__name__}: {said(error)}",
         }
         if isinstance(decision, Again):
@@ -142,7 +143,7 @@ class Failures:
                 raise AbandonedError
         failed = Failed(
             service=handler.service, handler=handler.name, stage=stage, kind=kind, error=error,
-            attempts=failing.attempts, first_failed_ms=self._first_failed_ms(job, failing), now_ms=self._clock.now_ms(),
+            attempts=failing.calls, first_failed_ms=self._first_failed_ms(job, failing), now_ms=self._clock.now_ms(),
             subject=f"{job.metadata.source}\0{job.metadata.event_id}", redrives=told.redrives if told else 0, parked=waits,
         )  # fmt: skip
         self._send_away(job, task)

@@ -103,7 +103,7 @@ class Invoker:
         else:
             attempt = 1
             if job.failing is not None and handler.name in job.failing:
-                attempt += job.failing[handler.name].attempts
+                attempt += job.failing[handler.name].calls
             made = Context if handler.is_async else SyncContext
             arguments = (job.event, made(job, handler, attempt, self._state, session))
         if handler.is_async:

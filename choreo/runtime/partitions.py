@@ -98,14 +98,15 @@ class Failing:
     """One handler's failed calls for one record.
 
     Attributes:
-        attempts: how many there were.
+        calls: how many there were.
+        attempts: how many of them count; those that failed while a circuit breaker was open do not.
         first_ms: when the first one failed, ms since the epoch.
     """
 
-    __slots__ = ("attempts", "first_ms")
+    __slots__ = ("attempts", "calls", "first_ms")
 
     def __init__(self, attempts: int, first_ms: int) -> None:
-        self.attempts = attempts
+        self.attempts = self.calls = attempts
         self.first_ms = first_ms
 
 
