@@ -116,7 +116,7 @@ class Instance:
         service, settings = self.service, self._settings
         self._unit = UnitOfWork(self._store, whole=service.transactional)
         self._recovery = Recovery(service.name, self._unit, self._clock)
-        self._publisher = Publisher(self._log, self._clock, self._on_published)
+        self._publisher = Publisher(self._log, self._clock, self._on_published, retry_topic(service.name))
         self._committer = Committer(
             self._unit, self._publisher, offsets_follow=not service.transactional,
             on_committed=self._on_committed, on_failure=self._recovery.fail,

@@ -21,8 +21,15 @@ _FIRST_DELAY, _MAX_DELAY = 0.1, 5.0
 
 
 class _Row(NamedTuple):
+    """An outbox row.
+
+    Attributes:
+        last: how many of its records, at the end, may be in the log only when everything before them is.
+    """
+
     row_id: int
     records: list[NewRecord]
+    last: int
 
 
 class Publisher:
@@ -33,15 +40,18 @@ class Publisher:
 
     Args:
         on_published: told the outbox rows that are in the log now.
+        last: the topic whose records wait until all before them is acknowledged: whoever reads one goes on with its key,
+            and what he emits must not overtake what was emitted here.
 
     Attributes:
         backlog: how many records are not known to be in the log.
     """
 
-    def __init__(self, log: Log, clock: Clock, on_published: Callable[[Sequence[int]], None]) -> None:
+    def __init__(self, log: Log, clock: Clock, on_published: Callable[[Sequence[int]], None], last: str = "") -> None:
         self._source = log
         self._clock = clock
         self._on_published = on_published
+        self._last = last
         self._waiting: deque[_Row] = deque()
         self._under_way: deque[tuple[list[_Row], asyncio.Task[None]]] = deque()
         self._known: set[int] = set()
@@ -56,7 +66,9 @@ class Publisher:
         """Publish these after everything put before, unless this row is among that."""
         if row not in self._known:
             self._known.add(row)
-            self._waiting.append(_Row(row, records))
+            if last := [record for record in records if record[0] == self._last]:
+                records = [*(record for record in records if record[0] != self._last), *last]
+            self._waiting.append(_Row(row, records, len(last)))
             self.backlog += len(records)
             self._drained.clear()
             self._changed.set()
@@ -95,7 +107,7 @@ class Publisher:
         """
         while True:
             self._changed.clear()
-            while self._waiting and len(self._under_way) < (1 if self._singly else _DEPTH):
+            while self._waiting and len(self._under_way) < (1 if self._singly or self._waiting[0].last else _DEPTH):
                 rows = self._next()
                 task = asyncio.get_running_loop().create_task(self._append(producer, rows))
                 task.add_done_callback(lambda _: self._changed.set())
@@ -107,13 +119,22 @@ class Publisher:
     def _next(self) -> list[_Row]:
         rows, size = [], 0
         while self._waiting and size < (1 if self._singly else _MAX_RECORDS):
+            if rows and self._waiting[0].last:
+                break
             rows.append(self._waiting.popleft())
             size += len(rows[-1].records)
+            if rows[-1].last:
+                break
         return rows
 
     async def _append(self, producer: Producer, rows: Sequence[_Row]) -> None:
         if not self._singly:
-            await producer.append([record for row in rows for record in row.records])
+            records = [record for row in rows for record in row.records]
+            first = len(records) - rows[0].last
+            if first:
+                await producer.append(records[:first])
+            if records[first:]:
+                await producer.append(records[first:])
             return
         records = rows[0].records
         while records:

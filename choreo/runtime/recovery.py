@@ -52,7 +52,9 @@ class Recovery:
         elif isinstance(error, ReleasedError):
             _log.info("a parked key was released meanwhile, records under way are handled again", service=self._service)
         elif isinstance(error, StoreError | LogError):
-            _log.error("nothing was committed, records under way are handled again", service=self._service, error=str(error))
+            _log.error(
+                "nothing was committed, records under way are handled again", service=self._service, error=str(error)
+            )
         else:
             _log.error("transaction failed, records under way are handled again", service=self._service, exc_info=error)
         self._given_up += self._ownership.abandon_all()
