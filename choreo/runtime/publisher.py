@@ -73,6 +73,11 @@ class Publisher:
             self._drained.clear()
             self._changed.set()
 
+    @property
+    def rows(self) -> frozenset[int]:
+        """The outbox rows that are not known to be in the log."""
+        return frozenset(self._known)
+
     async def drained(self) -> None:
         """Wait until everything is in the log."""
         await self._drained.wait()
@@ -117,7 +122,8 @@ class Publisher:
                 raise failures[0]
 
     def _next(self) -> list[_Row]:
-        rows, size = [], 0
+        rows: list[_Row] = []
+        size = 0
         while self._waiting and size < (1 if self._singly else _MAX_RECORDS):
             if rows and self._waiting[0].last:
                 break
