@@ -66,9 +66,7 @@ async def test_of_a_zombie_nothing_is_committed(shop):
     assert in_order(numbers, 400)
 
 
-async def test_a_static_member_comes_back_to_its_partitions_without_a_rebalance(kafka_bootstrap, tmp_path):
-    shop = Shop(kafka_bootstrap, tmp_path, QUICK)
-    await shop.make_topics()
+async def test_a_static_member_comes_back_to_its_partitions_without_a_rebalance(shop):
     async with shop.running(group_instance_id="a") as steady:
         async with shop.running(group_instance_id="b") as other:
             await eventually(lambda: len(steady[shop.name]._owned) == len(other[shop.name]._owned) == 2)
