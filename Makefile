@@ -23,9 +23,9 @@ MINUTES ?= 1
 chaos: $(STAMP)  ## faults of all kinds while events flow, MINUTES=5 on each set-up (or SETUP=kafka), SEED=7 again; SABOTAGE=inbox-off
 	$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SETUP),--setup $(SETUP)) $(if $(SEED),--seed $(SEED)) $(if $(SABOTAGE),--sabotage $(SABOTAGE))
 
-bench: $(STAMP)  ## every performance claim, against a hand-written loop in the same run
-	$(BIN)/python benchmarks/wire.py
-	$(BIN)/python benchmarks/throughput.py
+bench: $(STAMP)  ## every claim about performance, beside the same by hand and other frameworks; writes benchmarks/results.md
+	@cd benchmarks/peers && ../../$(BIN)/uv sync --quiet --frozen
+	$(BIN)/python benchmarks/all.py
 
 $(STAMP): pyproject.toml uv.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "choreo needs Python 3.11 or newer; set PYTHON=python3.x")'
