@@ -79,7 +79,6 @@ class Instance:
         self._owned: dict[TopicPartition, Partition] = {}
         self._lanes: Lanes[Job] = Lanes()
         self._tasks: list[asyncio.Task[None]] = []
-        self._unpublished: set[int] = set()
         self._some_published = asyncio.Event()
         self._running = False
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -203,9 +202,9 @@ class Instance:
         await self._committer.commit()
 
     async def _published(self) -> None:
-        """Wait until everything committed so far is in the log."""
-        rows = set(self._unpublished)
-        while rows & self._unpublished:
+        """Wait until everything that stands in the outbox now, also what earlier owners left there, is in the log."""
+        rows = self._publisher.rows
+        while rows & self._publisher.rows:
             await self._some_published.wait()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -277,8 +276,6 @@ class Instance:
     # --- what the parts report ------------------------------------------------------------------------------------
 
     def _on_committed(self, committed: Committed) -> None:
-        if committed.outbox_row is not None:
-            self._unpublished.add(committed.outbox_row)
         self._intake.forget(committed.keys)
         self._reader.room_made()
 
@@ -290,7 +287,6 @@ class Instance:
 
     def _on_published(self, rows: Sequence[int]) -> None:
         self._unit.tick(rows)
-        self._unpublished.difference_update(rows)
         self._some_published.set()
         self._some_published.clear()
         # The next batch ticks them off; if none comes, they must not wait until consumers have forgotten these ids.
