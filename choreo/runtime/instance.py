@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from choreo.choreography import retry_topic
+from choreo.choreography import dead_letter_topic, retry_topic
 from choreo.durations import seconds
 from choreo.errors import ChoreoError, ConfigurationError
 from choreo.log.port import Consumer, Log, TopicPartition
@@ -115,7 +115,9 @@ class Instance:
         service, settings = self.service, self._settings
         self._unit = UnitOfWork(self._store, whole=service.transactional)
         self._recovery = Recovery(service.name, self._unit, self._clock)
-        self._publisher = Publisher(self._log, self._clock, self._on_published, retry_topic(service.name))
+        self._publisher = Publisher(
+            self._log, self._clock, self._on_published, (retry_topic(service.name), dead_letter_topic(service.name))
+        )
         self._committer = Committer(
             self._unit, self._publisher, offsets_follow=not service.transactional,
             on_committed=self._on_committed, on_failure=self._recovery.fail,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 import structlog
@@ -40,14 +40,16 @@ class Publisher:
 
     Args:
         on_published: told the outbox rows that are in the log now.
-        last: the topic whose records wait until all before them is acknowledged: whoever reads one goes on with its key,
-            and what he emits must not overtake what was emitted here.
+        last: topics whose records wait until all before them is acknowledged: whoever reads one goes on with its key, and
+            what he emits must not overtake what was emitted here.
 
     Attributes:
         backlog: how many records are not known to be in the log.
     """
 
-    def __init__(self, log: Log, clock: Clock, on_published: Callable[[Sequence[int]], None], last: str = "") -> None:
+    def __init__(
+        self, log: Log, clock: Clock, on_published: Callable[[Sequence[int]], None], last: Collection[str] = ()
+    ) -> None:
         self._source = log
         self._clock = clock
         self._on_published = on_published
@@ -66,8 +68,8 @@ class Publisher:
         """Publish these after everything put before, unless this row is among that."""
         if row not in self._known:
             self._known.add(row)
-            if last := [record for record in records if record[0] == self._last]:
-                records = [*(record for record in records if record[0] != self._last), *last]
+            if last := [record for record in records if record[0] in self._last]:
+                records = [*(record for record in records if record[0] not in self._last), *last]
             self._waiting.append(_Row(row, records, len(last)))
             self.backlog += len(records)
             self._drained.clear()
