@@ -49,11 +49,6 @@ class OffsetTracker:
             done.discard(pending.popleft())
 
     @property
-    def span(self) -> int:
-        """How many delivered records lie at or above the watermark, done or not."""
-        return len(self._pending)
-
-    @property
     def reach(self) -> int:
         """How many offsets lie between the watermark and what is to be delivered next."""
         return self._next - self._pending[0] if self._pending else 0
