@@ -98,11 +98,11 @@ def print_rows(rows: Sequence[Mapping[str, object]], *, as_json: bool) -> None:
         print_json(rows)
     elif not sys.stdout.isatty():
         for row in rows:
-            print(*row.values(), sep="\t")
+            print(*(printable(str(value)) for value in row.values()), sep="\t")
     elif rows:
         table = Table(*rows[0], box=None, pad_edge=False, header_style="bold")
         for row in rows:
-            table.add_row(*(Text(str(value), _STYLES.get(str(value), "")) for value in row.values()))
+            table.add_row(*(Text(printable(str(value)), _STYLES.get(str(value), "")) for value in row.values()))
         Console().print(table)
 
 

@@ -28,11 +28,11 @@ class Selection:
 
     ids: tuple[str, ...] = ()
     service: str | None = None
-    fingerprint: str | None = None
+    fingerprint: str = ""
     handler: str | None = None
     type_name: str | None = None
     key: str | None = None
-    since_ms: int | None = None
+    since_ms: int = 0
     state: State | None = None
 
     def fits(self, letter: DeadLetter) -> bool:
@@ -40,11 +40,11 @@ class Selection:
         return (
             (not self.ids or letter.id.startswith(self.ids))
             and (self.service is None or letter.service in {"", self.service})
-            and letter.fingerprint.startswith(self.fingerprint or "")
+            and letter.fingerprint.startswith(self.fingerprint)
             and self.handler in {None, letter.handler}
             and self.type_name in {None, letter.type_name}
-            and self.key in {None, (letter.record.key or b"").decode(errors="backslashreplace")}
-            and letter.failed_ms >= (self.since_ms or 0)
+            and self.key in {None, letter.key}
+            and letter.failed_ms >= self.since_ms
         )
 
 
@@ -56,11 +56,9 @@ class Group:
         example: the newest of them, of the open ones if there are any.
         failed_again: how many of the redriven ones came back.
         parked: how many keys wait for an open one.
-        oldest_open_ms: when the oldest open one failed first; None if none is open.
+        first_ms: when the oldest failed first, of the open ones if there are any.
     """
 
-    service: str
-    fingerprint: str
     example: DeadLetter
     open: int
     redriven: int
@@ -69,14 +67,13 @@ class Group:
     parked: int
     first_ms: int
     last_ms: int
-    oldest_open_ms: int | None
 
 
 class Fold:
     """Dead letters and what was done about them; the records may come in any order.
 
     Args:
-        keep: whose values and headers are kept; of the others only what they say, so that a long topic fits into memory.
+        keep: whose values, headers and traces are kept; without them a long topic fits into memory.
 
     Attributes:
         letters: by id. A copy of one (publishing may repeat itself) changes nothing.
@@ -97,17 +94,18 @@ class Fold:
             self._resolutions[found.of].append(found)
         elif found is None:
             self.foreign += 1
-        elif found.id not in self.letters:
+        elif found.id not in self.letters or found.failed_ms > self.letters[found.id].failed_ms:
             if not self._keep(found):
-                found = replace(found, record=found.record._replace(value=None, headers=[]), whole=False)
+                bare = found.record._replace(value=None, headers=[])
+                found = replace(found, record=bare, trace="", missing=("value", "headers"))
             self.letters[found.id] = found
             if found.redrives:  # it may have come back from all handlers, or from another system's dead letter
                 back = found.place, found.redrives
                 self._back |= {(found.service, found.handler, *back), (found.service, "", *back), ("", "", *back)}
 
     def state(self, letter: DeadLetter) -> State:
-        """Open, or how it was resolved last."""
-        done = self._resolutions.get(letter.id)
+        """Open, or how it was resolved last. A store that was lost lets a record fail anew, with the same id."""
+        done = [one for one in self._resolutions.get(letter.id, ()) if one.failed_ms in {None, letter.failed_ms}]
         return max(done, key=lambda one: one.at_ms).kind if done else "open"
 
     def failed_again(self, letter: DeadLetter) -> bool:
@@ -117,15 +115,11 @@ class Fold:
     def history(self, letter: DeadLetter) -> list[DeadLetter | Resolution]:
         """The dead letters of the same record and handler with what was done about each, oldest first."""
         told: list[DeadLetter | Resolution] = []
-        same = [
-            one
-            for one in self.letters.values()
-            if one.place == letter.place
-            and (one.service == letter.service or not (one.service and letter.service))
-            and (one.handler == letter.handler or not (one.handler and letter.handler))
-        ]
-        for one in sorted(same, key=lambda one: one.redrives):
-            told += [one, *sorted(self._resolutions.get(one.id, ()), key=lambda done: done.at_ms)]
+        for one in sorted(self.letters.values(), key=lambda one: one.redrives):
+            same_service = one.service == letter.service or not (one.service and letter.service)
+            same_handler = one.handler == letter.handler or not (one.handler and letter.handler)
+            if one.place == letter.place and same_service and same_handler:
+                told += [one, *sorted(self._resolutions.get(one.id, ()), key=lambda done: done.at_ms)]
         return told
 
     def select(self, chosen: Selection) -> list[DeadLetter]:
@@ -135,40 +129,32 @@ class Fold:
             ChoreoError: an id is that of none, or the beginning of several.
         """
         for given in chosen.ids:
-            if len(fit := [id_ for id_ in self.letters if id_.startswith(given)]) != 1 and given not in fit:
-                what = (
-                    f"{len(fit)} dead letters begin with {given!r}" if fit else f"no dead letter has the id {given!r}"
-                )
-                raise ChoreoError(what, remedy="choreo dlq list --all --state any shows them")
-        return in_order(
-            letter
-            for letter in self.letters.values()
-            if chosen.fits(letter) and chosen.state in {None, self.state(letter)}
-        )
+            fit = [given] if given in self.letters else [id_ for id_ in self.letters if id_.startswith(given)]
+            if len(fit) != 1:
+                what = f"{len(fit)} dead letters begin with {given!r}"
+                raise ChoreoError(what, remedy="choreo dlq list --all --state any --json shows their ids")
+        meant = filter(chosen.fits, self.letters.values())
+        return in_order(letter for letter in meant if chosen.state in {None, self.state(letter)})
 
     def groups(self, letters: Iterable[DeadLetter]) -> list[Group]:
         """These dead letters by service and fingerprint; the group with the newest failure first."""
         found: dict[tuple[str, str], list[DeadLetter]] = defaultdict(list)
         for letter in letters:
             found[letter.group, letter.fingerprint].append(letter)
-        return sorted((self._group(group) for group in found.values()), key=lambda group: -group.last_ms)
+        return sorted(map(self._group, found.values()), key=lambda group: -group.last_ms)
 
     def _group(self, letters: list[DeadLetter]) -> Group:
-        states = Counter(self.state(letter) for letter in letters)
+        states = Counter(map(self.state, letters))
         still_open = [letter for letter in letters if self.state(letter) == "open"]
-        example = max(still_open or letters, key=lambda letter: letter.failed_ms)
         return Group(
-            service=example.group,
-            fingerprint=example.fingerprint,
-            example=example,
+            example=max(still_open or letters, key=lambda letter: letter.failed_ms),
             open=states["open"],
             redriven=states["redriven"],
             failed_again=sum(self.state(letter) == "redriven" and self.failed_again(letter) for letter in letters),
             discarded=states["discarded"],
             parked=len({(letter.place.topic, letter.record.key) for letter in still_open if letter.parked}),
-            first_ms=min(letter.first_failed_ms for letter in letters),
+            first_ms=min(letter.first_failed_ms for letter in still_open or letters),
             last_ms=max(letter.failed_ms for letter in letters),
-            oldest_open_ms=min((letter.first_failed_ms for letter in still_open), default=None),
         )
 
 

@@ -27,8 +27,7 @@ _PREFIXES: dict[Family, tuple[str, ...]] = {
 }
 """The headers of each family. A record is of the first one whose first prefix it has."""
 
-_PLACE = ("topic", "partition", "offset")
-_NAMES = {
+_ENDS = {
     "topic": ("topic", "original-topic"),
     "partition": ("partition", "original-partition"),
     "offset": ("offset", "original-offset"),
@@ -41,12 +40,13 @@ _NAMES = {
     "trace": ("stacktrace", "exception-stacktrace", "exception.stacktrace"),
 }
 """How the headers that say a thing end, in all families; of several that a record has, the first counts."""
-_HEADERS = {
-    family: {field: [prefix + end for end in ends for prefix in prefixes] for field, ends in _NAMES.items()}
+_NAMES = {
+    family: {field: [prefix + end for end in ends for prefix in prefixes] for field, ends in _ENDS.items()}
     for family, prefixes in _PREFIXES.items()
 }
 
 _OWN = ("choreo.dlq.", "choreo.retry.", "choreo.redrive.")
+_PARTS = ("key", "value", "headers")
 _JAVA_FRAME = re.compile(r"^\s*at (?:[\w.@]+/)*([^\s(]+)\(", re.MULTILINE)
 _GENERATED = re.compile(r"\$\$Lambda[^.]*|\$\d+")
 _FRAMES = 5
@@ -82,9 +82,8 @@ class DeadLetter:
         failed_ms, first_failed_ms: milliseconds since the epoch; of other systems, when the dead letter was written.
         redrives: how often it had been redriven before it failed.
         parked: whether later records of its key wait for it.
-        missing: which parts (key, value, headers) were too large for a dead letter; the original has them.
+        missing: which parts (key, value, headers) `record` has not: they were too large, or need not be kept.
         type_name, correlation_id: of the event; empty if it has none that can be read.
-        whole: whether `record` has its value and headers; those that are only counted need not keep them.
     """
 
     id: str
@@ -106,7 +105,6 @@ class DeadLetter:
     missing: tuple[str, ...]
     type_name: str
     correlation_id: str
-    whole: bool = True
 
     @property
     def service(self) -> str:
@@ -118,10 +116,19 @@ class DeadLetter:
         """Where the original lies; where the dead letter does, if nobody said."""
         return Place(*self.record[:3])
 
+    @property
+    def key(self) -> str:
+        """The key as text; empty if there is none."""
+        return (self.record.key or b"").decode(errors="backslashreplace")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Resolution:
-    """What was done about a dead letter, by whom, why and when (ms)."""
+    """What was done about a dead letter, by whom, why and when (ms).
+
+    Attributes:
+        failed_ms: when that had failed; if it has failed later with the same id, it is open again. None: not said.
+    """
 
     of: str
     kind: Resolved
@@ -129,41 +136,40 @@ class Resolution:
     why: str
     at_ms: int
     edited: bool
+    failed_ms: int | None = None
 
 
 def read(record: Record) -> DeadLetter | Resolution | None:
     """What a record of a dead-letter topic is; None if no header says why it is there."""
     told = {name: value.decode(errors="backslashreplace") for name, value in record.headers}
-    if of := told.get("choreo.dlq.resolves"):
-        kind: Resolved = "discarded" if told.get("choreo.dlq.resolution") == "discarded" else "redriven"
-        by, why, at_ms = (told.get(f"choreo.dlq.{name}", "") for name in ("by", "why", "at"))
-        edited = "choreo.dlq.edited" in told
-        return Resolution(of=of, kind=kind, by=by, why=why, at_ms=_number(at_ms.encode(), 0), edited=edited)
+    own = {name.removeprefix("choreo.dlq."): value for name, value in told.items() if name.startswith("choreo.dlq.")}
+    if own.get("resolves"):
+        return Resolution(
+            of=own["resolves"],
+            kind="discarded" if own.get("resolution") == "discarded" else "redriven",
+            by=own.get("by", ""),
+            why=own.get("why", ""),
+            at_ms=_number(own.get("at"), 0),
+            edited="edited" in own,
+            failed_ms=_number(own["failed-at"], 0) if "failed-at" in own else None,
+        )
     for family, prefixes in _PREFIXES.items():
         if any(name.startswith(prefixes[0]) for name in told):
-            return _letter(record, family, told)
+            return _letter(record, family, own)
     return None
 
 
-def _letter(record: Record, family: Family, told: dict[str, str]) -> DeadLetter:
+def _letter(record: Record, family: Family, own: dict[str, str]) -> DeadLetter:
     raw = _said(record.headers, family)
     text = {field: value.decode(errors="backslashreplace") for field, value in raw.items()}
-    number = {field: _number(value, -1) for field, value in raw.items()}
-    at, drop = Place(*record[:3]), (*_PREFIXES[family], *_OWN)
-    own = {name.removeprefix("choreo.dlq."): value for name, value in told.items() if family == "choreo"}
+    original, at = _original(record, family, raw), Place(*record[:3])
     exception = text["exception"].partition(": ")[0]  # Streams may write the exception's whole text
-    known = text["topic"] and number["partition"] >= 0 and number["offset"] >= 0
-    original = Record(
-        *(Place(text["topic"], number["partition"], number["offset"]) if known else at),
-        number["written"] if number["written"] > 0 else record.timestamp, record.key, record.value,
-        [header for header in record.headers if not header[0].startswith(drop)],
-    )  # fmt: skip
     try:
         meta = envelope.read(original)
         type_name, saga = meta.type_name, meta.correlation_id
     except DecodeError:
         type_name = saga = ""
-    handler, failed_ms = own.get("handler", ""), _number(own.get("failed-at", "").encode(), record.timestamp)
+    handler, failed_ms = own.get("handler", ""), _number(own.get("failed-at"), record.timestamp)
     return DeadLetter(
         id=own.get("id") or _digest(str(at)),
         family=family,
@@ -176,15 +182,37 @@ def _letter(record: Record, family: Family, told: dict[str, str]) -> DeadLetter:
         message=text["message"],
         trace=text["trace"],
         fingerprint=own.get("fingerprint") or _digest(text["group"], handler, exception, *frames(text["trace"])),
-        attempts=max(0, number["attempts"]),
+        attempts=_number(raw["attempts"], 0),
         failed_ms=failed_ms,
-        first_failed_ms=_number(own.get("first-failed", "").encode(), failed_ms),
-        redrives=_number(own.get("redrive-count", "").encode(), 0),
+        first_failed_ms=_number(own.get("first-failed"), failed_ms),
+        redrives=_number(own.get("redrive-count"), 0),
         parked=own.get("parked") == "1",
-        missing=tuple(part for part in ("key", "value", "headers") if f"{part}-omitted" in own),
+        missing=tuple(part for part in _PARTS if f"{part}-omitted" in own),
         type_name=type_name,
         correlation_id=saga,
     )
+
+
+def _original(record: Record, family: Family, raw: dict[str, bytes]) -> Record:
+    """The record where it failed, as far as the headers tell; its dead letter was written after it."""
+    topic, partition, offset = raw["topic"], _number(raw["partition"], -1), _number(raw["offset"], -1)
+    if topic and 0 <= partition < 2**31 and offset >= 0:
+        record = record._replace(topic=topic.decode(errors="backslashreplace"), partition=partition, offset=offset)
+    written, reasons = _number(raw["written"], 0), (*_PREFIXES[family], *_OWN)
+    return record._replace(
+        timestamp=written if 0 < written <= record.timestamp else record.timestamp,
+        headers=[header for header in record.headers if not header[0].startswith(reasons)],
+    )
+
+
+def _said(headers: Headers, family: Family) -> dict[str, bytes]:
+    """What the headers say. A record that failed in several places names them all, the original one first."""
+    last, first = dict(headers), dict(reversed(headers))
+    known = {field: first if field in Place._fields else last for field in _ENDS}
+    return {
+        field: next((known[field][name] for name in names if name in known[field]), b"")
+        for field, names in _NAMES[family].items()
+    }
 
 
 def frames(trace: str) -> tuple[str, ...]:
@@ -193,20 +221,13 @@ def frames(trace: str) -> tuple[str, ...]:
     return tuple(_GENERATED.sub("", frame) for frame in _JAVA_FRAME.findall(cause)[:_FRAMES])
 
 
-def _said(headers: Headers, family: Family) -> dict[str, bytes]:
-    """What the headers say. A record that failed in several places names them all, the original one first."""
-    last, first, said = dict(headers), dict(reversed(headers)), dict[str, bytes]()
-    for field, names in _HEADERS[family].items():
-        known = first if field in _PLACE else last
-        said[field] = next((known[name] for name in names if name in known), b"")
-    return said
-
-
-def _number(raw: bytes, otherwise: int) -> int:
-    """A number written as digits, or as four or eight bytes."""
-    if re.fullmatch(rb"-?\d{1,19}", raw):
+def _number(said: bytes | str | None, otherwise: int) -> int:
+    """A number from 0 up, written as at most 18 digits, or as four or eight bytes."""
+    raw = said.encode() if isinstance(said, str) else said or b""
+    if re.fullmatch(rb"\d{1,18}", raw):
         return int(raw)
-    return int.from_bytes(raw, "big", signed=True) if len(raw) in {4, 8} else otherwise
+    number = int.from_bytes(raw, "big", signed=True) if len(raw) in {4, 8} else -1
+    return number if number >= 0 else otherwise
 
 
 def _digest(*parts: str) -> str:

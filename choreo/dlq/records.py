@@ -27,22 +27,26 @@ class Reason:
         """The one service that gets it back; empty if nobody said."""
         return letter.service or self.service
 
+    def goes_back(self, letter: DeadLetter) -> bool:
+        """Whether the service has to hear of it; not of a discarded one for which nothing can wait.
+
+        What came back unreadable does not know whether its key waited before.
+        """
+        return self.kind == "redriven" or letter.parked or letter.redrives > 0
+
 
 def resolving(letter: DeadLetter, original: Record, reason: Reason, now_ms: int, *, edited: bool) -> list[NewRecord]:
-    """What to append in one transaction; a discarded one for which nothing waits need not go back to its service."""
+    """What to append in one transaction."""
     service, records = reason.service_of(letter), list[NewRecord]()
-    if reason.kind == "redriven" or letter.parked:
-        told = {"count": str(letter.redrives + 1), "by": reason.by, "why": reason.why, "of": letter.id}
+    both = {"by": reason.by, "why": reason.why} | ({"edited": "1"} if edited else {})
+    if reason.goes_back(letter):
+        told = {"count": str(letter.redrives + 1), "of": letter.id, **both}
         told |= {"discard": "1"} if reason.kind == "discarded" else {}
-        more = [(f"choreo.redrive.{name}", text) for name, text in (told | _edited(edited)).items()]
+        more = [(f"choreo.redrive.{name}", text) for name, text in told.items()]
         first, handler = letter.first_failed_ms, letter.handler
         records.append(
             retry_record(service, original, handler=handler, attempt=0, due_ms=0, first_failed_ms=first, more=more)
         )
-    told = {"resolves": letter.id, "resolution": reason.kind, "by": reason.by, "why": reason.why, "at": str(now_ms)}
-    headers = [(f"choreo.dlq.{name}", text.encode()) for name, text in (told | _edited(edited)).items()]
+    told = {"resolves": letter.id, "failed-at": str(letter.failed_ms), "resolution": reason.kind, "at": str(now_ms)}
+    headers = [(f"choreo.dlq.{name}", text.encode()) for name, text in (told | both).items()]
     return [*records, NewRecord(dead_letter_topic(service), letter.record.key, None, headers)]
-
-
-def _edited(edited: bool) -> dict[str, str]:  # noqa: FBT001 - its only argument
-    return {"edited": "1"} if edited else {}

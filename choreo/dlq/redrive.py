@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Self
 
 from choreo.choreography import dead_letter_topic, retry_topic
 from choreo.dlq.fold import Fold, Selection
 from choreo.dlq.letters import DeadLetter, Place
-from choreo.dlq.reader import Reader, partitions_of
 from choreo.dlq.records import Reason, resolving
-from choreo.errors import ChoreoError, UnknownTopicError
-from choreo.log.port import Log, NewRecord, Producer, Record
+from choreo.errors import ChoreoError, RecordTooLargeError, UnknownTopicError
+from choreo.log.port import Log, NewRecord, Record
+from choreo.log.reader import Reader, partitions_of
 
 _CHUNK = 100
 _LOOK = 0.2
@@ -65,9 +65,9 @@ class Report:
 class DeadLetters:
     """The dead letters of some topics, as they were at the last `refresh`. Made by `dead_letters`."""
 
-    def __init__(self, log: Log, fold: Fold, reader: Reader | None, topics: Iterable[str]) -> None:
+    def __init__(self, log: Log, fold: Fold, reader: Reader | None, topics: Collection[str]) -> None:
         self.fold = fold
-        self._log, self._reader, self._topics = log, reader, frozenset(topics)
+        self._log, self._reader, self._topics = log, reader, topics
 
     async def refresh(self) -> None:
         """Read on to the end."""
@@ -78,22 +78,6 @@ class DeadLetters:
     def select(self, chosen: Selection) -> list[DeadLetter]:
         """See `Fold.select`; of the topics that were asked for."""
         return [letter for letter in self.fold.select(chosen) if letter.at.topic in self._topics]
-
-    def by_service(self, chosen: Selection, reason: Reason) -> dict[str, list[DeadLetter]]:
-        """Those selected, by the service that gets them back, each in the order in which they go.
-
-        Raises:
-            ChoreoError: nothing is selected, or nobody said which service handles another system's dead letter.
-        """
-        if replace(chosen, state=None) == Selection():
-            raise ChoreoError("no dead letter is selected", remedy="name ids, a fingerprint or another filter")
-        by_service = dict[str, list[DeadLetter]]()
-        for letter in self.select(chosen):
-            by_service.setdefault(reason.service_of(letter), []).append(letter)
-        if "" in by_service:
-            what = f"dead letter {by_service[''][0].id} is another system's"
-            raise ChoreoError(what, remedy="name the service that shall handle it: --service NAME")
-        return by_service
 
     async def resolve(
         self, chosen: Selection, reason: Reason, pace: Pace | None = None, edited: Mapping[str, Record] | None = None
@@ -107,51 +91,47 @@ class DeadLetters:
             edited: by id, what goes instead of the original.
 
         Raises:
-            ChoreoError: see `by_service`.
+            ChoreoError: nobody said which service handles another system's dead letter.
             UnknownTopicError: the service has no retry topic.
             NotOwnerError: another one has begun to resolve dead letters of this service.
         """
-        report, by_service = Report(), self.by_service(replace(chosen, state=None), reason)
-        open_ones = {service: self._open(letters) for service, letters in by_service.items()}
-        report.left = sum(map(len, open_ones.values()))
-        report.passed_over = sum(map(len, by_service.values())) - report.left
-        for service, letters in open_ones.items():
-            if letters:
-                async with _Sender(self._log, service) as sender:
+        by_service = dict[str, list[DeadLetter]]()
+        for letter in self.select(replace(chosen, state=None)):
+            by_service.setdefault(reason.service_of(letter), []).append(letter)
+        if "" in by_service:
+            what = f"dead letter {by_service[''][0].id} is another system's"
+            raise ChoreoError(what, remedy="name the service that shall handle it: --service NAME")
+        report = Report(left=sum(map(len, by_service.values())))
+        for service, letters in by_service.items():
+            if mine := self._open(letters):
+                async with _Sender(self._log, service, reason, edited or {}) as sender:
                     await self.refresh()  # only now nobody else resolves any of them
                     mine = self._open(letters)
-                    report.passed_over += len(letters) - len(mine)
-                    report.left -= len(letters) - len(mine)
-                    async for _ in self._send(sender, mine, reason, pace or Pace(), edited or {}, report):
+                    async for _ in self._send(sender, mine, pace or Pace(), report):
                         yield report
+            report.passed_over += len(letters) - len(mine)
+            report.left -= len(letters) - len(mine)
             if report.stopped:
-                return
+                break
         yield report
 
     def _open(self, letters: Iterable[DeadLetter]) -> list[DeadLetter]:
         return [letter for letter in letters if self.fold.state(letter) == "open"]
 
     async def _send(
-        self,
-        sender: _Sender,
-        letters: list[DeadLetter],
-        reason: Reason,
-        pace: Pace,
-        edited: Mapping[str, Record],
-        report: Report,
+        self, sender: _Sender, letters: list[DeadLetter], pace: Pace, report: Report
     ) -> AsyncIterator[None]:
-        await sender.prepare(needed=any(reason.kind == "redriven" or letter.parked for letter in letters))
-        size, at = min(_CHUNK, max(1, int(pace.rate or _CHUNK))), 0
+        await sender.prepare(letters)
+        size, at, gone = min(_CHUNK, max(1, int(pace.rate or _CHUNK))), 0, 0
         while at < len(letters):
-            canary = at < pace.canary
-            step = letters[at : min(at + size, pace.canary) if canary else at + size]
+            canary = gone < pace.canary
+            step = letters[at : at + (min(size, pace.canary - gone) if canary else size)]
             begun, at = time.monotonic(), at + len(step)
-            sent = await sender.send(step, reason, edited, report.refused)
-            report.resolved, report.left = report.resolved + len(sent), report.left - len(step)
+            sent = await sender.send(step, report.refused)
+            report.resolved, report.left, gone = report.resolved + len(sent), report.left - len(step), gone + len(sent)
             yield
-            if reason.kind == "redriven" and (canary or pace.max_failures is not None):
+            if sender.reason.kind == "redriven" and (canary or pace.max_failures is not None):
                 await self._judge(sender, sent, pace, report)
-                yield
                 if report.stopped:
                     return
             if pace.rate and at < len(letters):
@@ -163,8 +143,7 @@ class DeadLetters:
             report.stopped = f"the outcome is unknown after {pace.wait:g} s: does service {sender.service} run?"
             return
         await self.refresh()
-        failed = sum(self.fold.failed_again(letter) for letter in sent)
-        report.failed_again += failed
+        report.failed_again += sum(self.fold.failed_again(letter) for letter in sent)
         if report.failed_again > (pace.max_failures or 0) * report.resolved:
             report.stopped = f"{report.failed_again} of {report.resolved} failed again"
 
@@ -172,65 +151,82 @@ class DeadLetters:
 class _Sender:
     """Appends for one service; while it is open, nobody else resolves dead letters of this service."""
 
-    def __init__(self, log: Log, service: str) -> None:
-        self.service = service
-        self._log = log
-        self._producer: Producer = log.producer(transactional_id=f"choreo-dlq-{service}")
+    def __init__(self, log: Log, service: str, reason: Reason, edited: Mapping[str, Record]) -> None:
+        self.service, self.reason = service, reason
+        self._log, self._edited = log, edited
+        self._producer = log.producer(transactional_id=f"choreo-dlq-{service}")
+        self._open = AsyncExitStack()
+        self._open.push_async_callback(self._producer.close)
         self._arrivals: Reader | None = None
-        self._places: dict[str, Place] = {}
+        self._places: dict[bytes, Place] = {}
 
     async def __aenter__(self) -> Self:
         await self._producer.append_atomically([])  # claims the transactional id
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._arrivals is not None:
-            await self._arrivals.close()
-        await self._producer.close()
+        await self._open.aclose()
 
-    async def prepare(self, *, needed: bool) -> None:
+    async def prepare(self, letters: Iterable[DeadLetter]) -> None:
         """Look where the retry topic ends now: what is sent will lie behind that."""
-        topics = await self._log.topics()
-        if needed and retry_topic(self.service) not in topics:
-            why = f"service {self.service} has no retry topic: it has no store, or has not run yet"
-            raise UnknownTopicError(f"topic {retry_topic(self.service)} does not exist", why=why)
-        if needed:
+        if not any(map(self.reason.goes_back, letters)):
+            return
+        try:
             partitions = await partitions_of(self._log, [retry_topic(self.service)])
-            self._arrivals = Reader(self._log, await self._log.end_offsets(partitions))
+        except UnknownTopicError as error:
+            why = f"service {self.service} has no retry topic: it has no store, or has not run yet"
+            raise UnknownTopicError(f"topic {retry_topic(self.service)} does not exist", why=why) from error
+        arrivals = Reader(self._log, await self._log.end_offsets(partitions))
+        self._arrivals = await self._open.enter_async_context(arrivals)
 
-    async def send(
-        self, letters: Sequence[DeadLetter], reason: Reason, edited: Mapping[str, Record], refused: dict[str, str]
-    ) -> list[DeadLetter]:
+    async def send(self, letters: Sequence[DeadLetter], refused: dict[str, str]) -> list[DeadLetter]:
         """Append what resolves these, all or nothing; returns those that could go."""
-        records, sent = list[NewRecord](), list[DeadLetter]()
+        going = list[DeadLetter]()
+        records = list[NewRecord]()
         for letter in letters:
             try:
-                record = edited.get(letter.id) or await original(self._log, letter)
+                record = self._edited.get(letter.id) or await self._record(letter)
             except ChoreoError as error:
                 refused[letter.id] = str(error)
                 continue
             now_ms = time.time_ns() // 1_000_000
-            records += resolving(letter, record, reason, now_ms, edited=letter.id in edited)
-            sent.append(letter)
-        await self._producer.append_atomically(records)
-        return sent
+            records += resolving(letter, record, self.reason, now_ms, edited=letter.id in self._edited)
+            going.append(letter)
+        try:
+            await self._producer.append_atomically(records)
+        except RecordTooLargeError as error:  # by one of them; it must not be in the way of the others
+            if len(going) > 1:
+                return [sent for letter in going for sent in await self.send([letter], refused)]
+            refused[going[0].id] = str(error)
+            return []
+        return going
+
+    async def _record(self, letter: DeadLetter) -> Record:
+        if not self.reason.goes_back(letter):
+            return letter.record
+        try:
+            return await original(self._log, letter)
+        except ChoreoError:
+            if self.reason.kind == "discarded" and letter.missing == ("value",):
+                return letter.record  # its key can be released without it
+            raise
 
     async def handled(self, letters: Sequence[DeadLetter], wait: float) -> bool:
         """Wait until the service has finished with these; False if it takes longer than `wait` seconds."""
-        assert self._arrivals is not None  # noqa: S101 - `prepare` comes first
         until = time.monotonic() + wait
-        while True:
+        while self._arrivals is not None:
             async for record in self._arrivals.catch_up():
-                self._places[dict(record.headers).get("choreo.redrive.of", b"").decode()] = Place(*record[:3])
-            lying = [self._places[letter.id] for letter in letters if letter.id in self._places]
+                self._places[dict(record.headers).get("choreo.redrive.of", b"")] = Place(*record[:3])
+            lying = [self._places[id_] for letter in letters if (id_ := letter.id.encode()) in self._places]
             done = await self._log.committed(self.service, {place.of for place in lying})
             passed = [place for place in lying if place.of in done and done[place.of].offset > place.offset]
             if len(passed) == len(letters):
                 await asyncio.sleep(_SETTLE)
                 return True
             if time.monotonic() > until:
-                return False
+                break
             await asyncio.sleep(_LOOK)
+        return False
 
 
 @asynccontextmanager
@@ -246,44 +242,33 @@ async def dead_letters(
     Raises:
         UnknownTopicError: one of the topics does not exist.
     """
-    known = sorted(await log.topics())
-    own = [name for name in known if name.startswith("dlq.")]
+    own = [name for name in await log.topics() if name.startswith("dlq.")]
     wanted = list(topics) or [name for name in own if service is None or name == dead_letter_topic(service)]
-    if missing := sorted(set(topics) - set(known)):
-        raise UnknownTopicError(f"the log {log.url} has no topic {', '.join(missing)}")
-    read = sorted({*wanted, *own}) if topics else wanted  # what was done about them lies in the services' topics
-    starts = await log.beginning_offsets(await partitions_of(log, read))
-    reader = Reader(log, starts) if starts else None
-    found = DeadLetters(log, Fold(values_of.fits if values_of is not None else lambda _: False), reader, wanted)
-    try:
+    read = {*wanted, *own} if topics else wanted  # what was done about them lies in the services' topics
+    async with AsyncExitStack() as opened:
+        starts = await log.beginning_offsets(await partitions_of(log, sorted(read)))
+        reader = await opened.enter_async_context(Reader(log, starts)) if starts else None
+        found = DeadLetters(log, Fold(values_of.fits if values_of is not None else lambda _: False), reader, wanted)
         await found.refresh()
         yield found
-    finally:
-        if reader is not None:
-            await reader.close()
 
 
 async def original(log: Log, letter: DeadLetter) -> Record:
-    """The record as it was; what was too large for a dead letter is read where the original lies.
+    """The record as it was; what its dead letter has not is read where the original lies.
 
     Raises:
-        ChoreoError: the original is gone, or the dead letter was read without its value.
+        ChoreoError: the original is gone.
     """
-    if not letter.whole:
-        remedy = "name it in dead_letters(values_of=...)"
-        raise ChoreoError(f"dead letter {letter.id} was read without its value", remedy=remedy)
     if not letter.missing:
         return letter.record
-    place, at = letter.place, letter.place.of
+    place = letter.place
     if place.topic in await log.topics():
-        reader = Reader(log, {**await log.end_offsets(await partitions_of(log, [place.topic])), at: place.offset})
-        try:
+        ends = await log.end_offsets(await partitions_of(log, [place.topic]))
+        async with Reader(log, ends | {place.of: place.offset} if place.of in ends else ends) as reader:
             async for record in reader.catch_up():
-                if Place(*record[:3]) == place:
+                if Place(*record[:3]) == place and ("key" in letter.missing or record.key == letter.record.key):
                     return record
                 if record.partition == place.partition:
                     break
-        finally:
-            await reader.close()
-    why = f"its {' and '.join(letter.missing)} did not fit into the dead letter, and the original at {place} is gone"
+    why = f"its {' and '.join(letter.missing)} is not in the dead letter, and the original at {place} is gone"
     raise ChoreoError(f"dead letter {letter.id} cannot be had", why=why)

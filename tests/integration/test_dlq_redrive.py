@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 
 from choreo.dlq import DeadLetters, Pace, Reason, Report, Selection, dead_letters
-from choreo.errors import NotOwnerError, RecordTooLargeError
+from choreo.errors import NotOwnerError
 from choreo.log import Log, NewRecord, Record, Topic, TopicPartition, open_log
 from choreo.log.memory import MemoryLog
 from choreo.runtime.deadletter import Failed, dead_letter
@@ -37,13 +37,13 @@ class Shop:
         await producer.append(records)
         await producer.close()
 
-    def failing(self, key: str, offset: int, redrives: int = 0) -> NewRecord:
+    def failing(self, key: str, offset: int, redrives: int = 0, *, parked: bool = True) -> NewRecord:
         """The dead letter of the record at orders/0@offset."""
         record = Record("orders", 0, offset, 1_700_000_000_000 + offset, key.encode(), b"v", [])
         failed = Failed(
             service=self.service, handler="charge", stage="handle", kind="fatal", error=ValueError("no"), attempts=1,
             first_failed_ms=1_700_000_000_000, now_ms=1_700_000_000_000, subject=str(offset), redrives=redrives,
-            parked=True,
+            parked=parked,
         )  # fmt: skip
         return dead_letter(record, failed, 10_000)
 
@@ -152,18 +152,21 @@ async def test_of_two_at_once_the_later_one_goes_on_and_nothing_goes_twice(shop)
     assert sorted(await shop.given_back()) == [0, 1, 2, 3, 4, 5, 6, 7]
 
 
-async def test_the_record_and_its_resolution_are_written_both_or_neither(shop):
+async def test_one_that_is_too_large_stays_open_and_does_not_keep_the_others_back(shop):
     service = f"small-{uuid4().hex[:8]}"
-    small = {"max.message.bytes": "300"}
+    small = {"max.message.bytes": "1000"}
     await shop.log.create_topics([Topic(name=f"dlq.{service}", partitions=1, replication=1)])
     await shop.log.create_topics([Topic(name=f"retry.{service}", partitions=1, replication=1, settings=small)])
     other = Shop(shop.log, service)
-    await other.append(other.failing("a", 1), other.failing("b" * 200, 2))
+    await other.append(other.failing("a", 1), other.failing("b" * 1_000, 2), other.failing("a", 3))
     async with other.opened() as letters:
-        with pytest.raises(RecordTooLargeError):
-            await all_of(letters, EVERYTHING)
-        await only_open(letters, 1, 2)
-    assert await other.given_back() == []
+        report = await all_of(letters, EVERYTHING)
+        assert (report.resolved, [*report.refused]) == (
+            2,
+            [letter.id for letter in letters.select(Selection(key="b" * 1_000))],
+        )
+        await only_open(letters, 2)
+    assert await other.given_back() == [1, 3]
 
 
 async def test_what_was_read_without_its_value_is_not_sent_without_it(shop):
@@ -172,6 +175,30 @@ async def test_what_was_read_without_its_value_is_not_sent_without_it(shop):
         assert (report.resolved, len(report.refused)) == (0, 8)
         await only_open(letters, 0, 1, 2, 3, 4, 5, 6, 7)
     assert await shop.given_back() == []
+
+
+async def test_a_canary_is_of_those_that_could_go(shop):
+    """The first has no value, and the original is gone."""
+    record = Record("orders", 1, 0, 1_700_000_000_000, b"c", b"v" * 5_000, [])
+    failed = Failed(
+        service=shop.service, handler="charge", stage="handle", kind="fatal", error=ValueError("no"), attempts=1,
+        first_failed_ms=1, now_ms=1_700_000_000_000, subject="large", parked=True,
+    )  # fmt: skip
+    await shop.append(dead_letter(record, failed, 1_000))
+    async with shop.at_work(frozenset({0})), shop.opened() as letters:
+        report = await all_of(letters, EVERYTHING, Pace(canary=1))
+        assert (report.resolved, len(report.refused), report.left) == (1, 1, 7)
+        assert report.stopped == "1 of 1 failed again"
+        discarded = await all_of(letters, Selection(key="c"), None, Reason(kind="discarded", by="a", why="w"))
+        assert (discarded.resolved, discarded.refused) == (1, {}), "a key is released without the value"
+
+
+async def test_what_came_back_is_discarded_at_its_service_too(shop):
+    """A record that came back as unreadable (its handler was away) does not say that its key waits since before."""
+    await shop.append(shop.failing("c", 20, redrives=1, parked=False), shop.failing("c", 21, parked=False))
+    async with shop.opened() as letters:
+        await all_of(letters, Selection(key="c"), None, Reason(kind="discarded", by="a", why="w"))
+    assert await shop.given_back() == [20]
 
 
 async def test_after_a_good_canary_the_others_follow(shop):

@@ -1,8 +1,8 @@
-"""Changing data field by field, and saying what changed."""
+"""Changing data field by field."""
 
 import pytest
 
-from choreo.dlq.edit import differences, with_fields
+from choreo.dlq.edit import with_fields
 from choreo.errors import ConfigurationError
 
 DATA = {"id": "o-1", "total": 2, "to": {"city": "Ulm", "zip": None}, "lines": [{"sku": "A"}, {"sku": "B"}]}
@@ -11,18 +11,19 @@ DATA = {"id": "o-1", "total": 2, "to": {"city": "Ulm", "zip": None}, "lines": [{
 @pytest.mark.parametrize(
     ("assignment", "changed"),
     [
-        ("total=3", ("total", "2", "3")),
-        ('id="o-2"', ("id", '"o-1"', '"o-2"')),
-        ("id=o=2", ("id", '"o-1"', '"o=2"')),
-        ("to.city=Bonn", ("to.city", '"Ulm"', '"Bonn"')),
-        ("to.zip=", ("to.zip", "null", '""')),
-        ('lines.1={"sku": "C"}', ("lines", '[{"sku": "A"}, {"sku": "B"}]', '[{"sku": "A"}, {"sku": "C"}]')),
-        ("note=new", ("note", "", '"new"')),
+        ("total=3", {"total": 3}),
+        ('id="o-2"', {"id": "o-2"}),
+        ("id=o=2", {"id": "o=2"}),
+        ("to.city=Bonn", {"to": {"city": "Bonn", "zip": None}}),
+        ("to.zip=", {"to": {"city": "Ulm", "zip": ""}}),
+        ('lines.1={"sku": "C"}', {"lines": [{"sku": "A"}, {"sku": "C"}]}),
+        ("lines.0.sku=C", {"lines": [{"sku": "C"}, {"sku": "B"}]}),
+        ("note=new", {"note": "new"}),
     ],
 )
 def test_fields_are_set(assignment, changed):
     before = repr(DATA)
-    assert list(differences(DATA, with_fields(DATA, [assignment]))) == [changed]
+    assert with_fields(DATA, [assignment]) == DATA | changed
     assert repr(DATA) == before, "the data itself is left alone"
 
 
@@ -30,8 +31,3 @@ def test_fields_are_set(assignment, changed):
 def test_what_leads_nowhere_is_refused(assignment):
     with pytest.raises(ConfigurationError, match="cannot be set"):
         with_fields(DATA, [assignment])
-
-
-def test_equal_data_has_no_differences():
-    assert list(differences(DATA, with_fields(DATA, []))) == []
-    assert list(differences({"a": 1}, {})) == [("a", "1", "")]

@@ -1,5 +1,7 @@
 """Dead letters of the four header families (and KIP-1191's plain form), from records as those systems write them."""
 
+import struct
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,6 +49,20 @@ def test_choreo_says_more():
 def test_headers_of_retries_and_of_earlier_dead_letters_are_none_of_the_events():
     added = [("choreo.retry.handler", b"charge"), ("choreo.redrive.by", b"ada"), ("choreo.dlq.id", b"d0d0")]
     assert read(samples.lying([*samples.CHOREO, *added])).record.headers == samples.EVENT
+
+
+@pytest.mark.parametrize("number", [b"-5", b"9" * 19, struct.pack(">q", -1), b"seven", b"\xff" * 4])
+@pytest.mark.parametrize(("family", "place"), [("spring", "kafka_dlt-original-"), ("connect", "__connect.errors.")])
+def test_where_a_place_makes_no_sense_the_dead_letter_stands_for_the_original(family, place, number):
+    for part in ("partition", "offset"):
+        headers = dict(samples.FAMILIES[family]) | {place + part: number}
+        letter = read(samples.lying([*headers.items()]))
+        assert letter.place == letter.at
+
+
+def test_a_time_after_the_dead_letter_is_none_of_the_original():
+    headers = dict(samples.SPRING) | {"kafka_dlt-original-timestamp": struct.pack(">q", 2**62)}
+    assert read(samples.lying([*headers.items()])).record.timestamp == 1_700_000_000_000
 
 
 def test_what_was_left_out_of_a_dead_letter_is_named():
