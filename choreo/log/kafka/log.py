@@ -201,15 +201,24 @@ class KafkaLog:
         return found
 
     async def committed(self, group: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, Position]:
-        request = ck.ConsumerGroupTopicPartitions(group, theirs(partitions))
+        asked = theirs(partitions)
         right = Right("Describe", "group", group)
-        return await self._ask(f"committed offsets of {group}", lambda: self._committed(request), right)
+        return await self._ask(f"committed offsets of {group}", lambda: self._committed(group, asked), right)
 
-    def _committed(self, request: ck.ConsumerGroupTopicPartitions) -> dict[TopicPartition, Position]:
-        if not request.topic_partitions:
+    def _committed(self, group: str, asked: list[ck.TopicPartition]) -> dict[TopicPartition, Position]:
+        """Asked by a client of its own each time.
+
+        The admin client's request for this may end in an assertion that aborts the process when a broker has died
+        (librdkafka #3663, #4605), and may go on asking a coordinator that has moved.
+        """
+        if not asked:
             return {}
-        answers = self._admin.list_consumer_group_offsets([request], require_stable=True, request_timeout=WAIT)
-        known = answers[request.group_id].result().topic_partitions
+        conf = for_consumer(self._hosts, self._settings, group, "earliest")
+        client = ck.Consumer(telemetry.callbacks(conf, self._on_error))
+        try:
+            known = client.committed(asked, timeout=WAIT)
+        finally:
+            client.close()
         for one in known:
             if (
                 one.error
