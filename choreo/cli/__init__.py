@@ -77,5 +77,5 @@ def main(args: Sequence[str] | None = None) -> int:
             traceback.print_exception(error)
         expected = isinstance(error, ChoreoError)
         message = error if expected else f"{type(error).__name__}: {error} (choreo --debug ... shows where)"
-        print(f"choreo: {message}", file=sys.stderr)
+        print("choreo: " + "\n".join(map(common.printable, str(message).splitlines())), file=sys.stderr)
         return common.exit_code(error)

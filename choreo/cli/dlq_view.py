@@ -70,7 +70,8 @@ async def page(letter: DeadLetter, fold: Fold, log: Log, codec: Codec, *, as_jso
     if as_json:
         print_json(told | {"trace": letter.trace, "history": history})
         return
-    told["data"] = json.dumps(told.get("data"), indent=2, ensure_ascii=False)
+    if "data" in told:
+        told["data"] = json.dumps(told["data"], indent=2, ensure_ascii=False)
     for name, value in (told | {"trace": "\n".join(letter.trace.splitlines()[:_TRACE])}).items():
         first, *more = str(value).splitlines() or [""]
         if value not in {"", None}:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -141,7 +142,7 @@ class Resolution:
 
 def read(record: Record) -> DeadLetter | Resolution | None:
     """What a record of a dead-letter topic is; None if no header says why it is there."""
-    told = {name: value.decode(errors="backslashreplace") for name, value in record.headers}
+    told = {name: _text(value) for name, value in record.headers}
     own = {name.removeprefix("choreo.dlq."): value for name, value in told.items() if name.startswith("choreo.dlq.")}
     if own.get("resolves"):
         return Resolution(
@@ -161,7 +162,7 @@ def read(record: Record) -> DeadLetter | Resolution | None:
 
 def _letter(record: Record, family: Family, own: dict[str, str]) -> DeadLetter:
     raw = _said(record.headers, family)
-    text = {field: value.decode(errors="backslashreplace") for field, value in raw.items()}
+    text = {field: _text(value) for field, value in raw.items()}
     original, at = _original(record, family, raw), Place(*record[:3])
     exception = text["exception"].partition(": ")[0]  # Streams may write the exception's whole text
     try:
@@ -197,7 +198,7 @@ def _original(record: Record, family: Family, raw: dict[str, bytes]) -> Record:
     """The record where it failed, as far as the headers tell; its dead letter was written after it."""
     topic, partition, offset = raw["topic"], _number(raw["partition"], -1), _number(raw["offset"], -1)
     if topic and 0 <= partition < 2**31 and offset >= 0:
-        record = record._replace(topic=topic.decode(errors="backslashreplace"), partition=partition, offset=offset)
+        record = record._replace(topic=_text(topic), partition=partition, offset=offset)
     written, reasons = _number(raw["written"], 0), (*_PREFIXES[family], *_OWN)
     return record._replace(
         timestamp=written if 0 < written <= record.timestamp else record.timestamp,
@@ -219,6 +220,11 @@ def frames(trace: str) -> tuple[str, ...]:
     """The innermost methods of a Java stack trace's root cause, without line numbers and generated names."""
     cause = trace.rpartition("Caused by:")[2]
     return tuple(_GENERATED.sub("", frame) for frame in _JAVA_FRAME.findall(cause)[:_FRAMES])
+
+
+def _text(raw: bytes) -> str:
+    """Many dead letters say the same, and shall share its memory."""
+    return sys.intern(raw.decode(errors="backslashreplace"))
 
 
 def _number(said: bytes | str | None, otherwise: int) -> int:

@@ -13,7 +13,7 @@ from choreo.choreography import dead_letter_topic, retry_topic
 from choreo.dlq.fold import Fold, Selection
 from choreo.dlq.letters import DeadLetter, Place
 from choreo.dlq.records import Reason, resolving
-from choreo.errors import ChoreoError, RecordTooLargeError, UnknownTopicError
+from choreo.errors import ChoreoError, LogUnavailableError, RecordTooLargeError, UnknownTopicError
 from choreo.log.port import Log, NewRecord, Record
 from choreo.log.reader import Reader, partitions_of
 
@@ -193,7 +193,10 @@ class _Sender:
             records += resolving(letter, record, self.reason, now_ms, edited=letter.id in self._edited)
             going.append(letter)
         try:
-            await self._producer.append_atomically(records)
+            try:
+                await self._producer.append_atomically(records)
+            except LogUnavailableError:  # nothing of it was appended; a failed transaction may spoil the next one, too
+                await self._producer.append_atomically(records)
         except RecordTooLargeError as error:  # by one of them; it must not be in the way of the others
             if len(going) > 1:
                 return [sent for letter in going for sent in await self.send([letter], refused)]

@@ -20,18 +20,14 @@ _TYPES: dict[str, CoreSchema] = {
     "boolean": core.bool_schema(),
     "int": core.int_schema(ge=-(2**31), le=2**31 - 1),
     "long": core.int_schema(ge=-(2**63), le=2**63 - 1),
-    "float": core.float_schema(strict=False),  # "NaN" is a text in JSON
-    "double": core.float_schema(strict=False),
+    **dict.fromkeys(("float", "double"), core.float_schema(strict=False)),  # "NaN" is a text in JSON
     "bytes": core.bytes_schema(),
     "string": core.str_schema(),
     "uuid": core.uuid_schema(),
     "date": core.date_schema(),
-    "time-millis": core.time_schema(),
-    "time-micros": core.time_schema(),
-    "timestamp-millis": core.datetime_schema(tz_constraint="aware"),
-    "timestamp-micros": core.datetime_schema(tz_constraint="aware"),
-    "local-timestamp-millis": core.datetime_schema(tz_constraint="naive"),
-    "local-timestamp-micros": core.datetime_schema(tz_constraint="naive"),
+    **dict.fromkeys(("time-millis", "time-micros"), core.time_schema()),
+    **dict.fromkeys(("timestamp-millis", "timestamp-micros"), core.datetime_schema(tz_constraint="aware")),
+    **dict.fromkeys(("local-timestamp-millis", "local-timestamp-micros"), core.datetime_schema(tz_constraint="naive")),
     DURATION: core.timedelta_schema(),
 }
 
@@ -54,12 +50,12 @@ def encoded(parsed: Any, data: Any) -> bytes:
     try:
         datum = SchemaValidator(schema, _CONFIG).validate_json(json.dumps(data))
         fastavro.schemaless_writer(stream, parsed, datum)
-    except pydantic.ValidationError as error:
-        faults = error.errors(include_url=False, include_input=False, include_context=False)[:3]
-        why = "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'all'}: {fault['msg']}" for fault in faults)
-        raise EncodeError("the data does not suit the schema", why=why) from None
     except (ValueError, TypeError) as error:
-        raise EncodeError("the data does not suit the schema", why=str(error)) from None
+        why = str(error)
+        if isinstance(error, pydantic.ValidationError):
+            faults = error.errors(include_url=False, include_input=False, include_context=False)[:3]
+            why = "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'all'}: {fault['msg']}" for fault in faults)
+        raise EncodeError("the data does not suit the schema", why=why) from None
     return stream.getvalue()
 
 

@@ -151,6 +151,15 @@ def test_text_of_others_cannot_steer_the_terminal(cli, dead):
         assert "\x1b" not in text
         assert "\x07" not in text
     assert "\\x1b]0;owned" in cli("dlq", "list").out
+    sly = [
+        (name, b"\x1b[2J" if name in {"choreo.dlq.id", "__dlq.errors.group"} else value)
+        for name, value in samples.CHOREO
+    ]
+    append(NewRecord("dlq.mail", b"m", b"{}", sly))
+    for command in (["list", "--all"], ["show", "\x1b"], ["redrive", "\x1b", "--why", "x"]):
+        ended = cli("dlq", *command)
+        assert "\x1b" not in ended.out + ended.err
+        assert "\\x1b[2J" in ended.out + ended.err
 
 
 def test_redriving_gives_each_back_to_its_service_oldest_first(cli, dead):
