@@ -33,7 +33,7 @@ class Committer:
         *,
         offsets_follow: bool,
         on_committed: Callable[[Committed], None],
-        on_failure: Callable[[Exception], None],
+        on_failure: Callable[[BaseException], None],
     ) -> None:
         self._unit = unit
         self._publisher = publisher
@@ -50,9 +50,9 @@ class Committer:
             await self._unit.changed.wait()
             await self.commit()
 
-    async def commit(self) -> None:
-        """Commit what is pending now, if anything."""
-        committed = await self._unit.commit(self._on_failure)
+    async def commit(self, *, held: bool = False) -> None:
+        """Commit what is pending now, if anything; see `UnitOfWork.commit`."""
+        committed = await self._unit.commit(self._on_failure, held=held)
         if committed is None:
             return
         if committed.outbox_row is not None:

@@ -44,7 +44,7 @@ class Recovery:
         """Name the parts it works on; they in turn report to it, so they are made after it."""
         self._consumer, self._reader, self._ownership, self._intake = consumer, reader, ownership, intake
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """Something failed outside the handlers' own code. Nothing under way counts from this moment on."""
         if isinstance(error, FencedError):
             self._ownership.fenced.update(TopicPartition(*pair) for pair in error.partitions)
@@ -55,7 +55,7 @@ class Recovery:
             _log.error(
                 "nothing was committed, records under way are handled again", service=self._service, error=str(error)
             )
-        else:
+        elif isinstance(error, Exception):
             _log.error("transaction failed, records under way are handled again", service=self._service, exc_info=error)
         self._given_up += self._ownership.abandon_all()
         self._intake.forget_all()

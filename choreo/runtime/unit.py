@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -61,13 +62,13 @@ class UnitOfWork:
     Attributes:
         parked: the parked keys whose records may come here. One that another instance has released may still be among
             them; `put_behind` finds out.
-        flush: commits what is pending.
+        flush: commits what is pending; `held` as for `commit`.
     """
 
     def __init__(self, store: Store, *, whole: bool = False) -> None:
         self.store = store
         self.parked: set[bytes] = set()
-        self.flush: Callable[[], Awaitable[None]]
+        self.flush: Callable[..., Awaitable[None]]
         self._whole = whole
         self.lock = asyncio.Lock()
         self.changed = asyncio.Event()
@@ -134,16 +135,10 @@ class UnitOfWork:
 
     async def release(self, lane: bytes, head: str) -> bool:
         """Park a key no more, unless something waits behind it; see `Store.release`."""
-
-        async def release() -> bool:
-            if any(behind.lane == lane for behind in self._pending.behind):
-                return False
-            released = await self.store.release(lane, head)
-            if released:
-                self.parked.discard(lane)
-            return released
-
-        return await self.apart(release)
+        released = await self.apart(lambda: self.store.release(lane, head))
+        if released:
+            self.parked.discard(lane)
+        return released
 
     def survive(self, partition: Partition) -> None:
         """What may have killed earlier owners of this partition lies behind us."""
@@ -153,12 +148,10 @@ class UnitOfWork:
 
     async def apart(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do what is a transaction of its own, between two of ours."""
-        while True:
-            await self.flush()
-            async with self.lock:
-                await self.clear()
-                if not self.store.in_transaction:
-                    return await work()
+        async with self.lock:  # kept in between: handlers that queue for it would open the next one every time
+            await self.flush(held=True)
+            await self.clear()
+            return await work()
 
     def is_pending(self, inbox_key: bytes) -> bool:
         """Whether the running transaction has this effect already."""
@@ -185,14 +178,16 @@ class UnitOfWork:
         """How many finished records wait for their commit."""
         return self._pending.jobs
 
-    async def commit(self, on_failure: Callable[[Exception], None]) -> Committed | None:
+    async def commit(self, on_failure: Callable[[BaseException], None], *, held: bool = False) -> Committed | None:
         """Commit what is pending; None if there was nothing, or if it failed.
 
         Args:
             on_failure: told why nothing of it took effect, before anybody else can use the store, so that
-                nothing builds on what was undone. The records must be read again.
+                nothing builds on what was undone. The records must be read again. Whoever is cancelled here does not
+                know what took effect either.
+            held: whether the caller holds `lock`.
         """
-        async with self.lock:
+        async with nullcontext() if held else self.lock:
             self.changed.clear()
             await self.clear()
             if self.is_empty:
@@ -211,9 +206,11 @@ class UnitOfWork:
             )
             try:
                 row = await self.store.commit(effects)
-            except Exception as error:  # noqa: BLE001 - whatever it was, the transaction is gone
+            except BaseException as error:  # whatever it was, the transaction is gone
                 self._pending.ticked.extend(pending.ticked)
                 on_failure(error)
+                if not isinstance(error, Exception):
+                    raise
                 return None
         watermarks = {at: moved.watermark for at, moved in progress.items()}
         return Committed(pending.keys, pending.records, row, watermarks)

@@ -1,0 +1,78 @@
+"""The unit of work: who may use the store when, and what a commit leaves behind that did not come to its end."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+
+from choreo.log.port import TopicPartition
+from choreo.runtime.partitions import Partition
+from choreo.runtime.unit import Session, UnitOfWork
+from choreo.store import make_store
+from tests.support import eventually
+
+AT = TopicPartition("orders", 0)
+
+
+@pytest.fixture
+async def unit(tmp_path):
+    store = make_store(f"sqlite:///{tmp_path}/store.db")
+    await store.open("payments", "CREATE TABLE notes (text TEXT)")
+    unit = UnitOfWork(store)
+    unit.failures = []
+
+    async def flush(**held):
+        await unit.commit(unit.failures.append, **held)
+
+    unit.flush = flush
+    yield unit
+    await store.close()
+
+
+@pytest.fixture
+async def partition(unit):
+    return Partition(AT, (await unit.store.take_over([AT])).progress[AT])
+
+
+async def test_handlers_that_queue_for_the_store_keep_nobody_waiting_for_ever(unit, partition):
+    runs = 0
+
+    async def handle():
+        nonlocal runs
+        while True:
+            session = Session(unit, SimpleNamespace(partition=partition), None, asyncio.current_task())
+            await session.enter()
+            await asyncio.sleep(0)
+            await session.keep()
+            session.leave()
+            runs += 1
+            await asyncio.sleep(0)
+
+    handlers = [asyncio.create_task(handle()) for _ in range(3)]
+    takes_over = asyncio.create_task(unit.apart(lambda: unit.store.take_over([AT])))
+    await eventually(lambda: takes_over.done() or runs > 1_000, lambda: runs)
+    assert takes_over.done()
+    for task in [*handlers, takes_over]:
+        task.cancel()
+    await asyncio.wait(handlers)
+
+
+async def test_a_commit_whose_caller_is_cancelled_is_no_progress(unit, partition, monkeypatch):
+    """It may have been undone: later commits must not move the watermark past its records."""
+    reached = asyncio.Event()
+
+    async def begin():
+        reached.set()
+        await asyncio.Event().wait()  # another process holds the lock
+
+    monkeypatch.setattr(unit.store, "begin", begin)
+    partition.tracker.deliver(0)
+    unit.finish(partition, 0)
+    committing = asyncio.create_task(unit.flush())
+    await reached.wait()
+    committing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await committing
+    assert [type(error) for error in unit.failures] == [asyncio.CancelledError]  # so the instance gives everything up
