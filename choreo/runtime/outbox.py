@@ -19,6 +19,7 @@ from choreo.runtime.clock import Clock
 from choreo.runtime.housekeeping import publish_left
 from choreo.runtime.publisher import Publisher
 from choreo.store.port import Effects, OutboxRow, Store
+from choreo.store.waiting import to_its_end
 
 _log = structlog.get_logger("choreo.runtime")
 _MOST_WAITING = 100_000
@@ -73,13 +74,16 @@ class Outbox:
             try:
                 await self._store.begin()
                 yield self._store
-                made = await records()
-                await self._commit(made)
+                await self._commit(await records())
             except BaseException:
                 await self._store.rollback()
                 raise
 
     async def _commit(self, records: Sequence[NewRecord] = ()) -> None:
+        # What is committed must be published before what comes later, though whoever asked for it be cancelled.
+        await to_its_end(asyncio.ensure_future(self._write(records)))
+
+    async def _write(self, records: Sequence[NewRecord]) -> None:
         ticked, self._ticked = self._ticked, []
         try:
             row = await self._store.commit(Effects(progress={}, outbox=records, ticked=ticked))
@@ -103,8 +107,8 @@ class Outbox:
         try:
             async with asyncio.timeout(self._grace):
                 await self._publisher.drained()
-            async with self._lock:
-                await self._commit()
+                async with self._lock:  # not for ever: a transaction may be open that nobody ends
+                    await self._commit()
         except (TimeoutError, StoreError) as error:
             _log.warning("the outbox keeps what the log has not taken, for the next relay", error=str(error))
         for task in self._tasks:

@@ -199,3 +199,41 @@ def test_without_an_event_loop(tmp_path):
             assert (about["source"], about["id"]) == ("script", saga)
 
     asyncio.run(look())
+
+
+async def test_a_request_that_is_cancelled_when_it_is_committed_keeps_its_turn(memory_world, web):
+    async with connect(memory_world.settings(), log=memory_world.log) as bus:
+
+        async def request(n):
+            async with bus.transaction(web) as tx:
+                tx.publish(Placed(id="same", n=n))
+
+        await request(0)
+        (opened,) = bus._outboxes.values()
+        committed, heard, commit = asyncio.Event(), asyncio.Event(), opened._store.commit
+
+        async def slow(effects):
+            row = await commit(effects)
+            if effects.outbox:
+                committed.set()
+                await heard.wait()
+            return row
+
+        opened._store.commit = slow
+        first, second = asyncio.create_task(request(1)), asyncio.create_task(request(2))
+        await committed.wait()
+        first.cancel()
+        heard.set()
+        await second
+        with pytest.raises(asyncio.CancelledError):
+            await first
+    assert [data["n"] for _, data in await memory_world.events("orders")] == [0, 1, 2]
+
+
+async def test_closing_does_not_wait_for_a_transaction_that_nobody_ends(memory_world, web):
+    bus = connect(memory_world.settings(stop_grace=0.1), log=memory_world.log)
+    await bus.__aenter__()
+    forgotten = bus.transaction(web)
+    await forgotten.__aenter__()
+    await asyncio.wait_for(bus.__aexit__(None, None, None), 10)
+    assert not await forgotten.__aexit__(ZeroDivisionError, ZeroDivisionError(), None)

@@ -8,7 +8,6 @@ import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import parse_qs, unquote
@@ -22,6 +21,7 @@ from choreo.store.port import Effects, OutboxRow, Takeover
 from choreo.store.sql import load_queries
 from choreo.store.sqlite import opening
 from choreo.store.sqlite.database import SqliteDatabase, begin_patiently, passing
+from choreo.store.waiting import to_its_end
 
 _Q = load_queries("choreo.store.sqlite")
 _MOST_KEYS = 4_096
@@ -284,11 +284,4 @@ class SqliteStore:
             with passing(self._path):
                 return work()
 
-        working = asyncio.get_running_loop().run_in_executor(self._thread, guarded)
-        try:
-            return await asyncio.shield(working)
-        except asyncio.CancelledError:
-            while not working.done():  # until then the connection is the thread's
-                with suppress(asyncio.CancelledError):
-                    await asyncio.wait({working})
-            raise
+        return await to_its_end(asyncio.get_running_loop().run_in_executor(self._thread, guarded))
