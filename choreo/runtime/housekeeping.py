@@ -33,11 +33,12 @@ async def publish_left(left: Callable[[int], Awaitable[list[OutboxRow]]], publis
 
 
 async def clean_inbox(unit: UnitOfWork, clock: Clock, keep: float, is_busy: Callable[[], bool]) -> None:
-    """Remove keys older than `keep` seconds every hour, in small bites while there is time for it, until cancelled."""
+    """Remove keys older than `keep` seconds every hour, in small bites and fewer when busy, until cancelled."""
     while True:
         await clock.sleep(_BETWEEN_ROUNDS * (0.5 + clock.random() / 2))
         try:
             await _clean(unit, clock, clock.now_ms() - round(keep * 1000), is_busy)
+            await unit.forget_released()
         except StoreError as error:
             _log.warning("the inbox is cleaned later", error=str(error))
 
@@ -49,6 +50,4 @@ async def _clean(unit: UnitOfWork, clock: Clock, before_ms: int, is_busy: Callab
         return await unit.store.expire(before_ms, looked_at, _BITE)
 
     while looked_at := await unit.apart(bite):
-        await clock.sleep(_BETWEEN_BITES)
-        while is_busy():
-            await clock.sleep(_BETWEEN_BITES)
+        await clock.sleep(_BETWEEN_BITES * (10 if is_busy() else 1))  # one that is always busy must be cleaned too

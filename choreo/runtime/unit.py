@@ -118,15 +118,25 @@ class UnitOfWork:
         """Let a record wait behind its parked key; False if that has been released, so the record can be handled."""
         lane = behind.lane
         async with self.lock:
-            if lane not in self.parked or partition.gone:
-                return False
-            if lane not in self._pending.parked and await self.store.behind(lane, 0) is None:
-                self.parked.discard(lane)
+            if partition.gone or lane not in self.parked or not await self._is_parked(lane):
                 return False
             self.add(partition, offset, ())
             self._pending.behind.append(behind)
             self._pending.keys.extend([task.inbox_key for task in tasks])
             return True
+
+    async def forget_released(self) -> None:
+        """Forget the parked keys that other instances have released: of most of them no record comes any more."""
+        for lane in tuple(self.parked):
+            async with self.lock:
+                await self._is_parked(lane)
+            await asyncio.sleep(0)
+
+    async def _is_parked(self, lane: bytes) -> bool:
+        """Whether a key that was parked still is; `lock` is held."""
+        if lane not in self._pending.parked and await self.store.behind(lane, 0) is None:
+            self.parked.discard(lane)
+        return lane in self.parked
 
     def unpark(self, partition: Partition, offset: int, number: int) -> None:
         """A record waits no more; named beside the effect that it had."""

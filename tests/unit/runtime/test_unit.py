@@ -8,9 +8,11 @@ from types import SimpleNamespace
 import pytest
 
 from choreo.log.port import TopicPartition
+from choreo.runtime import housekeeping
+from choreo.runtime.clock import SystemClock
 from choreo.runtime.partitions import Partition
 from choreo.runtime.unit import Session, UnitOfWork
-from choreo.store import make_store
+from choreo.store import Park, make_store
 from tests.support import eventually
 
 AT = TopicPartition("orders", 0)
@@ -76,3 +78,32 @@ async def test_a_commit_whose_caller_is_cancelled_is_no_progress(unit, partition
     with pytest.raises(asyncio.CancelledError):
         await committing
     assert [type(error) for error in unit.failures] == [asyncio.CancelledError]  # so the instance gives everything up
+
+
+async def test_keys_that_another_instance_has_released_do_not_pile_up(unit, partition):
+    def park(lane):
+        unit.park(Park(lane, AT, "head", "pay", b"key"))
+        unit.add(partition, 0, ())
+
+    park(b"released".ljust(16))
+    park(b"waits".ljust(16))
+    await unit.flush()
+    assert await unit.store.release(b"released".ljust(16), "head")
+    park(b"not committed".ljust(16))
+    await unit.forget_released()
+    assert unit.parked == {b"waits".ljust(16), b"not committed".ljust(16)}
+
+
+async def test_the_inbox_of_a_service_that_is_always_busy_is_cleaned_too(unit, partition, monkeypatch):
+    monkeypatch.setattr(housekeeping, "_BETWEEN_ROUNDS", 0.0)
+    monkeypatch.setattr(housekeeping, "_BETWEEN_BITES", 0.0)
+    monkeypatch.setattr(housekeeping, "_BITE", 10)
+    keys = [n.to_bytes(16, "big") for n in range(50)]
+    for key in keys:
+        unit.add(partition, 0, (), key)
+    await unit.flush()
+    cleaning = asyncio.create_task(housekeeping.clean_inbox(unit, SystemClock(), -60.0, lambda: True))
+    count = "SELECT count(*) FROM choreo_inbox"
+    await eventually(lambda: unit.store._reader.execute(count).fetchone() == (0,))
+    cleaning.cancel()
+    await asyncio.wait([cleaning])
