@@ -13,7 +13,7 @@ import psycopg
 
 from choreo.choreography import Choreography, dead_letter_topic, retry_topic
 from choreo.log import Log, Record, TopicPartition
-from choreo.store import behind
+from choreo.store import records
 from choreo.wire import Codec, open_registry
 from tests.chaos.world import services
 
@@ -212,4 +212,4 @@ def _rest(service: str, url: str) -> Rest:
 
 
 def _event_id(packed: bytes) -> str:
-    return dict(behind.unpack(packed).headers)["ce_id"].decode()
+    return dict(records.waiter(packed).headers)["ce_id"].decode()

@@ -12,7 +12,7 @@ import psycopg
 
 from choreo.errors import ConfigurationError, FencedError, ReleasedError, StoreError, StoreUnavailableError
 from choreo.log.port import Record, TopicPartition
-from choreo.store import behind, outbox, ranges
+from choreo.store import ranges, records
 from choreo.store.deaths import Owned, taken_over
 from choreo.store.port import Effects, OutboxRow, Progress, Takeover
 from choreo.store.postgres.address import Address, schema_of
@@ -108,10 +108,7 @@ class PostgresStore:
 
     async def behind(self, lane: bytes, limit: int, head: str = "") -> list[tuple[int, Record]] | None:
         cursor = await self._ask("behind", lane=lane, head=head.encode(), limit=str(max(1, limit)))
-        rows = await cursor.fetchall()
-        if not rows:
-            return None
-        return [(number, behind.unpack(record)) for number, record in rows[:limit] if number is not None]
+        return records.waiting(await cursor.fetchall(), limit)
 
     async def release(self, lane: bytes, head: str) -> bool:
         return (await self._ask("release", lane=lane, head=head.encode())).rowcount > 0
@@ -234,7 +231,7 @@ class PostgresStore:
             values = {**park.at._asdict(), "lane": park.lane, "head": park.head.encode(), "key": park.key}
             yield Q["park"], {**values, "partition": str(park.at.partition), "handler": park.handler}
         for lane, record in effects.behind:
-            yield Q["put_behind"], {"lane": lane, "record": behind.pack(record)}
+            yield Q["put_behind"], {"lane": lane, "record": records.pack(record)}
         if effects.unparked:
             yield Q["take_behind"], {"numbers": _array(effects.unparked)}
         if effects.survived:
@@ -250,7 +247,7 @@ class PostgresStore:
                 "ticked": _array(effects.ticked),
                 "read_from": _names(effects.progress),
                 "now": str(int(time.time() * 1000)),
-                "records": outbox.pack(effects.outbox) if effects.outbox else b"",
+                "records": records.pack(effects.outbox) if effects.outbox else b"",
             },
         )
 
@@ -271,7 +268,7 @@ class PostgresStore:
 
 
 async def _rows(cursor: Cursor) -> list[OutboxRow]:
-    return [OutboxRow(row_id, outbox.unpack(records)) for row_id, records in await cursor.fetchall()]
+    return [OutboxRow(row_id, records.emitted(packed)) for row_id, packed in await cursor.fetchall()]
 
 
 def _json(rows: Iterable[Mapping[str, object]]) -> str:

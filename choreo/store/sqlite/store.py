@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from choreo.errors import ConfigurationError, FencedError, ReleasedError, StoreUnavailableError
 from choreo.log.port import Record, TopicPartition
-from choreo.store import behind, outbox, ranges
+from choreo.store import ranges, records
 from choreo.store.deaths import Owned, taken_over
 from choreo.store.port import Effects, OutboxRow, Takeover
 from choreo.store.sql import load_queries
@@ -123,8 +123,8 @@ class SqliteStore:
             parked.update(lane for (lane,) in writer.execute(_Q["parked"], at))
         mine = set(partitions)
         left = [
-            OutboxRow(row_id, outbox.unpack(records))
-            for row_id, read_from, records in writer.execute(_Q["outbox"])
+            OutboxRow(row_id, records.emitted(packed))
+            for row_id, read_from, packed in writer.execute(_Q["outbox"])
             if row_id not in self._publishing
             and not mine.isdisjoint(TopicPartition(*pair) for pair in json.loads(read_from))
         ]
@@ -148,9 +148,7 @@ class SqliteStore:
     async def behind(self, lane: bytes, limit: int, head: str = "") -> list[tuple[int, Record]] | None:
         with passing(self._path):
             rows = self._reader.execute(_Q["behind"], (lane, head, max(1, limit))).fetchall()
-        if not rows:
-            return None
-        return [(number, behind.unpack(record)) for number, record in rows[:limit] if number is not None]
+        return records.waiting(rows, limit)
 
     async def release(self, lane: bytes, head: str) -> bool:
         return await self._alone(lambda: self._writer.execute(_Q["release"], (lane, head)).rowcount > 0)
@@ -159,7 +157,7 @@ class SqliteStore:
         with passing(self._path):
             rows = self._reader.execute(_Q["abandoned"], (before_ms,)).fetchall()
         return [
-            OutboxRow(row_id, outbox.unpack(records)) for row_id, _, records in rows if row_id not in self._publishing
+            OutboxRow(row_id, records.emitted(packed)) for row_id, _, packed in rows if row_id not in self._publishing
         ]
 
     async def seen(self, keys: Sequence[bytes]) -> set[bytes]:
@@ -258,7 +256,7 @@ class SqliteStore:
             writer.executemany(_Q["survived"], [(*at, self._instance) for at in effects.survived])
         if not effects.outbox:
             return None
-        values = (json.dumps(list(effects.progress)), now, outbox.pack(effects.outbox))
+        values = (json.dumps(list(effects.progress)), now, records.pack(effects.outbox))
         return writer.execute(_Q["put_outbox"], values).lastrowid
 
     def _write_parked(self, effects: Effects) -> None:
@@ -268,7 +266,7 @@ class SqliteStore:
         for lane, record in effects.behind:
             if not writer.execute(_Q["wait"], (lane,)).rowcount:
                 raise ReleasedError(f"the key {lane.hex()} is parked no more")
-            writer.execute(_Q["put_behind"], (lane, behind.pack(record)))
+            writer.execute(_Q["put_behind"], (lane, records.pack(record)))
         for number in effects.unparked:
             if taken := writer.execute(_Q["take_behind"], (number,)).fetchone():
                 writer.execute(_Q["wait_no_more"], taken)

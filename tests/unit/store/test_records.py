@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from choreo.log.port import NewRecord
-from choreo.store import outbox
+from choreo.store import records as stored
 
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 contents = st.none() | st.binary(max_size=40)
@@ -21,7 +21,7 @@ records = st.builds(
 
 @given(st.lists(records, max_size=8))
 def test_records_come_back_as_they_were(packed):
-    unpacked = outbox.unpack(outbox.pack(packed))
+    unpacked = stored.emitted(stored.pack(packed))
     assert unpacked == packed
     assert all(type(record) is NewRecord for record in unpacked)
     assert all(type(header) is tuple for record in unpacked for header in record.headers)
@@ -31,6 +31,6 @@ def test_rows_written_by_the_first_release_can_be_read():
     row = bytes.fromhex(
         "9196a66f7264657273c4026f31c403010203919 2a563655f6964c40165cf0000019abcdef012c0".replace(" ", "")
     )
-    assert outbox.unpack(row) == [
+    assert stored.emitted(row) == [
         NewRecord("orders", b"o1", b"\1\2\3", [("ce_id", b"e")], timestamp=0x19ABCDEF012, partition=None)
     ]
