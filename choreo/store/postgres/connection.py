@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeAlias, TypeVar
 
 import psycopg
@@ -15,7 +15,9 @@ from psycopg.pq import TransactionStatus
 from choreo.errors import StoreUnavailableError
 from choreo.store.postgres.address import Address
 from choreo.store.postgres.trouble import explain
+from choreo.store.waiting import to_its_end
 
+_Psycopg: TypeAlias = "psycopg.AsyncConnection[tuple[Any, ...]]"
 Cursor: TypeAlias = "psycopg.AsyncCursor[tuple[Any, ...]]"
 Parameters: TypeAlias = "Sequence[Any] | Mapping[str, Any] | None"
 Statement: TypeAlias = "tuple[bytes, Parameters]"
@@ -56,7 +58,7 @@ class Connection:
         self._name = name
         self._settings = sql.SQL(_SETTINGS).format(schema=sql.Identifier(schema)).as_string() + settings
         self._opening = asyncio.Lock()
-        self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
+        self._connection: _Psycopg | None = None
 
     async def open(self, *, opening: bool = False) -> None:
         """Connect, unless that is so.
@@ -117,36 +119,30 @@ class Connection:
             StoreUnavailableError: the store's own trouble. The connection is closed, the transaction undone.
             psycopg.Error: the statement's.
         """
-        return await self._finish(self._run(statements), stops=stops)
+
+        async def work(connection: _Psycopg) -> list[Cursor]:
+            if len(statements) == 1:
+                return [await connection.execute(*statements[0])]
+            async with connection.pipeline():
+                return [await connection.execute(text, parameters) for text, parameters in statements]
+
+        return await self._finish(work, stops=stops)
 
     async def script(self, text: str) -> None:
         """Run any number of statements without parameters. Raises as `run` does."""
-        await self._finish(self._script(text), stops=False)
+        await self._finish(lambda connection: connection.execute(text.encode(), prepare=False))
 
     async def run_many(self, statement: bytes, rows: Sequence[Sequence[Any]]) -> None:
         """Run one statement once per row, in one round trip. Raises as `run` does."""
-        await self._finish(self._run_many(statement, rows), stops=True)
+        await self._finish(lambda connection: connection.cursor().executemany(statement, rows), stops=True)
 
-    async def _finish(self, work: Coroutine[Any, Any, T], *, stops: bool) -> T:
-        working = asyncio.ensure_future(work)
+    async def _finish(self, work: Callable[[_Psycopg], Awaitable[T]], *, stops: bool = False) -> T:
+        working = asyncio.ensure_future(self._answer(work))
         overdue = asyncio.get_running_loop().call_later(_PATIENCE, self._abandon, working)
         try:
-            await asyncio.wait({working})
-        except asyncio.CancelledError:
-            if stops and self._connection is not None:
-                with suppress(psycopg.Error, asyncio.CancelledError):
-                    await self._connection.cancel_safe(timeout=2)
-            while not working.done():
-                with suppress(asyncio.CancelledError):
-                    await asyncio.wait({working})
-            if not working.cancelled():
-                working.exception()  # nobody asks any more
-            raise
+            return await to_its_end(working, self._stop if stops else None)
         finally:
             overdue.cancel()
-        if working.cancelled():
-            raise self._silent()
-        return working.result()
 
     def _abandon(self, working: asyncio.Future[T]) -> None:
         """Give up a server that accepts and never answers; no word of farewell would reach it either."""
@@ -154,28 +150,19 @@ class Connection:
             self._connection.pgconn.finish()
         working.cancel()
 
-    async def _run(self, statements: Sequence[Statement]) -> list[Cursor]:
-        async with self._answering() as connection:
-            if len(statements) == 1:
-                return [await connection.execute(*statements[0])]
-            async with connection.pipeline():
-                return [await connection.execute(text, parameters) for text, parameters in statements]
+    async def _stop(self) -> None:
+        if self._connection is not None:
+            with suppress(psycopg.Error):
+                await self._connection.cancel_safe(timeout=2)
 
-    async def _script(self, text: str) -> None:
-        async with self._answering() as connection:
-            await connection.execute(text.encode(), prepare=False)
-
-    async def _run_many(self, statement: bytes, rows: Sequence[Sequence[Any]]) -> None:
-        async with self._answering() as connection, connection.cursor() as cursor:
-            await cursor.executemany(statement, rows)
-
-    @asynccontextmanager
-    async def _answering(self) -> AsyncIterator[psycopg.AsyncConnection[tuple[Any, ...]]]:
-        """The connection, for one answer; what goes wrong with it becomes choreo's."""
+    async def _answer(self, work: Callable[[_Psycopg], Awaitable[T]]) -> T:
+        """What the server answers; what goes wrong with it becomes choreo's."""
         if self._connection is None:
             raise StoreUnavailableError(f"the store {self._address.shown} is not connected")
         try:
-            yield self._connection
+            return await work(self._connection)
+        except asyncio.CancelledError:  # by `_abandon`
+            raise self._silent() from None
         except psycopg.Error as error:
             trouble = explain(error, self._address.shown)
             if trouble is None:
