@@ -69,6 +69,7 @@ class Ownership:
         self._publisher = publisher
         self._committer = committer
         self._owned = owned
+        self._leaving: list[Partition] = []
         self._clock = clock
         self._grace = grace
         self._max_in_flight = max_in_flight
@@ -86,7 +87,7 @@ class Ownership:
     async def revoked(self, partitions: Sequence[TopicPartition]) -> None:
         """See `Listener.revoked`: let running handlers finish, commit, forget the rest."""
         async with self.lock:
-            leaving = [self._owned.pop(at) for at in partitions if at in self._owned]
+            self._leaving = leaving = [self._owned.pop(at) for at in partitions if at in self._owned]
             for partition in leaving:
                 partition.leaving.set()
             self._drop(leaving)
@@ -137,7 +138,7 @@ class Ownership:
         """Give everything up at once: nothing under way counts any more. Returns what was owned."""
         given_up = list(self._owned.values())
         self._owned.clear()
-        for partition in given_up:
+        for partition in (*given_up, *self._leaving):
             partition.abandon()
         self._drop(given_up)
         return given_up

@@ -94,12 +94,14 @@ class Returns:
         """Read on what waits; False if nothing does (any more) for this record to let go."""
         head = job.metadata.event_id
         await self._unit.flush()
+        if job.partition.leaving.is_set():
+            raise AbandonedError
         rows = await self._unit.store.behind(lane, _CHUNK, head)
         if rows is None:
             return False
         if not rows:
             await self._published()
-            released = await self._unit.release(lane, head)
+            released = await self._unit.release(job.partition, lane, head)
             if released:
                 _log.info("key released", service=handler.service, handler=handler.name, key=job.record.key)
             return not released

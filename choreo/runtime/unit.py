@@ -82,6 +82,8 @@ class UnitOfWork:
 
         The partition is named so that the commit is fenced by its epoch even if the record is not finished yet.
         """
+        if partition.gone and self._doomed:  # the handler's writes are undone, and its partition has been given up with them
+            return
         if self._whole:
             partition.staged.setdefault(offset, []).extend(records)
             return
@@ -118,7 +120,10 @@ class UnitOfWork:
         """Let a record wait behind its parked key; False if that has been released, so the record can be handled."""
         lane = behind.lane
         async with self.lock:
-            if partition.gone or lane not in self.parked or not await self._is_parked(lane):
+            is_parked = lane in self.parked and await self._is_parked(lane)
+            if partition.gone:
+                raise AbandonedError
+            if not is_parked:
                 return False
             self.add(partition, offset, ())
             self._pending.behind.append(behind)
@@ -140,21 +145,30 @@ class UnitOfWork:
 
     def unpark(self, partition: Partition, offset: int, number: int) -> None:
         """A record waits no more; named beside the effect that it had."""
+        if partition.gone:
+            raise AbandonedError
         self.add(partition, offset, ())
         self._pending.unparked.append(number)
 
-    async def release(self, lane: bytes, head: str) -> bool:
+    async def release(self, partition: Partition, lane: bytes, head: str) -> bool:
         """Park a key no more, unless something waits behind it; see `Store.release`."""
-        released = await self.apart(lambda: self.store.release(lane, head))
+
+        async def release() -> bool:
+            if partition.gone:  # maybe because the commit failed of what the head did
+                raise AbandonedError
+            return await self.store.release(lane, head)
+
+        released = await self.apart(release)
         if released:
             self.parked.discard(lane)
         return released
 
     def survive(self, partition: Partition) -> None:
         """What may have killed earlier owners of this partition lies behind us."""
-        self._pending.partitions[partition.at] = partition
-        self._pending.survived.append(partition.at)
-        self.changed.set()
+        if not partition.gone:
+            self._pending.partitions[partition.at] = partition
+            self._pending.survived.append(partition.at)
+            self.changed.set()
 
     async def apart(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do what is a transaction of its own, between two of ours."""
