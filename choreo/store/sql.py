@@ -1,10 +1,12 @@
-"""SQL kept in files: named queries and numbered migrations."""
+"""SQL kept in files, named queries and numbered migrations; and what of a handler's own is refused."""
 
 from __future__ import annotations
 
 import re
 from importlib.resources import files
 from typing import NamedTuple
+
+from choreo.errors import StoreError
 
 _NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
 
@@ -32,3 +34,22 @@ def load_migrations(package: str) -> list[Migration]:
         if entry.name.endswith(".sql")
     ]
     return sorted(found)
+
+
+def beginning_with(verbs: str) -> re.Pattern[str]:
+    """Matches statements that begin with one of these (`A|B`), after what a server skips."""
+    return re.compile(rf"(?>[\s;]+|--[^\n]*|/\*.*?\*/)*+({verbs})\b", re.IGNORECASE | re.DOTALL)
+
+
+def refuse(control: re.Pattern[str], sql: str) -> None:
+    """Let a handler's statement pass, or not.
+
+    Raises:
+        StoreError: it would end or nest the transaction that other handlers' effects are in too.
+    """
+    if found := control.match(sql):
+        raise StoreError(
+            f"ctx.db refuses {' '.join(found[1].upper().split())}",
+            why="the transaction is shared with the inbox, the outbox and other handlers",
+            remedy="leave it to choreo: what a handler wrote is undone when it raises",
+        )

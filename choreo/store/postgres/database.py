@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,15 +12,13 @@ import psycopg
 from choreo.errors import StoreError, StoreUnavailableError
 from choreo.store.port import Row
 from choreo.store.postgres.connection import Connection, Cursor, Statement
+from choreo.store.sql import beginning_with, refuse
 
-_BEFORE = r"(?>[\s;]+|--[^\n]*|/\*.*?\*/)*+"
-"""What may come before a statement."""
-_TRANSACTION_CONTROL = re.compile(
-    _BEFORE + r"(BEGIN|START\s+TRANSACTION|COMMIT|END|ROLLBACK|ABORT|SAVEPOINT|RELEASE|PREPARE\s+TRANSACTION)\b",
-    re.IGNORECASE | re.DOTALL,
+_TRANSACTION_CONTROL = beginning_with(
+    r"BEGIN|START\s+TRANSACTION|COMMIT|END|ROLLBACK|ABORT|SAVEPOINT|RELEASE|PREPARE\s+TRANSACTION"
 )
 # psycopg forgets its prepared statements after these, which goes wrong when others follow in one round trip.
-_RUN_ALONE = re.compile(_BEFORE + r"(DROP|ALTER|DISCARD|DEALLOCATE)\b", re.IGNORECASE | re.DOTALL)
+_RUN_ALONE = beginning_with("DROP|ALTER|DISCARD|DEALLOCATE")
 _BEGIN: Statement = (b"BEGIN", None)
 _NAMES = b"choreo_handler_a", b"choreo_handler_b"
 """Savepoints take turns: going back to one that was never made fails, instead of undoing another handler's writes."""
@@ -145,35 +142,20 @@ class PostgresDatabase:
     def __init__(self, transaction: Transaction) -> None:
         self._transaction = transaction
 
-    def _ready(self, sql: str) -> bytes:
-        """The statement, if it may run.
-
-        Raises:
-            StoreError: it would end or nest the transaction that other handlers' effects are in too.
-        """
-        control = _TRANSACTION_CONTROL.match(sql)
-        if control:
-            raise StoreError(
-                f"ctx.db refuses {' '.join(control[1].upper().split())}",
-                why="the transaction is shared with the inbox, the outbox and other handlers",
-                remedy="leave it to choreo: what a handler wrote is undone when it raises",
-            )
-        return sql.encode()
-
     async def _run(self, sql: str, parameters: Sequence[Any]) -> Cursor:
-        statement = self._ready(sql)
+        refuse(_TRANSACTION_CONTROL, sql)
         if _RUN_ALONE.match(sql):
             await self._transaction.run()
-        (cursor,) = await self._transaction.run((statement, parameters or None), stops=True)
+        (cursor,) = await self._transaction.run((sql.encode(), parameters or None), stops=True)
         return cursor
 
     async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         return (await self._run(sql, parameters)).rowcount
 
     async def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
-        statement, listed = self._ready(sql), list(rows)
-        if listed:
-            await self._transaction.run_many(statement, listed)
+        refuse(_TRANSACTION_CONTROL, sql)
+        if listed := list(rows):
+            await self._transaction.run_many(sql.encode(), listed)
 
     async def fetch_one(self, sql: str, parameters: Sequence[Any] = ()) -> Row | None:
         cursor = await self._run(sql, parameters)

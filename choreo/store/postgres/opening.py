@@ -15,8 +15,10 @@ Q = {name: query.encode() for name, query in load_queries(_PACKAGE).items()}
 """The named queries."""
 
 
-async def migrate(writer: Connection, store: str, schema: str, service: str, tables: str) -> None:
+async def migrate(writer: Connection, store: str, schema: str, service: str, tables: str) -> str:
     """Bring the schema to this release's form, claim it and make the service's tables, in one transaction.
+
+    Returns the constraints that are checked at the commit unless told otherwise, for SET CONSTRAINTS.
 
     Args:
         store: its address, for messages.
@@ -52,13 +54,9 @@ async def migrate(writer: Connection, store: str, schema: str, service: str, tab
             remedy=f"give {service!r} its own: ?schema=name in Service({service!r}, store=...) or CHOREO_STORE",
         )
     await writer.script(tables)
+    ((deferred,),) = await _rows(writer, "deferred_constraints")
     await writer.run((b"COMMIT", None))
-
-
-async def deferred_constraints(writer: Connection) -> str:
-    """The constraints that are checked at the commit unless told otherwise, for SET CONSTRAINTS."""
-    ((names,),) = await _rows(writer, "deferred_constraints")
-    return names or ""
+    return deferred or ""
 
 
 async def _rows(writer: Connection, query: str, **parameters: str) -> list[tuple[Any, ...]]:

@@ -18,7 +18,7 @@ from choreo.store.port import Effects, OutboxRow, Progress, Takeover
 from choreo.store.postgres.address import Address, schema_of
 from choreo.store.postgres.connection import Connection, Cursor, Statement
 from choreo.store.postgres.database import PostgresDatabase, Transaction
-from choreo.store.postgres.opening import Q, deferred_constraints, migrate
+from choreo.store.postgres.opening import Q, migrate
 from choreo.store.postgres.trouble import explain
 
 _COMMIT: Statement = (b"COMMIT", None)
@@ -60,8 +60,7 @@ class PostgresStore:
         try:
             for connection in self._connections:
                 await connection.open(opening=True)
-            await migrate(self._writer, self._address.shown, schema, service, tables)
-            if names := await deferred_constraints(self._writer):
+            if names := await migrate(self._writer, self._address.shown, schema, service, tables):
                 checks = ("SET CONSTRAINTS ALL IMMEDIATE", f"SET CONSTRAINTS {names} DEFERRED")
                 self._transaction.checks = [(check.encode(), None) for check in checks]
         except psycopg.Error as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from choreo.errors import StoreError, StoreUnavailableError
+from choreo.errors import StoreUnavailableError
 from choreo.store.port import Row
+from choreo.store.sql import beginning_with, refuse
 
 _LOCK_WAIT = 30.0
 """Seconds to wait for another process's transaction."""
@@ -27,11 +27,7 @@ _PASSING = {
     sqlite3.SQLITE_NOTADB: "the file is no SQLite database; name another one",
 }
 
-_TRANSACTION_CONTROL = re.compile(
-    r"(?>[\s;]+|--[^\n]*|/\*.*?\*/)*+"  # what SQLite skips before a statement
-    r"(BEGIN|COMMIT|END|ROLLBACK|SAVEPOINT|RELEASE|(?:INSERT|UPDATE)\s+OR\s+ROLLBACK)\b",
-    re.IGNORECASE | re.DOTALL,
-)
+_TRANSACTION_CONTROL = beginning_with(r"BEGIN|COMMIT|END|ROLLBACK|SAVEPOINT|RELEASE|(?:INSERT|UPDATE)\s+OR\s+ROLLBACK")
 
 
 @contextmanager
@@ -72,18 +68,8 @@ class SqliteDatabase:
         self._path = path
 
     def _ready(self, sql: str) -> sqlite3.Connection:
-        """The connection, if this statement may run.
-
-        Raises:
-            StoreError: it would end or nest the transaction that other handlers' effects are in too.
-        """
-        control = _TRANSACTION_CONTROL.match(sql)
-        if control:
-            raise StoreError(
-                f"ctx.db refuses {' '.join(control[1].upper().split())}",
-                why="the transaction is shared with the inbox, the outbox and other handlers",
-                remedy="leave it to choreo: what a handler wrote is undone when it raises",
-            )
+        """The connection, if this statement may run; see `refuse`."""
+        refuse(_TRANSACTION_CONTROL, sql)
         return self._connection
 
     async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:

@@ -181,12 +181,8 @@ class SqliteStore:
 
     async def begin(self) -> None:
         try:
-            with passing(self._path):
-                self._writer.execute("BEGIN IMMEDIATE")
-        except StoreUnavailableError as error:
-            cause = error.__cause__
-            if not isinstance(cause, sqlite3.Error) or cause.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
-                raise
+            self._execute("BEGIN IMMEDIATE")
+        except StoreUnavailableError:  # as a rule another process writes
             try:
                 await self._run(lambda: begin_patiently(self._writer))
             except BaseException:
