@@ -130,7 +130,8 @@ class Bus:
 
         Raises:
             StoreOwnedError: the store at this address is a service's; name the service instead.
-            StoreUnavailableError, EncodeError, RecordTooLargeError, RegistryUnavailableError: nothing was written.
+            EncodeError, RecordTooLargeError, RegistryUnavailableError: nothing was written.
+            StoreUnavailableError: nothing was written either, unless the connection broke while it was committed.
             LogUnavailableError: nothing was written, because too many events wait for the log already.
         """
         outbox = await self._outbox(store)

@@ -95,14 +95,14 @@ class Publisher:
                 # outbox, and an operator can mend the cause while the service waits.
                 level = 30 if isinstance(error, LogUnavailableError) else 40
                 _log.log(level, "cannot publish, trying again", error=str(error), records=self.backlog)
-                self._singly = isinstance(error, RecordTooLargeError)  # only the batch may have been too large
             except asyncio.CancelledError:
                 for _, task in self._under_way:
                     task.cancel()
                 raise
             finally:
                 await producer.close()
-            await self._take_back()
+            # Only a batch may have been too large, perhaps not that of the append that was the first to fail.
+            self._singly = any(isinstance(failure, RecordTooLargeError) for failure in await self._take_back())
             await self._clock.sleep(self._delay * (0.5 + self._clock.random() / 2))
             self._delay = min(_MAX_DELAY, self._delay * 2)
 
@@ -156,13 +156,13 @@ class Publisher:
         published: list[_Row] = []
         failures: list[BaseException] = []
         for rows, task in self._under_way:
-            error = task.exception() if task.done() else None
-            if error is not None:
-                failures.append(error)
-            if task.done() and error is None:
-                published += rows
-            else:
+            if not task.done():
                 kept.append((rows, task))
+            elif error := task.exception():
+                failures.append(error)
+                kept.append((rows, task))
+            else:
+                published += rows
         self._under_way = kept
         if published:
             self._delay, self._singly = _FIRST_DELAY, False
@@ -173,10 +173,11 @@ class Publisher:
             self._drained.set()
         return failures
 
-    async def _take_back(self) -> None:
-        """Put what the log has not acknowledged before everything else again, in its order."""
+    async def _take_back(self) -> list[BaseException]:
+        """Put what the log has not acknowledged before everything else again, in its order; why that was."""
         await asyncio.gather(*(task for _, task in self._under_way), return_exceptions=True)
-        self._acknowledge()
+        failures = self._acknowledge()
         for rows, _ in reversed(self._under_way):
             self._waiting.extendleft(reversed(rows))
         self._under_way.clear()
+        return failures

@@ -131,3 +131,17 @@ async def test_a_record_of_the_retry_topic_waits_for_all_before_it(world):
         end.done() or end.set_result(None)
     await publisher.drained()
     assert sorted(published) == [1, 2, 3]
+
+
+async def test_a_batch_that_is_too_large_is_taken_apart_though_what_broke_with_it_failed_first(world):
+    log, publisher, _ = world
+    publisher.put(1, records(b"a", b"b"))
+    await begun(log, 1)
+    publisher.put(2, records(b"c", b"d"))
+    await begun(log, 2)
+    log.ends[0].set_exception(LogUnavailableError("thrown away, for the other has failed"))
+    log.ends[1].set_exception(RecordTooLargeError("their batch"))
+    for count in (3, 4):
+        await begun(log, count)
+        log.ends[-1].set_result(None)
+    assert log.begun[2:4] == [[b"a"], [b"b"]]
