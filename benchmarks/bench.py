@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
@@ -29,9 +28,9 @@ sys.path.insert(0, str(HERE.parent))
 PARTITIONS = 4
 PATIENCE = 120.0
 _CHUNK = 1000
-_QUIET = 20.0
+_QUIET = 75.0
 """Seconds without a record after which a contestant that was killed and restarted has nothing more to say: longer than
-the group's session timeout."""
+the group's session timeout, and than a transaction that nobody ends (60 s)."""
 _STOP = 10.0
 
 
@@ -123,7 +122,10 @@ class Bench:
             return Run(output.last - first[FIRST], cpu_of(process) - first["cpu"], peak_of(process))
 
     def killed(self, contestant: Contestant) -> tuple[int, int]:
-        """A run that is killed (-9) in the middle and started again: how many payments are lost, how many doubled."""
+        """A run that is killed (-9) in the middle and started again: how many payments are lost, how many doubled.
+
+        Copies with the same event id are one payment: whoever knows ids drops them. Without ids each copy is one more.
+        """
         told = self._prepared(contestant)
         with self._output(contestant) as output:
             with started(contestant, told) as process:
@@ -132,7 +134,7 @@ class Bench:
             with started(contestant, told):
                 output.wait(lambda: len(output.keys) >= self.events, quiet=_QUIET)
                 output.wait(lambda: False, quiet=2.0)  # doubles may follow
-        return self.events - len(output.keys), output.seen - len(output.keys)
+        return self.events - len(output.keys), len(output.payments) - len(output.keys)
 
     def _output(self, contestant: Contestant) -> AbstractContextManager[Output]:
         return closing(Embedded(self._logs[True], self._told["payments"]) if contestant.embedded else self._payments())
@@ -146,16 +148,18 @@ class Output:
 
     Attributes:
         seen: how many records.
-        keys: how often each key.
+        keys: of all of them.
+        payments: keys with event ids.
         last: when the last one came.
     """
 
     def __init__(self) -> None:
         self.seen, self.last = 0, time.monotonic()
-        self.keys: Counter[bytes] = Counter()
+        self.keys: set[bytes] = set()
+        self.payments: set[tuple[bytes, bytes]] = set()
 
-    def read(self) -> list[bytes]:
-        """The keys that came, if need be after a short wait."""
+    def read(self) -> list[tuple[bytes, bytes]]:
+        """Key and event id of what came, if need be after a short wait."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -165,10 +169,11 @@ class Output:
         """Read until it is enough, or nothing has come for so many seconds."""
         self.last = time.monotonic()
         while not enough():
-            if keys := self.read():
+            if payments := self.read():
                 self.last = time.monotonic()
-                self.seen += len(keys)
-                self.keys.update(keys)
+                self.seen += len(payments)
+                self.keys.update([key for key, _ in payments])
+                self.payments.update(payments)
             elif time.monotonic() - self.last > quiet:
                 if quiet == PATIENCE:
                     raise SystemExit(f"nothing more came for {quiet:.0f} s, after {self.seen} records")
@@ -187,8 +192,15 @@ class Payments(Output):
             place.offset = self._consumer.get_watermark_offsets(place, 10)[1]
         self._consumer.assign(places)
 
-    def read(self) -> list[bytes]:
-        return [message.key() for message in self._consumer.consume(10_000, 0.02) if not message.error()]
+    def read(self) -> list[tuple[bytes, bytes]]:
+        return [
+            (
+                message.key(),
+                dict(message.headers() or ()).get("ce_id") or b"%d %d" % (message.partition(), message.offset()),
+            )
+            for message in self._consumer.consume(10_000, 0.02)
+            if not message.error()
+        ]
 
     def close(self) -> None:
         self._consumer.close()
@@ -216,9 +228,9 @@ class Embedded(Output):
         await asyncio.sleep(0.01)
         return sum(ends.values())
 
-    def read(self) -> list[bytes]:
+    def read(self) -> list[tuple[bytes, bytes]]:
         before, self._end = self._end, self._runner.run(self._ends())
-        return [b""] * (self._end - before)
+        return [(b"", b"")] * (self._end - before)
 
     def close(self) -> None:
         self._runner.run(self._log.__aexit__())
