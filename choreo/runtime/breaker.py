@@ -20,7 +20,9 @@ _MOST = 0.8
 _LEAST_CALLS, _LEAST_KEYS = 20, 5
 """It takes so many calls, and failures of so many keys, to open: one poison key is no sign of an outage."""
 _FIRST_DELAY, _MAX_DELAY = 1.0, 30.0
-_GOOD_PROBES = 3
+_PROBES, _GOOD_PROBES = 5, 3
+"""How many calls go through at once while it is open, and how many must have ended well to close it: several, because
+records that fail for themselves must not keep the others waiting."""
 
 
 class Breaker:
@@ -30,21 +32,19 @@ class Breaker:
 
     Attributes:
         is_open: whether calls wait.
-        delay: seconds until the next probe.
-        held: the lanes that wait, longest first.
-        may_probe: whether the next call may go through.
-        probe: the job that does.
+        delay: seconds until calls are let through again; grows while none of them ends well.
+        probing: the lanes whose calls go through though it is open.
     """
 
     def __init__(self) -> None:
         self._last: dict[str, Hashable] = {}  # event -> key if it failed, None if it did not
         self._calls = 0
-        self._good = 0
+        self._good, self._seen_good, self._seen_bad = 0, False, False
+        self._fresh: dict[Hashable, None] = {}  # lanes that wait, longest first; of these no record has failed yet
+        self._failed: dict[Hashable, None] = {}
         self.is_open = False
         self.delay = _FIRST_DELAY
-        self.held: dict[Hashable, None] = {}
-        self.may_probe = False
-        self.probe: Job | None = None
+        self.probing: set[Hashable] = set()
 
     def note(self, event_id: str, failing_key: Hashable) -> bool:
         """A call has ended, well if the key is None. Says whether the breaker opens."""
@@ -63,14 +63,44 @@ class Breaker:
         """Whether none of the last records has failed."""
         return not any(key is not None for key in self._last.values())
 
+    def hold(self, lane: Hashable, *, failed: bool) -> None:
+        """Let a lane wait; `failed`: whether a call for its record has."""
+        if not self.holds(lane):
+            (self._failed if failed else self._fresh)[lane] = None
+
+    def holds(self, lane: Hashable) -> bool:
+        """Whether a lane waits."""
+        return lane in self._fresh or lane in self._failed
+
+    def release(self) -> Hashable | None:
+        """The lane to let go next: what has never failed tells more than what has."""
+        for waiting in (self._fresh, self._failed):
+            for lane in waiting:
+                del waiting[lane]
+                return lane
+        return None
+
+    @property
+    def waiting(self) -> int:
+        """How many lanes wait."""
+        return len(self._fresh) + len(self._failed)
+
     def probed(self, *, well: bool) -> None:
-        """The probe has ended; after some good ones, or when nobody waits, the breaker closes."""
-        self.probe = None
-        if not well:
+        """A call that was let through has ended; after some good ones, or when nobody waits, the breaker closes."""
+        self._seen_good, self._seen_bad = self._seen_good or well, self._seen_bad or not well
+        if well:
+            self._good += 1
+            self.is_open = self._good < _GOOD_PROBES and self.waiting > 0
+
+    def next_round(self) -> bool:
+        """Time to let calls through again; says whether all that ended since the last time have failed."""
+        all_failed = self._seen_bad and not self._seen_good
+        if all_failed:
             self._good, self.delay = 0, min(_MAX_DELAY, self.delay * 2)
-            return
-        self._good += 1
-        self.is_open = self._good < _GOOD_PROBES and bool(self.held)
+        elif self._seen_good:
+            self.delay = _FIRST_DELAY
+        self._seen_good = self._seen_bad = False
+        return all_failed
 
 
 class Breakers:
@@ -96,42 +126,40 @@ class Breakers:
     def may_run(self, job: Job, handler: Handler) -> bool:
         """Whether the handler may be called; if not, the job's lane is held."""
         breaker = self.troubled.get(handler.name)
-        if breaker is None or not breaker.is_open:
+        if breaker is None or not breaker.is_open or job.lane in breaker.probing:
             return True
-        if breaker.may_probe:
-            breaker.may_probe, breaker.probe = False, job
-            return True
-        breaker.held.setdefault(job.lane)
+        breaker.hold(job.lane, failed=job.failing is not None and handler.name in job.failing)
         return False
 
     def holds(self, lane: Hashable) -> bool:
         """Whether a lane is held."""
-        return any(lane in breaker.held for breaker in self.troubled.values())
+        return any(breaker.holds(lane) for breaker in self.troubled.values())
 
     def failed(self, job: Job, handler: Handler) -> bool:
         """A call has failed, other than by a business error. Says whether its lane is held, the attempt not counted."""
         breaker = self.troubled.setdefault(handler.name, Breaker())
         if breaker.is_open:
-            if breaker.probe is job:
+            if job.lane in breaker.probing:
+                breaker.probing.remove(job.lane)
                 breaker.probed(well=False)
-                _log.warning("circuit breaker: probe failed", **_about(handler, breaker), next_probe=breaker.delay)
         elif not breaker.note(job.metadata.event_id, job.record.key or job.metadata.event_id):
             return False
         else:
             _log.error("circuit breaker opens: most calls fail, records wait", **_about(handler, breaker))
-            self._spawn(self._probe(breaker))
-        breaker.held.setdefault(job.lane)
+            self._spawn(self._probe(handler, breaker))
+        breaker.hold(job.lane, failed=True)
         return True
 
     def succeeded(self, job: Job, handler: Handler) -> None:
         """A call has ended well, or with a business error."""
         breaker = self.troubled.get(handler.name)
-        if breaker is None or (breaker.is_open and breaker.probe is not job):
+        if breaker is None:
             return
         if breaker.is_open:
+            breaker.probing.discard(job.lane)
             breaker.probed(well=True)
             if breaker.is_open:
-                self._let_one_through(breaker)
+                self._let_through(breaker)
             else:
                 self._close(handler, breaker)
         else:
@@ -142,24 +170,26 @@ class Breakers:
     def _close(self, handler: Handler, breaker: Breaker) -> None:
         _log.info("circuit breaker closes: calls succeed again", **_about(handler, breaker))
         del self.troubled[handler.name]
-        for lane in breaker.held:
+        while (lane := breaker.release()) is not None:
             self._lanes.resume(lane)
         self.wake()
 
-    async def _probe(self, breaker: Breaker) -> None:
+    async def _probe(self, handler: Handler, breaker: Breaker) -> None:
         while breaker.is_open:
             await self._clock.sleep(breaker.delay)
-            if breaker.is_open and (breaker.probe is None or breaker.probe.partition.gone):
-                self._let_one_through(breaker)
+            if breaker.is_open:
+                if breaker.next_round():
+                    _log.warning("circuit breaker: calls still fail", **_about(handler, breaker), delay=breaker.delay)
+                self._let_through(breaker)
 
-    def _let_one_through(self, breaker: Breaker) -> None:
-        breaker.may_probe = True
-        if breaker.held:
-            lane = next(iter(breaker.held))
-            del breaker.held[lane]
-            self._lanes.resume(lane)
-            self.wake()
+    def _let_through(self, breaker: Breaker) -> None:
+        # Lanes may have gone with their partition, or wait for something else meanwhile.
+        breaker.probing = {lane for lane in breaker.probing if self._lanes.is_moving(lane)}
+        while len(breaker.probing) < _PROBES and (lane := breaker.release()) is not None:
+            if self._lanes.resume(lane):
+                breaker.probing.add(lane)
+        self.wake()
 
 
 def _about(handler: Handler, breaker: Breaker) -> dict[str, Any]:
-    return {"service": handler.service, "handler": handler.name, "waiting": len(breaker.held)}
+    return {"service": handler.service, "handler": handler.name, "waiting": breaker.waiting}

@@ -216,6 +216,7 @@ class Instance:
         return task
 
     def _on_task_end(self, task: asyncio.Task[None]) -> None:
+        self._tasks.remove(task)
         if not task.cancelled() and (error := task.exception()) is not None and not self._failure.done():
             self._failure.set_exception(error)
 

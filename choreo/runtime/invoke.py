@@ -10,7 +10,7 @@ from choreo.runtime.breaker import Breakers
 from choreo.runtime.context import Context, SyncContext
 from choreo.runtime.deadletter import Stage
 from choreo.runtime.emit import Emitter
-from choreo.runtime.failures import Failures
+from choreo.runtime.failures import HELD, Failures
 from choreo.runtime.partitions import AbandonedError, Job, Task
 from choreo.runtime.stats import Stats
 from choreo.runtime.threads import Threads
@@ -61,6 +61,8 @@ class Invoker:
             StoreUnavailableError: the store failed; the transaction must be given up.
         """
         handler = task.handler
+        if self._breakers.troubled and not self._breakers.may_run(job, handler):
+            return HELD
         session = Session(self._unit, job, handler, worker)
         self._calls[worker] = session
         stage: Stage = "handle"

@@ -59,12 +59,18 @@ class Lanes(Generic[J]):
         self._deferred.add(key)
         self.deferred_jobs += len(self._lanes[key])
 
-    def resume(self, key: Hashable) -> None:
-        """This lane need not wait any more; nothing happens unless it is deferred."""
-        if key in self._deferred:
-            self._deferred.remove(key)
-            self.deferred_jobs -= len(self._lanes[key])
-            self._ready.append(key)
+    def resume(self, key: Hashable) -> bool:
+        """This lane need not wait any more; says whether it did."""
+        if key not in self._deferred:
+            return False
+        self._deferred.remove(key)
+        self.deferred_jobs -= len(self._lanes[key])
+        self._ready.append(key)
+        return True
+
+    def is_moving(self, key: Hashable) -> bool:
+        """Whether this lane has a job that runs or could run."""
+        return key in self._lanes and key not in self._deferred
 
     def drop(self, unwanted: Callable[[J], bool]) -> list[J]:
         """Take out the jobs that match and do not run."""

@@ -58,7 +58,7 @@ class Workers:
         self._stats = stats
         self._on_failure = on_failure
         self._on_deferred = on_deferred
-        self._timers: set[asyncio.Task[None]] = set()
+        self._timers: dict[Hashable, asyncio.Task[None]] = {}
         self._quiet: asyncio.Future[None] | None = None
         self._idle: deque[asyncio.Future[None]] = deque()
         self._waking = False
@@ -110,10 +110,10 @@ class Workers:
                 else:
                     self._defer(lane, wait)
                 partition.end_job()
-                if self._quiet is not None and lanes.is_quiet and not self._quiet.done():
-                    self._quiet.set_result(None)
 
     async def _rest(self) -> None:
+        if self._quiet is not None and self._lanes.is_quiet and not self._quiet.done():
+            self._quiet.set_result(None)  # here, since lanes are also dropped while nobody runs
         waiter = asyncio.get_running_loop().create_future()
         self._idle.append(waiter)
         await waiter
@@ -128,7 +128,7 @@ class Workers:
 
     def stop(self) -> None:
         """Forget what waits for another attempt."""
-        for timer in self._timers:
+        for timer in self._timers.values():
             timer.cancel()
 
     # --- one job ----------------------------------------------------------------------------------------------------
@@ -139,10 +139,7 @@ class Workers:
         for task in job.left:
             if self._unit.parked and job.back is None and await self._is_parked(job, task):
                 continue
-            if self._breakers.troubled and not self._breakers.may_run(job, task.handler):
-                wait: float | None = HELD
-            else:
-                wait = await self._invoker.run(job, task, me)
+            wait = await self._invoker.run(job, task, me)
             if wait is not None:
                 waits = [*(waits or ()), (task, wait)]
         if waits is None:
@@ -188,12 +185,13 @@ class Workers:
         elif wait <= 0:
             self._resume(lane)
         else:
-            timer = asyncio.get_running_loop().create_task(self._resume_after(lane, wait))
-            self._timers.add(timer)
-            timer.add_done_callback(self._timers.discard)
+            if earlier := self._timers.pop(lane, None):  # of a job that has been given up since
+                earlier.cancel()
+            self._timers[lane] = asyncio.get_running_loop().create_task(self._resume_after(lane, wait))
 
     async def _resume_after(self, lane: Hashable, wait: float) -> None:
         await self._clock.sleep(wait)
+        del self._timers[lane]
         self._resume(lane)
 
     def _resume(self, lane: Hashable) -> None:

@@ -39,22 +39,39 @@ def test_one_poison_key_or_a_few_bad_records_among_good_ones_leave_it_closed():
     assert few.is_calm, "what lies long behind is forgotten"
 
 
-def test_probes_come_ever_less_often_and_a_few_good_ones_close_it():
+def test_probes_come_ever_less_often_while_all_fail_and_a_few_good_ones_close_it():
     breaker = Breaker()
-    breaker.is_open, breaker.held = True, {"lane": None}
+    breaker.is_open = True
+    breaker.hold("lane", failed=True)
     delays = []
     for _ in range(7):
         delays.append(breaker.delay)
         breaker.probed(well=False)
+        assert breaker.next_round()
     assert delays == [1, 2, 4, 8, 16, 30, 30]
-    breaker.probed(well=True)
-    breaker.probed(well=True)
-    assert breaker.is_open
     breaker.probed(well=False)
-    for _ in range(3):
+    breaker.probed(well=True)
+    assert not breaker.next_round(), "one of them ended well"
+    assert breaker.delay == 1
+    for _ in range(2):
         assert breaker.is_open
+        breaker.probed(well=False)
         breaker.probed(well=True)
     assert not breaker.is_open
+
+
+def test_a_round_in_which_no_call_ended_changes_nothing():
+    breaker = Breaker()
+    assert not breaker.next_round()
+    assert breaker.delay == 1
+
+
+def test_records_that_never_failed_go_before_those_that_have():
+    breaker = Breaker()
+    for lane, failed in (("bad", True), ("new", False), ("worse", True), ("bad", False)):
+        breaker.hold(lane, failed=failed)
+    assert breaker.waiting == 3
+    assert [breaker.release() for _ in range(4)] == ["new", "bad", "worse", None]
 
 
 def test_a_good_probe_closes_it_when_nobody_waits():
