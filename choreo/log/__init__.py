@@ -5,32 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from choreo.errors import ConfigurationError
-from choreo.log.port import (
-    Capabilities,
-    Consumer,
-    Headers,
-    Listener,
-    Log,
-    NewRecord,
-    Producer,
-    Record,
-    Topic,
-    TopicPartition,
-)
+from choreo.log.port import Consumer, Headers, Listener, Log, NewRecord, Producer, Record, Topic, TopicPartition
 
 __all__ = [
-    "Capabilities",
-    "Consumer",
-    "Headers",
-    "Listener",
-    "Log",
-    "NewRecord",
-    "Producer",
-    "Record",
-    "Topic",
-    "TopicPartition",
-    "open_log",
-]
+    "Consumer", "Headers", "Listener", "Log", "NewRecord", "Producer", "Record", "Topic", "TopicPartition", "open_log",
+]  # fmt: skip
 
 
 def open_log(url: str, client_settings: Mapping[str, str] | None = None) -> Log:

@@ -10,7 +10,6 @@ from typing import Concatenate, ParamSpec, Self, TypeVar
 from weakref import finalize
 
 from choreo.log.embedded import EmbeddedLog
-from choreo.log.port import Capabilities
 from choreo.log.tables import SCHEMA, Tables
 
 P = ParamSpec("P")
@@ -25,7 +24,6 @@ class MemoryLog(EmbeddedLog):
     """
 
     url = "memory://"
-    capabilities = Capabilities(several_processes=False)
     check_interval = None
 
     def __init__(self, *, now: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:

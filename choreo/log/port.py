@@ -82,15 +82,6 @@ class Topic:
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Capabilities:
-    """What an adapter can do beyond the common promises; the conformance suite leaves tests out by these flags."""
-
-    several_processes: bool = True
-    transactions: bool = True
-    topic_creation: bool = True
-
-
 Start: TypeAlias = Literal["earliest", "latest"]
 
 
@@ -210,10 +201,6 @@ class Log(Protocol):
     @property
     def url(self) -> str:
         """The address it was opened with, without secrets."""
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What this adapter can do."""
 
     async def __aenter__(self) -> Self:
         """Connect.

@@ -19,7 +19,6 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from choreo.errors import ConfigurationError, LogError
 from choreo.log.embedded import EmbeddedLog
 from choreo.log.file import connect, explain, patiently
-from choreo.log.port import Capabilities
 from choreo.log.tables import Tables
 
 _logger = logging.getLogger(__name__)
@@ -45,7 +44,6 @@ class SqliteLog(EmbeddedLog):
         url: what to show as its address.
     """
 
-    capabilities = Capabilities()
     check_interval = _HEARTBEAT_INTERVAL
 
     def __init__(self, path: Path, *, synchronous: str = "full", url: str = "") -> None:

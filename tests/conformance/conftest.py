@@ -3,36 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from choreo.log import Capabilities, open_log
-from choreo.log.kafka import KafkaLog
+from choreo.log import open_log
 from choreo.log.memory import MemoryLog
-from choreo.log.sqlite import SqliteLog
 from tests.conformance.log_world import PATIENCE, World
 
-
-def _abilities(capabilities: Capabilities, *, without: tuple[str, ...] = ()) -> set[str]:
-    names = {field.name for field in dataclasses.fields(capabilities) if getattr(capabilities, field.name)}
-    return (names | {"time_lookup", "prompt_retention"}) - set(without)
-
-
+_ALL = {"several_processes", "transactions", "topic_creation", "time_lookup", "prompt_retention"}
 _LOGS = {
-    "memory": _abilities(MemoryLog.capabilities),
-    "sqlite": _abilities(SqliteLog.capabilities),
+    "memory": _ALL - {"several_processes"},
+    "sqlite": _ALL,
     # The mock cluster lacks admin requests, topic settings, offsets of committed transactions and look-ups by time;
     # and its expiry of silent members is not Kafka's.
-    "mock": _abilities(
-        KafkaLog.capabilities,
-        without=("topic_creation", "transactions", "time_lookup", "prompt_retention", "several_processes"),
-    ),
+    "mock": set[str](),
     # Kafka deletes whole segments, in minutes.
-    "kafka": _abilities(KafkaLog.capabilities, without=("prompt_retention",)),
+    "kafka": _ALL - {"prompt_retention"},
 }
 _QUICK_KAFKA = {"session.timeout.ms": "6000", "heartbeat.interval.ms": "300"}
 _QUICK_MOCK = {"group.protocol": "consumer"}  # its classic groups take 3 seconds to begin

@@ -22,7 +22,7 @@ from choreo.log.kafka.partitions import ours, theirs
 from choreo.log.kafka.producer import GaplessProducer, KafkaProducer, TransactionalProducer
 from choreo.log.kafka.rights import Operation, Right
 from choreo.log.kafka.settings import for_admin, for_consumer, for_producer, parse, principal
-from choreo.log.port import Capabilities, Listener, Position, Start, Topic, TopicPartition
+from choreo.log.port import Listener, Position, Start, Topic, TopicPartition
 
 T = TypeVar("T")
 
@@ -33,8 +33,6 @@ _INTERNAL = {"__consumer_offsets", "__transaction_state", "__share_group_state",
 
 class KafkaLog:
     """Implements `choreo.log.port.Log`."""
-
-    capabilities = Capabilities()
 
     def __init__(self, hosts: str, settings: Mapping[str, str]) -> None:
         self._hosts, self._settings = hosts, settings
