@@ -24,6 +24,8 @@ from choreo.store.sqlite.database import SqliteDatabase, begin_patiently, passin
 from choreo.store.waiting import to_its_end
 
 _Q = load_queries("choreo.store.sqlite")
+_SMALL, _SWIFT = 32, 0.001
+"""Up to so many rows, a transaction is committed on the event loop's thread while commits take less than so many seconds."""
 _MOST_KEYS = 4_096
 """Inbox keys asked for in one statement; SQLite's limit of parameters is 32,766."""
 
@@ -50,6 +52,7 @@ class SqliteStore:
         self._writer: sqlite3.Connection
         self._reader: sqlite3.Connection
         self._is_open = False
+        self._is_swift = False
 
     @classmethod
     def at(cls, url: str) -> SqliteStore:
@@ -206,7 +209,8 @@ class SqliteStore:
     async def commit(self, effects: Effects) -> int | None:
         if not self._writer.in_transaction:
             await self.begin()
-        row_id = await self._finish(lambda: self._write(effects))
+        small = len(effects.inbox) + len(effects.outbox) <= _SMALL
+        row_id = await self._finish(lambda: self._write(effects), at_once=small)
         self._publishing.difference_update(effects.ticked)
         if row_id is not None:
             self._publishing.add(row_id)
@@ -217,15 +221,23 @@ class SqliteStore:
         await self.begin()
         return await self._finish(work)
 
-    async def _finish(self, work: Callable[[], T]) -> T:
-        """Do the last writes of the transaction and commit it, or undo it all."""
+    async def _finish(self, work: Callable[[], T], *, at_once: bool = False) -> T:
+        """Do the last writes of the transaction and commit it, or undo it all.
+
+        `at_once`: on the event loop's thread if the last commit was swift; the way to another thread and back takes longer.
+        """
 
         def commit() -> T:
+            begun = time.monotonic()
             result = work()
             self._writer.execute("COMMIT")
+            self._is_swift = time.monotonic() - begun < _SWIFT
             return result
 
         try:
+            if at_once and self._is_swift:
+                with passing(self._path):
+                    return commit()
             return await self._run(commit)
         except BaseException:
             await self.rollback()
@@ -244,7 +256,7 @@ class SqliteStore:
             raise FencedError(fenced)
         now = int(time.time() * 1000)
         if effects.inbox:
-            writer.executemany(_Q["remember"], [(key, now) for key in effects.inbox])
+            writer.execute(_Q["remember"], (b"".join(effects.inbox), now, len(effects.inbox)))
         if effects.ticked:
             writer.executemany(_Q["tick_outbox"], [(row_id,) for row_id in effects.ticked])
         self._write_parked(effects)
