@@ -30,12 +30,21 @@ SLOW = {
 """A short round has time for two slow kinds: each comes somewhere."""
 QUICK = {kind for kind, fault in FAULTS.items() if not fault.slow}
 
+in_full = pytest.mark.skipif(
+    not (in_ci() or "CHOREO_CHAOS_SEED" in os.environ),
+    reason="with CI=true or CHOREO_CHAOS_SEED; here the embedded log alone",
+)
+
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.kafka] if SETUPS[name].log != "sqlite" else []) for name in SLOW],
+    [
+        "embedded",
+        "embedded-transactional",
+        *(pytest.param(name, marks=[pytest.mark.kafka, in_full]) for name in SLOW if SETUPS[name].log != "sqlite"),
+    ],
 )
 async def test_nothing_is_lost_or_doubled_and_order_is_kept(name: str) -> None:
     try:
@@ -56,6 +65,7 @@ async def test_a_broken_build_is_found_out(name: str) -> None:
     assert outcome.verdict.kinds() & SABOTAGES[name].shows, outcome.text()
 
 
+@in_full
 @pytest.mark.parametrize("name", SABOTAGES)
 async def test_the_same_scenario_finds_nothing_wrong_with_the_sound_build(name: str) -> None:
     outcome = await scenario(name, broken=False)
