@@ -19,6 +19,7 @@ from choreo import Bus, Context, Event, Service, connect
 from choreo.errors import LogUnavailableError, RecordTooLargeError, StoreOwnedError
 from choreo.log import open_log
 from choreo.log.port import NewRecord, Record, Topic
+from choreo.runtime.run import running
 from choreo.wire import Codec, open_registry
 from choreo.wire.schema import schema_of
 from tests.integration.registry_server import RegistryServer
@@ -281,11 +282,9 @@ async def test_a_registry_that_knows_no_such_schema_makes_a_dead_letter(memory_w
 async def test_a_broker_that_is_down_at_start_is_one_clear_line(tmp_path):
     (port,) = free_ports(1)
     settings = World(None, tmp_path).settings(log=f"kafka://127.0.0.1:{port}")  # type: ignore[arg-type]
-    from choreo.runtime.run import run_services
-
-    async with asyncio.timeout(20):
-        with pytest.raises(LogUnavailableError) as refusal:
-            await run_services([effects_service()], settings, stop=asyncio.Event())
+    with pytest.raises(LogUnavailableError) as refusal:
+        async with running([effects_service()], settings):
+            pass
     assert f"127.0.0.1:{port}" in str(refusal.value)
     assert refusal.value.remedy
     assert "\n" not in str(refusal.value)

@@ -264,6 +264,41 @@ async def test_the_thread_of_a_hanging_handler_is_given_up_and_replaced(memory_w
     assert calls.count("bad1") == calls.count("bad2") == 2
 
 
+_HUNG = """
+import asyncio, sys, threading
+from pathlib import Path
+from choreo import Service, Settings
+from choreo.log import open_log
+from choreo.runtime.run import running
+from tests.integration.runtime_world import Placed, World
+
+service, called = Service("payments"), threading.Event()
+
+@service.on(Placed)
+def pay(order: Placed) -> None:
+    called.set()
+    threading.Event().wait()
+
+async def main(folder):
+    places = {"store": f"sqlite:///{folder}/{{service}}.db", "registry": f"{folder}/schemas"}
+    settings = Settings(log="memory://", stop_grace=0.1, **places)
+    async with open_log("memory://") as log, running([service], settings, log=log):
+        await World(log, Path(folder)).publish(Placed(id="a"))
+        while not called.is_set():
+            await asyncio.sleep(0.01)
+
+asyncio.run(main(sys.argv[1]))
+print("done")
+"""
+
+
+def test_a_thread_that_hangs_does_not_keep_the_process_from_ending(tmp_path: Path):
+    ended = subprocess.run(
+        [sys.executable, "-c", _HUNG, str(tmp_path)], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (ended.returncode, ended.stdout.splitlines()[-1:]) == (0, ["done"]), ended.stderr
+
+
 # --- a record that kills the process ----------------------------------------------------------------------------------
 
 _KILLED = """
