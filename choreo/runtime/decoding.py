@@ -68,17 +68,17 @@ class Decoder:
         """The job for a record; None if no handler wants it or none can have it (then it is a dead letter)."""
         return await self._patiently(partition, record, self._job)
 
-    async def follower(self, owner: Job, record: Record, handler: Handler) -> Job | None:
-        """The job of one handler for a record that waits behind the one of `owner`; None as in `job`."""
+    async def follower(self, owner: Job, record: Record, name: str) -> Job | None:
+        """The job of the handler of this name for a record that waits behind the one of `owner`; None as in `job`."""
 
         def decode(partition: Partition, record: Record) -> Job | None:
             metadata, route = self._route(record)
-            if route is None or handler not in route.handlers:
+            handlers = [handler for handler in route.handlers if handler.name == name] if route else []
+            if route is None or not handlers:
                 return None
             event = self._codec.decode(record, route.event_class)
-            job = Job(
-                partition, record, metadata, event, self._tasks((handler,), metadata), owner.lane, Back(None, [handler])
-            )
+            tasks = self._tasks(handlers, metadata)
+            job = Job(partition, record, metadata, event, tasks, owner.lane, Back(None, [name]))
             job.offset = owner.offset
             return job
 
@@ -119,7 +119,7 @@ class Decoder:
         return Job(partition, record, metadata, event, self._tasks(route.handlers, metadata), lane)
 
     def _returned(self, partition: Partition, record: Record) -> Job:
-        """The job for a record of the retry topic.
+        """The job for a record of the retry topic. One that is discarded needs no handler, only lets its key go.
 
         Raises:
             DecodeError: it cannot be read, or the handler that it is for is not there any more.
@@ -128,15 +128,15 @@ class Decoder:
         original = told.record
         metadata, route = self._route(original)
         handlers = [h for h in (route.handlers if route else ()) if told.handler in {"", h.name}]
-        if route is None or not handlers:
+        if not told.discard and (route is None or not handlers):
             raise DecodeError(
                 f"service {self._service!r} has no handler {told.handler!r} for {metadata.type_name!r} (any more)",
                 remedy="bring the handler back before redriving",
             )
-        event: Any = None if told.discard else self._codec.decode(original, route.event_class)
-        ordered = original.key is not None and (not told.handler or handlers[0].ordered)
+        event: Any = None if told.discard or route is None else self._codec.decode(original, route.event_class)
+        ordered = original.key is not None and (not told.handler or not handlers or handlers[0].ordered)
         place: Hashable = (told.handler, original.topic, original.key) if ordered else record.offset
-        back = Back(told, handlers)
+        back = Back(told, [told.handler] if told.handler else [handler.name for handler in handlers])
         job = Job(partition, original, metadata, event, self._tasks(handlers, metadata), (partition.at, place), back)
         job.offset = record.offset
         now_ms = self._clock.now_ms()

@@ -161,7 +161,7 @@ class Failures:
         handler, record, back = task.handler, job.record, job.back
         self._unit.forget_key(task.inbox_key)
         if back is not None:
-            back.ended.remove(handler)
+            back.ended.remove(handler.name)
         if (back is None or back.said is None) and self._parks(job, handler):
             key = record.key or b""
             at = TopicPartition(record.topic, record.partition)

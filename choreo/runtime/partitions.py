@@ -115,13 +115,13 @@ class Back:
 
     Attributes:
         said: what the record of the retry topic says; None for one that waited behind a parked key.
-        ended: the handlers that have done it, so that what waits behind it can go on.
+        ended: names of the handlers that have done it, so that what waits behind it can go on.
         waiting: what waits behind it, as far as it is read: sequence numbers and jobs (None: nothing is to be done).
     """
 
     __slots__ = ("ended", "said", "waiting")
 
-    def __init__(self, said: Returned | None, ended: Sequence[Handler] = ()) -> None:
+    def __init__(self, said: Returned | None, ended: Sequence[str]) -> None:
         self.said = said
         self.ended = deque(ended)
         self.waiting: deque[tuple[int, Job | None]] = deque()

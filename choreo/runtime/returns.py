@@ -14,7 +14,6 @@ from choreo.runtime.invoke import Invoker
 from choreo.runtime.parking import lane_of
 from choreo.runtime.partitions import AbandonedError, Back, Job
 from choreo.runtime.unit import UnitOfWork
-from choreo.service import Handler
 
 _log = structlog.get_logger("choreo.runtime")
 _CHUNK = 200
@@ -63,16 +62,15 @@ class Returns:
         Returns None when nothing is left to do here, else the seconds until the next attempt at what is at its turn.
         """
         while back.ended:
-            handler = back.ended[0]
             if job.record.key is not None:
-                wait = await self._drain(job, back, handler, worker)
+                wait = await self._drain(job, back, back.ended[0], worker)
                 if wait is not None:
                     return wait
             back.ended.popleft()
         return None
 
-    async def _drain(self, job: Job, back: Back, handler: Handler, worker: asyncio.Task[Any]) -> float | None:
-        lane = lane_of(handler.name, job.record.topic, job.record.key or b"")
+    async def _drain(self, job: Job, back: Back, handler: str, worker: asyncio.Task[Any]) -> float | None:
+        lane = lane_of(handler, job.record.topic, job.record.key or b"")
         while True:
             while back.waiting:
                 if job.partition.leaving.is_set():
@@ -84,13 +82,13 @@ class Returns:
                         return wait
                 back.waiting.popleft()
                 self._unit.unpark(job.partition, job.offset, number)
-                if follower is not None and handler.ordered and follower.back and not follower.back.ended:
+                if follower and follower.back and not follower.back.ended and follower.tasks[0].handler.ordered:
                     back.waiting.clear()  # it is the key's head now
                     return None
             if not await self._more(job, back, handler, lane):
                 return None
 
-    async def _more(self, job: Job, back: Back, handler: Handler, lane: bytes) -> bool:
+    async def _more(self, job: Job, back: Back, handler: str, lane: bytes) -> bool:
         """Read on what waits; False if nothing does (any more) for this record to let go."""
         head = job.metadata.event_id
         await self._unit.flush()
@@ -103,12 +101,12 @@ class Returns:
             await self._published()
             released = await self._unit.release(job.partition, lane, head)
             if released:
-                _log.info("key released", service=handler.service, handler=handler.name, key=job.record.key)
+                _log.info("key released", topic=job.partition.at.topic, handler=handler, key=job.record.key)
             return not released
         followers = [(number, await self._decoder.follower(job, record, handler)) for number, record in rows]
         seen = await self._unit.seen([task for _, follower in followers if follower for task in follower.tasks])
-        back.waiting.extend(
-            (number, None if follower is None or follower.tasks[0].inbox_key in seen else follower)
-            for number, follower in followers
-        )
+        for number, follower in followers:
+            copy = follower is None or follower.tasks[0].inbox_key in seen
+            back.waiting.append((number, None if copy else follower))
+            seen |= {task.inbox_key for task in follower.tasks} if follower else set()
         return True
