@@ -142,6 +142,51 @@ async def test_another_handler_goes_on_while_one_has_an_outage(memory_world, clo
         await eventually(lambda: sorted(works) == list(range(100)))
 
 
+async def test_records_that_wait_are_bounded_and_the_others_stay_in_the_log(memory_world, clock, monkeypatch):
+    """Partitions are paused while too many records wait, and read on when they do not."""
+    monkeypatch.setattr("choreo.runtime.backpressure._MOST_WAITING", 40)
+    service, down = Service("payments"), True
+
+    @service.on(Placed, retry=Retry(delay="1s"))
+    async def pay(order: Placed) -> None:
+        if down:
+            raise TimeoutError("gateway")
+
+    async with memory_world.running(service, max_in_flight=10) as instances:
+        instance, most = instances["payments"], 0
+        await memory_world.publish(*(Placed(id=f"k{n}") for n in range(400)))
+        await eventually(lambda: instance._pressure._closed and instance._pressure.load >= 10)
+        for _ in range(5):
+            clock.turn(30)
+            await asyncio.sleep(0)
+            most = max(most, sum(partition.tracker.open for partition in instance._owned.values()))
+        assert most <= 40 + 10
+        down = False
+        while instance.stats.handled < 400:
+            clock.turn(30)
+            await asyncio.sleep(0.001)
+    assert await memory_world.records("dlq.payments") == []
+
+
+async def test_inbox_keys_that_are_old_enough_go(memory_world, clock):
+    service = Service("payments")
+
+    @service.on(Placed)
+    async def pay(order: Placed) -> None: ...
+
+    def inbox() -> int:
+        return len(memory_world.rows("payments", "SELECT * FROM choreo_inbox"))
+
+    async with memory_world.running(service, inbox_keep="7d") as instances:
+        await memory_world.publish(*(Placed(id=f"k{n}") for n in range(30)))
+        await memory_world.read_to_the_end(service)
+        assert inbox() == 30
+        long = 20 * 365 * 86_400  # the store's own clock has noted them, and tells today's time
+        clock.turn(long)
+        await eventually(lambda: inbox() == 0)
+        assert instances["payments"].stats.handled == 30
+
+
 # --- business errors --------------------------------------------------------------------------------------------------
 
 
