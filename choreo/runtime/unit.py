@@ -82,7 +82,7 @@ class UnitOfWork:
 
         The partition is named so that the commit is fenced by its epoch even if the record is not finished yet.
         """
-        if partition.gone and self._doomed:  # the handler's writes are undone, and its partition has been given up with them
+        if partition.gone and self._doomed:  # given up: the handler's writes will be undone
             return
         if self._whole:
             partition.staged.setdefault(offset, []).extend(records)

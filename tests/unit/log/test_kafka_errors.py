@@ -53,7 +53,9 @@ def test_a_refusal_names_who_lacks_what_and_the_command_that_grants_it(code):
 
 
 def test_a_refusal_that_broke_a_gapless_producer_is_told_as_one():
-    words = "ProduceRequest for orders [0] failed: Broker: Topic authorization failed: unable to satisfy gap-less guarantee"
+    words = (
+        "ProduceRequest for orders [0] failed: Broker: Topic authorization failed: unable to satisfy gap-less guarantee"
+    )
     error = explained(KafkaError(KafkaError._GAPLESS_GUARANTEE, words), "append", "User:svc", ORDERS)
     assert "principal User:svc lacks WRITE on topic orders" in str(error)
 
