@@ -192,7 +192,7 @@ class Instance:
         returns = Returns(unit=unit, decoder=decoder, invoker=invoker, clock=clock, published=self._published)
         workers = Workers(
             self._lanes, unit, invoker, returns, breakers, clock=clock, stats=self.stats,
-            on_failure=self._recovery.fail, on_deferred=self._on_deferred,
+            on_failure=self._recovery.fail, on_deferred=lambda: self._reader.room_made(),  # noqa: PLW0108 - it is made later
         )  # fmt: skip
         breakers.wake = workers.wake
         self._exit.callback(workers.stop)
@@ -280,9 +280,6 @@ class Instance:
 
     def _on_committed(self, committed: Committed) -> None:
         self._intake.forget(committed.keys)
-        self._reader.room_made()
-
-    def _on_deferred(self) -> None:
         self._reader.room_made()
 
     def _on_dropped(self, jobs: Sequence[Job]) -> None:
