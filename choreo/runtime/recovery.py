@@ -51,6 +51,7 @@ class Recovery:
             _log.warning("fenced", service=self._service, error=str(error))
         elif isinstance(error, ReleasedError):
             _log.info("a parked key was released meanwhile, records under way are handled again", service=self._service)
+            self._last_ms = 0  # a race, no trouble: it is no reason to wait longer and longer
         elif isinstance(error, StoreError | LogError):
             _log.error(
                 "nothing was committed, records under way are handled again", service=self._service, error=str(error)
