@@ -28,7 +28,8 @@ records that fail for themselves must not keep the others waiting."""
 class Breaker:
     """The state of one handler's breaker. Pure.
 
-    Each record counts once, by its last call, so that retries of a few bad ones do not outweigh the good.
+    Each record counts once, by its last call and at the place of its first, so that retries of a few bad ones do not
+    outweigh the good.
 
     Attributes:
         is_open: whether calls wait.
@@ -42,13 +43,15 @@ class Breaker:
         self._good, self._seen_good, self._seen_bad = 0, False, False
         self._fresh: dict[Hashable, None] = {}  # lanes that wait, longest first; of these no record has failed yet
         self._failed: dict[Hashable, None] = {}
+        self._failed_first = self._tried_fresh = False
         self.is_open = False
         self.delay = _FIRST_DELAY
         self.probing: set[Hashable] = set()
 
-    def note(self, event_id: str, failing_key: Hashable) -> bool:
-        """A call has ended, well if the key is None. Says whether the breaker opens."""
-        self._last.pop(event_id, None)
+    def note(self, event_id: str, failing_key: Hashable, *, again: bool = False) -> bool:
+        """A call has ended, well if the key is None; `again`: it was not the record's first. Says whether the breaker opens."""
+        if again and event_id not in self._last:
+            return False
         self._last[event_id] = failing_key
         self._calls += 1
         if len(self._last) > _RECORDS:
@@ -73,9 +76,13 @@ class Breaker:
         return lane in self._fresh or lane in self._failed
 
     def release(self) -> Hashable | None:
-        """The lane to let go next: what has never failed tells more than what has."""
-        for waiting in (self._fresh, self._failed):
+        """The lane to let go next: one that has never failed, unless those of the last round did: then one that has.
+
+        What fails for itself must not keep the others waiting; and each may fail at its first call and do well at the next.
+        """
+        for waiting in (self._failed, self._fresh) if self._failed_first else (self._fresh, self._failed):
             for lane in waiting:
+                self._tried_fresh = self._tried_fresh or waiting is self._fresh
                 del waiting[lane]
                 return lane
         return None
@@ -97,9 +104,10 @@ class Breaker:
         all_failed = self._seen_bad and not self._seen_good
         if all_failed:
             self._good, self.delay = 0, min(_MAX_DELAY, self.delay * 2)
+            self._failed_first = self._tried_fresh and not self._failed_first
         elif self._seen_good:
             self.delay = _FIRST_DELAY
-        self._seen_good = self._seen_bad = False
+        self._seen_good = self._seen_bad = self._tried_fresh = False
         return all_failed
 
 
@@ -128,21 +136,24 @@ class Breakers:
         breaker = self.troubled.get(handler.name)
         if breaker is None or not breaker.is_open or job.lane in breaker.probing:
             return True
-        breaker.hold(job.lane, failed=job.failing is not None and handler.name in job.failing)
+        breaker.hold(job.lane, failed=_has_failed(job, handler))
         return False
 
     def holds(self, lane: Hashable) -> bool:
         """Whether a lane is held."""
         return any(breaker.holds(lane) for breaker in self.troubled.values())
 
-    def failed(self, job: Job, handler: Handler) -> bool:
-        """A call has failed, other than by a business error. Says whether its lane is held, the attempt not counted."""
+    def failed(self, job: Job, handler: Handler, *, again: bool) -> bool:
+        """A call has failed, other than by a business error. Says whether its lane is held, the attempt not counted.
+
+        `again`: it was not the first for this record.
+        """
         breaker = self.troubled.setdefault(handler.name, Breaker())
         if breaker.is_open:
             if job.lane in breaker.probing:
                 breaker.probing.remove(job.lane)
                 breaker.probed(well=False)
-        elif not breaker.note(job.metadata.event_id, job.record.key or job.metadata.event_id):
+        elif not breaker.note(job.metadata.event_id, job.record.key or job.metadata.event_id, again=again):
             return False
         else:
             _log.error("circuit breaker opens: most calls fail, records wait", **_about(handler, breaker))
@@ -163,7 +174,7 @@ class Breakers:
             else:
                 self._close(handler, breaker)
         else:
-            breaker.note(job.metadata.event_id, None)
+            breaker.note(job.metadata.event_id, None, again=_has_failed(job, handler))
             if breaker.is_calm:
                 del self.troubled[handler.name]
 
@@ -189,6 +200,10 @@ class Breakers:
             if self._lanes.resume(lane):
                 breaker.probing.add(lane)
         self.wake()
+
+
+def _has_failed(job: Job, handler: Handler) -> bool:
+    return job.failing is not None and handler.name in job.failing
 
 
 def _about(handler: Handler, breaker: Breaker) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import math
 
 import structlog
 
+from choreo.durations import seconds
 from choreo.errors import ChoreoError, UndeclaredEmissionError
 from choreo.log.port import NewRecord, TopicPartition
 from choreo.runtime.breaker import Breakers
@@ -60,7 +61,9 @@ class Failures:
         failing.calls += 1
         if kind == "business":
             self._breakers.succeeded(job, handler)
-        elif self._breakers.failed(job, handler):
+        elif self._breakers.failed(job, handler, again=failing.calls > 1) and (
+            now_ms - failing.first_ms <= seconds(retry.within) * 1000  # not even an outage keeps a record for ever
+        ):
             return HELD
         failing.attempts += 1
         decision = decide(

@@ -8,6 +8,7 @@ from typing import Any
 
 import structlog
 
+from choreo.durations import seconds
 from choreo.runtime.clock import Clock
 from choreo.runtime.decoding import Decoder
 from choreo.runtime.invoke import Invoker
@@ -54,7 +55,11 @@ class Returns:
                 self._unit.add(job.partition, job.offset, (), task.inbox_key)
                 _log.info("record discarded", handler=str(task.handler), event_id=job.metadata.event_id)
             job.left = ()
-        return (said.due_ms - self._clock.now_ms()) / 1000
+        wait = (said.due_ms - self._clock.now_ms()) / 1000
+        longest = max((seconds(task.handler.retry.max_delay) for task in job.left), default=0.0)
+        return (
+            wait if wait <= longest else 0.0
+        )  # no handler waits that long: some clock was wrong when this was written
 
     async def drain(self, job: Job, back: Back, worker: asyncio.Task[Any]) -> float | None:
         """Run what waits behind a returned record, for each handler that is through with it.

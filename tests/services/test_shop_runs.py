@@ -85,7 +85,9 @@ async def test_failing_notifications_hurt_no_order(
 
     monkeypatch.setattr(notifications, "message_for", failing)
     told = Counter({key: times for key, times in books.notifications.items() if key[0] not in unreachable})
-    lost = books.notifications.total() - told.total()
+    topic = {event.contract.type_name: event.contract.topic for event in notifications.notifications.event_classes}
+    # The first of a key is a dead letter, what comes later for it waits behind it.
+    lost = len({(topic[event], order) for order, event in books.notifications - told})
     with capture_logs() as lines:
         async with trial("memory://") as shop:
             await shop.place(placed)
@@ -114,7 +116,7 @@ async def test_mail_servers_that_come_back_lose_nothing(
     async with trial("memory://") as shop:
         await shop.place(placed)
         assert (await shop.settle(books)).findings == []
-    assert shop.instances["notifications"].stats.retries == len(placed)
+    assert all(attempts[f"OrderPlaced {order.order_id}"] == 2 for order in placed)
 
 
 def test_the_sample_has_every_outcome(books: Books) -> None:

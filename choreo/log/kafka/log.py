@@ -215,6 +215,11 @@ class KafkaLog:
         client = ck.Consumer(telemetry.callbacks(conf, self._on_error))
         try:
             known = client.committed(asked, timeout=WAIT)
+        except ck.KafkaException as error:
+            told = client.poll(0)  # why no coordinator was found is told as if it were a message
+            if told is not None and told.error() is not None:
+                raise ck.KafkaException(told.error()) from error
+            raise
         finally:
             client.close()
         for one in known:

@@ -66,12 +66,17 @@ def test_a_round_in_which_no_call_ended_changes_nothing():
     assert breaker.delay == 1
 
 
-def test_records_that_never_failed_go_before_those_that_have():
+def test_records_that_never_failed_go_before_those_that_have_unless_they_failed_too():
     breaker = Breaker()
     for lane, failed in (("bad", True), ("new", False), ("worse", True), ("bad", False)):
         breaker.hold(lane, failed=failed)
     assert breaker.waiting == 3
     assert [breaker.release() for _ in range(4)] == ["new", "bad", "worse", None]
+    breaker.probed(well=False)
+    assert breaker.next_round()
+    for lane, failed in (("new", True), ("newer", False)):
+        breaker.hold(lane, failed=failed)
+    assert [breaker.release() for _ in range(2)] == ["new", "newer"]
 
 
 def test_a_good_probe_closes_it_when_nobody_waits():
