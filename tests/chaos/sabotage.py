@@ -161,7 +161,7 @@ def _revoke_not_awaited() -> None:
 
 async def _polite_hand_overs(arena: Arena) -> None:
     """Instances come and go in good order, at work: no handler run may be in vain."""
-    for _ in range(3):
+    for _ in range(6):
         with arena.child(GROUPS[0]) as first, arena.child(GROUPS[1]) as second:
             for _ in range(4):
                 await arena.feed.publish(20)
