@@ -46,10 +46,11 @@ class Intake:
 
     async def accept(self, records: Sequence[Record]) -> None:
         """Turn records into jobs in their lanes; what needs no handler is done at once."""
+        # Now: while a step below waits, a partition may go and come back, and begins anew where its store says.
+        read = [(record, self._owned.get(TopicPartition(record.topic, record.partition))) for record in records]
         jobs: list[Job] = []
-        for record in records:
-            partition = self._owned.get(TopicPartition(record.topic, record.partition))
-            if partition is None or not partition.tracker.deliver(record.offset):
+        for record, partition in read:
+            if partition is None or partition.leaving.is_set() or not partition.tracker.deliver(record.offset):
                 continue
             if partition.deadly_until >= 0 and partition.tracker.watermark >= partition.deadly_until:
                 self._survive(partition)

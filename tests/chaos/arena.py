@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, ExitStack, contextmanager
@@ -18,6 +21,7 @@ from choreo.log import TopicPartition, open_log
 from choreo.runtime.run import ensure_topics
 from tests.chaos.evidence import Evidence, gather
 from tests.chaos.feed import Feed
+from tests.chaos.inside import MARK
 from tests.chaos.world import services
 from tests.servers.kafka import KafkaServer
 from tests.servers.kafka_cluster import KafkaCluster
@@ -233,19 +237,28 @@ class Arena:
                     child.start()
             await asyncio.sleep(1.0)
 
-    def troubles(self, shown: int = 3) -> str:
-        """The last warnings and errors of each process."""
+    async def troubles(self, shown: int = 3) -> str:
+        """What each process is at, and its last warnings and errors; the whole logs go where CHOREO_CHAOS_KEEP says."""
+        for child in self.children:
+            if child.is_running:
+                os.kill(child.pid, signal.SIGUSR1)
+        await asyncio.sleep(1)
         lines = []
         for child in self.children:
             told = child.log_file.read_text(errors="replace").splitlines()
+            state = [line for line in told if line.startswith(MARK)]
             bad = [
                 line
                 for line in told
                 if ('"level": "error"' in line and "gave up" not in line)
                 or "Traceback" in line
-                or not line.startswith("{")
+                or not line.startswith(("{", MARK))
             ]
-            lines += [f"{child.name} {child.folder.name}:", *(f"  {line[:600]}" for line in bad[-shown:])]
+            lines += [f"{child.name} {child.folder.name}:", *(f"  {line[:600]}" for line in (*bad[-shown:], *state))]
+        if keep := os.environ.get("CHOREO_CHAOS_KEEP"):
+            shutil.copytree(self.folder, keep, dirs_exist_ok=True)
+            for process in (*self.children, *filter(None, (self.kafka, self.postgres))):
+                shutil.copy(process.log_file, Path(keep, f"{process.folder.name}.log"))
         return "\n".join(lines)
 
     async def calm(self) -> None:

@@ -65,7 +65,9 @@ def main() -> int:
     if clock := os.environ.get("CHOREO_CHAOS_CLOCK"):
         move_clock(Path(clock))
     from choreo.cli import main as choreo
+    from tests.chaos.inside import tell_on_signal
 
+    tell_on_signal()
     if name := os.environ.get("CHOREO_CHAOS_SABOTAGE"):
         from tests.chaos.sabotage import SABOTAGES
 

@@ -63,11 +63,18 @@ class Feed:
 
     async def copy(self, count: int) -> None:
         """Append some records again that services have emitted."""
-        records = (await read_log(self._log, _COPYABLE)).values()
+        records = (await self._read()).values()
         each = [record for found in records for record in found[-200:]]
         chosen = self._draw.sample(each, min(count, len(each)))
         self.copied |= {dict(record.headers)["ce_id"].decode() for record in chosen}
         await self._append([_again(record) for record in chosen])
+
+    async def _read(self) -> dict[str, list[Record]]:
+        while True:
+            try:
+                return await read_log(self._log, _COPYABLE)
+            except LogError:  # it is away just now
+                await asyncio.sleep(_AGAIN)
 
     def _event(self, key: str, fate: Fate | None) -> Placed:
         self._numbers[key] += 1

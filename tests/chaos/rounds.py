@@ -136,7 +136,7 @@ async def settle(arena: Arena, faults: Counter[str], patience: float, *, mended:
             break
     died = [Finding("died", each) for each in arena.died]
     verdict = verdict._replace(findings=[*verdict.findings, *died])
-    return Outcome(verdict, faults, clock.time() - begun, arena.troubles() if verdict.findings else "")
+    return Outcome(verdict, faults, clock.time() - begun, await arena.troubles() if verdict.findings else "")
 
 
 async def judge(arena: Arena, *, mended: bool) -> Verdict:

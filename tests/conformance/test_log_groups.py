@@ -294,3 +294,19 @@ async def _lines(child: asyncio.subprocess.Process, records: int) -> list[tuple[
             if len(words) == 3:
                 seen.append((int(words[0]), int(words[1])))
     return seen
+
+
+async def test_a_pause_ends_with_the_ownership(world: World) -> None:
+    topic, group = await world.topic(), world.group()
+    one = world.consumer(topic, group=group)
+    await asyncio.gather(settled([one], 4), _polled(one))
+    await one.pause(one.assignment)
+    two = world.consumer(topic, group=group)
+    await settled([one, two], 4)
+    away = sorted(two.assignment)
+    await two.close()
+    await settled([one], 4)
+    for place in places(topic):
+        await world.fill(topic, 1, place.partition)
+    assert sorted(r.partition for r in await collect(one, 2)) == [place.partition for place in away]
+    await nothing_more(one)

@@ -58,6 +58,7 @@ class Partitions:
         self.taking.clear()
         for partition, key in zip(partitions, added, strict=True):
             partition.offset = starts.get(key, partition.offset)
+        consumer.resume(partitions)  # librdkafka remembers a pause from an earlier ownership
         consumer.incremental_assign(partitions)
         self.joined = True
         if pausing := set(added) if self.stalled else self._buffer.paused & set(added):

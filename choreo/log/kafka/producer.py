@@ -27,9 +27,6 @@ _ABORT_WAIT = 5.0
 _TRANSACTIONAL = {
     "transaction.timeout.ms": _TRANSACTION_WAIT * 1_000,
     "delivery.timeout.ms": _TRANSACTION_WAIT * 1_000,
-    # With its default, `rebootstrap`, a client of librdkafka 2.14 whose brokers were all away for a moment never finds
-    # its transaction coordinator again: sending offsets hangs until the brokers go away once more.
-    "metadata.recovery.strategy": "none",
 }
 
 _PURGED = {ck.KafkaError._PURGE_QUEUE, ck.KafkaError._PURGE_INFLIGHT}  # noqa: SLF001 - librdkafka's own codes
