@@ -7,7 +7,7 @@ import pytest
 
 from choreo.errors import LogUnavailableError
 from choreo.log.kafka import KafkaLog
-from choreo.log.port import NewRecord, Topic
+from choreo.log.port import NewRecord, Topic, TopicPartition
 from tests.conftest import started
 from tests.servers.kafka import KafkaServer
 from tests.servers.kafka_cluster import KafkaCluster
@@ -71,3 +71,23 @@ async def test_a_client_behind_the_proxy_has_no_other_way():
                                 break
                             except LogUnavailableError:
                                 pass
+
+
+async def test_offsets_asked_for_while_the_connection_breaks_are_right_or_an_error():
+    with Proxy() as proxy:
+        for kafka in started(lambda: KafkaServer(proxy=proxy)):
+            topic = f"t-{uuid.uuid4().hex[:12]}"
+            async with KafkaLog.at(f"kafka://{kafka.bootstrap}", {}) as direct:
+                await direct.create_topics([Topic(name=topic, partitions=1)])
+                await direct.producer().append([NewRecord(topic, b"k", b"1", [])])
+            at = TopicPartition(topic, 0)
+            quick = {"reconnect.backoff.ms": "10", "reconnect.backoff.max.ms": "50"}
+            async with KafkaLog.at(f"kafka://{proxy.address}", quick) as log:
+                for number in range(3):
+                    proxy.delay(0.05)
+                    asking = asyncio.gather(log.beginning_offsets([at]), log.end_offsets([at]), return_exceptions=True)
+                    await asyncio.sleep(0.02 * number)  # another moment each time: the two questions are under way
+                    await asyncio.to_thread(proxy.cut)
+                    await asyncio.to_thread(proxy.restore)
+                    told = [each for each in await asking if not isinstance(each, LogUnavailableError)]
+                    assert all(found in ({at: 0}, {at: 1}) for found in told)

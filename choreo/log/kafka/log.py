@@ -191,7 +191,10 @@ class KafkaLog:
             answers = self._admin.list_offsets(wanted, isolation_level=level, request_timeout=WAIT)
             for key, answer in zip(ours(answers), answers.values(), strict=True):
                 try:
-                    found[key] = answer.result().offset
+                    offset = answer.result().offset
+                    if offset == ck.OFFSET_INVALID:  # librdkafka's answer, no error, when the connection went meanwhile
+                        raise ck.KafkaException(ck.KafkaError(ck.KafkaError._TRANSPORT))  # noqa: SLF001 - its code for that
+                    found[key] = offset
                 except ck.KafkaException as error:
                     self._look_at(key.topic)  # a topic that may not be seen has no leaders either
                     what = f"offsets of {key.topic}-{key.partition}"

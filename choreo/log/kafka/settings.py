@@ -12,7 +12,7 @@ _COMMON = {
     "client.id": "choreo",
     "socket.keepalive.enable": "true",
     "reconnect.backoff.max.ms": "2000",
-    # With its default, `rebootstrap`, a client of librdkafka 2.14 whose brokers were all away for a moment may never find
+    # With its default, `rebootstrap`, a client of librdkafka 2.16 whose brokers were all away for a moment may never find
     # its coordinator again: a consumer does not come back to its group, and a transaction's offsets cannot be sent.
     "metadata.recovery.strategy": "none",
 }
