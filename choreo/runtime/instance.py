@@ -157,7 +157,7 @@ class Instance:
             self._spawn(part)
         if not service.transactional:
             self._serve_store()
-        self._recovering = self._spawn(self._recovery.run())
+        self._recovering = [self._spawn(self._recovery.run()), self._spawn(self._recovery.settle_doubts())]
         self._reader.start()
         self._running = True
 
@@ -257,7 +257,8 @@ class Instance:
         self._running = False
         end = asyncio.get_running_loop().time() + self._settings.stop_grace
         self._ownership.stopping = True
-        self._recovering.cancel()  # it may be waiting for a store that is away, holding what the next steps need
+        for task in self._recovering:  # it may be waiting for a store that is away, holding what the next steps need
+            task.cancel()
         await self._reader.stop()
         await self._consumer.close()
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import structlog
@@ -39,7 +39,8 @@ class Ownership:
 
     Attributes:
         lock: held while partitions come, go, or are recovered.
-        fenced: partitions that the group still counts as ours, but the store does not.
+        doubtful: partitions that were ours when the store named another owner of some, and how far they were handled:
+            whose they are the group knows.
         stopping: whether to give up where an answer would be waited for.
     """
 
@@ -59,7 +60,7 @@ class Ownership:
         on_dropped: Callable[[Sequence[Job]], None],
     ) -> None:
         self.lock = asyncio.Lock()
-        self.fenced: set[TopicPartition] = set()
+        self.doubtful: dict[TopicPartition, int] = {}
         self.stopping = False
         self._on_dropped = on_dropped
         self._service = service
@@ -80,13 +81,14 @@ class Ownership:
         """See `Listener.assigned`."""
         async with self.lock:
             starts = await self.take_over(partitions)
-            self.fenced.difference_update(partitions)
+            self._doubt_no_more(partitions)
         _log.info("partitions assigned", service=self._service, partitions=_names(partitions))
         return starts
 
     async def revoked(self, partitions: Sequence[TopicPartition]) -> None:
         """See `Listener.revoked`: let running handlers finish, commit, forget the rest."""
         async with self.lock:
+            self._doubt_no_more(partitions)
             self._leaving = leaving = [self._owned.pop(at) for at in partitions if at in self._owned]
             for partition in leaving:
                 partition.leaving.set()
@@ -100,6 +102,7 @@ class Ownership:
 
     async def lost(self, partitions: Sequence[TopicPartition]) -> None:
         """See `Listener.lost`. What is pending may still be committed: the store's epoch decides who owns it."""
+        self._doubt_no_more(partitions)
         leaving = [self._owned.pop(at) for at in partitions if at in self._owned]
         for partition in leaving:
             partition.abandon()
@@ -119,6 +122,14 @@ class Ownership:
         self._on_dropped(self._lanes.drop(lambda job: job.partition in going))
 
     # --- shared with recovery -------------------------------------------------------------------------------------
+
+    def doubt(self) -> None:
+        """The store names another owner of something: who stood still knows of nothing else either whether it is ours."""
+        self.doubtful.update({at: partition.tracker.watermark for at, partition in self._owned.items()})
+
+    def _doubt_no_more(self, partitions: Iterable[TopicPartition]) -> None:
+        for at in partitions:
+            self.doubtful.pop(at, None)
 
     async def let_finish(self, leaving: Sequence[Partition]) -> None:
         """Wait for running handlers; what those do that outlive the grace counts no more."""

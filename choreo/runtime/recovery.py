@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 
 import structlog
 
@@ -17,9 +18,8 @@ from choreo.runtime.unit import UnitOfWork
 
 _log = structlog.get_logger("choreo.runtime")
 _FIRST_DELAY, _MAX_DELAY = 0.05, 10.0
-_FENCED_PATIENCE = 60.0
-"""Seconds after which the group should know who owns a partition that another instance has fenced us from: a little
-more than Kafka's default `session.timeout.ms`."""
+_ASK_AGAIN = 1.0
+"""Seconds between two questions to the group whether doubtful partitions are ours."""
 _CALM = 30.0
 """Seconds without a failure after which the delay starts small again."""
 
@@ -32,6 +32,7 @@ class Recovery:
         self._unit = unit
         self._clock = clock
         self._needed = asyncio.Event()
+        self._doubts = asyncio.Event()
         self._given_up: list[Partition] = []
         self._delay = _FIRST_DELAY
         self._last_ms = 0
@@ -47,7 +48,7 @@ class Recovery:
     def fail(self, error: BaseException) -> None:
         """Something failed outside the handlers' own code. Nothing under way counts from this moment on."""
         if isinstance(error, FencedError):
-            self._ownership.fenced.update(TopicPartition(*pair) for pair in error.partitions)
+            self._ownership.doubt()
             _log.warning("fenced", service=self._service, error=str(error))
         elif isinstance(error, ReleasedError):
             _log.info("a parked key was released meanwhile, records under way are handled again", service=self._service)
@@ -81,23 +82,49 @@ class Recovery:
         await self._unit.discard()
         await self._ownership.let_finish(given_up)
         assigned = self._consumer.assignment
-        fenced = self._ownership.fenced & assigned
-        if fenced:
-            # The group will take these away soon; taking them over again would only fence their rightful owner.
-            await self._consumer.pause(fenced)
-            asyncio.get_running_loop().call_later(_FENCED_PATIENCE, self._reclaim)
-        await self._consumer.resume(assigned - fenced)
-        starts = await self._ownership.take_over(sorted(assigned - fenced))
+        doubtful = assigned & self._ownership.doubtful.keys()
+        await self._consumer.pause(doubtful)
+        await self._read_on(assigned - doubtful)
+        self._reader.start()
+        _log.info("recovered", service=self._service, partitions=len(assigned) - len(doubtful))
+        if doubtful:
+            self._doubts.set()
+
+    async def _read_on(self, partitions: Collection[TopicPartition]) -> None:
+        starts = await self._ownership.take_over(sorted(partitions))
         for at, offset in starts.items():
             await self._consumer.seek(at, offset)
-        self._reader.start()
-        _log.info("recovered", service=self._service, partitions=len(starts))
+        await self._consumer.resume(partitions)
 
-    def _reclaim(self) -> None:
-        """Who fenced us was not the owner in the end if the group still counts on us."""
-        if left := self._ownership.fenced & self._consumer.assignment:
-            self._ownership.fenced.clear()
-            self.fail(StoreError(f"{len(left)} partitions of ours had been taken over", remedy="taking them back"))
+    async def settle_doubts(self) -> None:
+        """Take doubtful partitions back as soon as the group says that they are ours, until cancelled.
+
+        Taking them over unasked could fence their rightful owner. The group takes a commit only from its members, and
+        what is not ours (any more) it will take away.
+        """
+        doubtful, consumer = self._ownership.doubtful, self._consumer
+        while True:
+            await self._doubts.wait()
+            asked = {at: max(0, watermark) for at, watermark in doubtful.items()}
+            try:
+                await consumer.commit(asked)
+                async with self._ownership.lock:
+                    ours = (
+                        asked.keys() & doubtful.keys() & consumer.assignment
+                    )  # others have gone or come back meanwhile
+                    await self._read_on(ours)
+                    for at in asked:
+                        doubtful.pop(at, None)
+                    if not doubtful:
+                        self._doubts.clear()
+                    _log.info(
+                        "the group says that these partitions are ours", service=self._service, partitions=len(ours)
+                    )
+            except LogError as error:
+                _log.info(
+                    "the group does not say yet whose partitions these are", service=self._service, error=str(error)
+                )
+            await self._clock.sleep(_ASK_AGAIN)
 
     def _next_delay(self) -> float:
         now_ms = self._clock.now_ms()

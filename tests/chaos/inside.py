@@ -51,7 +51,7 @@ def _about(one: Any) -> Iterator[str]:
         f" ownership locked {one._ownership.lock.locked()} recovery needed {one._recovery._needed.is_set()}"
     )
     yield (
-        f"  joined {one._consumer.joined} closed {_names(one._pressure._closed)} fenced {_names(one._ownership.fenced)}"
+        f"  joined {one._consumer.joined} closed {_names(one._pressure._closed)} doubtful {_names(one._ownership.doubtful)}"
         f" assigned, not owned {_names(one._consumer.assignment - one._owned.keys())}"
     )
     if owner := getattr(one._consumer, "_owner", None):

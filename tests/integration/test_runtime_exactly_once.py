@@ -363,7 +363,6 @@ async def test_partitions_that_come_while_recovery_waits_are_handled_once(memory
 
 async def test_a_zombie_has_no_effect_and_a_partition_fenced_by_mistake_comes_back(memory_world, monkeypatch):
     """Somebody else takes a partition over in the store, though the group counts on us."""
-    monkeypatch.setattr(recovery, "_FENCED_PATIENCE", 0.05)
     service = effects_service()
     from choreo.store import make_store
 

@@ -169,7 +169,6 @@ async def test_instances_share_a_database_come_and_go_and_double_nothing(world):
 
 
 async def test_a_zombie_has_no_effect_and_a_partition_fenced_by_mistake_comes_back(world, monkeypatch):
-    monkeypatch.setattr(recovery, "_FENCED_PATIENCE", 0.05)
     service = effects_service()
     async with world.running(service):
         await world.publish(*ORDERS[:6])

@@ -87,6 +87,7 @@ class KafkaConsumer:
             self._check_owned([partition])
             try:
                 client.seek(ck.TopicPartition(*partition, offset))
+                self._owner.partitions.begun([partition])
                 return self._owner.buffer.drop({partition})
             except ck.KafkaException as error:
                 # Just assigned, and librdkafka has not begun to read it.

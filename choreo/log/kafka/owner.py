@@ -154,6 +154,8 @@ class Owner:
                 records.append(_record(message))
         if moved := self.partitions.moved:
             records = [record for record in records if record[:2] not in moved]
+        if self.partitions.starts:
+            records = self.partitions.complete(self.client, records)
         if records:
             self._outage.over()
             self.buffer.put(records)

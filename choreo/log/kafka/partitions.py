@@ -12,7 +12,7 @@ import confluent_kafka as ck
 from choreo.errors import LogError
 from choreo.log.kafka.buffer import Buffer
 from choreo.log.kafka.telemetry import log
-from choreo.log.port import Listener, TopicPartition
+from choreo.log.port import Listener, Record, TopicPartition
 
 REVOKE_WAIT = 25.0
 """Seconds a listener has to give partitions up, while other members wait for them."""
@@ -43,6 +43,7 @@ class Partitions:
         self.stalled = False  # all paused, because nobody takes records
         self.taking: set[TopicPartition] = set()  # owned, but the listener has not taken them yet
         self.asking = False  # inside a rebalance, waiting for the listener
+        self.starts: dict[TopicPartition, int] = {}  # where to begin, of those of which no record has come yet
         self._loop = asyncio.get_running_loop()
         self._listener, self._buffer, self._limit = listener, buffer, limit
         self._wait, self._fail, self._end_offsets = wait, fail, end_offsets
@@ -58,6 +59,7 @@ class Partitions:
         self.taking.clear()
         for partition, key in zip(partitions, added, strict=True):
             partition.offset = starts.get(key, partition.offset)
+        self.starts |= {key: partition.offset for key, partition in zip(added, partitions, strict=True)}
         consumer.resume(partitions)  # librdkafka remembers a pause from an earlier ownership
         consumer.incremental_assign(partitions)
         self.joined = True
@@ -79,8 +81,29 @@ class Partitions:
         if self._listener is not None and gone:
             self._ask(self._listener.lost(gone), min(self._limit, REVOKE_WAIT))
 
+    def begun(self, partitions: Iterable[TopicPartition]) -> None:
+        """There is no need (any more) to see where these begin."""
+        for key in partitions:
+            self.starts.pop(key, None)
+
+    def complete(self, consumer: ck.Consumer, records: list[Record]) -> list[Record]:
+        """These records without those of a partition that does not begin at its start: that is read once more, from there.
+
+        A gap may be right (compaction, the marks of transactions), and is so the second time. But when a partition goes
+        during `consume`, librdkafka keeps the position of what that call returns, and if another rebalance pauses the
+        partition soon after it has come back, reads on from there instead of from its new start.
+        """
+        again = set()
+        for record in records:
+            start = self.starts.pop(key := TopicPartition(record.topic, record.partition), None)
+            if start is not None and 0 <= start < record.offset:
+                consumer.seek(ck.TopicPartition(*key, start))
+                again.add(key)
+        return [record for record in records if record[:2] not in again] if again else records
+
     def _purged(self, partitions: list[ck.TopicPartition]) -> list[TopicPartition]:
         gone = ours(partitions)
+        self.begun(gone)
         self.moved.update(gone)
         self._buffer.drop(gone)
         return gone

@@ -130,6 +130,15 @@ WHERE progress.topic = mine.topic AND progress.partition = mine.partition AND pr
 SELECT lane FROM choreo_parked JOIN json_to_recordset(%(at)s) AS wanted (topic text, partition int)
     USING (topic, partition);
 
+-- name: lock_lanes
+-- Always in the same order: the owner of a topic's partition lets records wait in lanes that the owner of the retry topic's
+-- partition empties, and each may have several at a time.
+SELECT FROM choreo_parked
+WHERE lane = ANY (ARRAY(
+        SELECT substring(%(lanes)b::bytea FROM first FOR 16) FROM generate_series(1, length(%(lanes)b::bytea), 16) AS first
+    )) OR lane IN (SELECT lane FROM choreo_behind WHERE id = ANY (%(numbers)s::bigint[]))
+ORDER BY lane FOR UPDATE;
+
 -- name: park
 INSERT INTO choreo_parked (lane, topic, partition, head, handler, key)
 VALUES (%(lane)b, %(topic)s, %(partition)s::int, %(head)b, %(handler)s, %(key)b)

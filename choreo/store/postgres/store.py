@@ -226,6 +226,9 @@ class PostgresStore:
 
     def _statements(self, effects: Effects) -> Iterable[Statement]:
         """What writes the effects; the last of them returns the outbox row's id."""
+        if len(effects.behind) + len(effects.unparked) > 1:
+            lanes = {park.lane for park in effects.parked} | {lane for lane, _ in effects.behind}
+            yield Q["lock_lanes"], {"lanes": b"".join(lanes), "numbers": _array(effects.unparked)}
         for park in effects.parked:
             values = {**park.at._asdict(), "lane": park.lane, "head": park.head.encode(), "key": park.key}
             yield Q["park"], {**values, "partition": str(park.at.partition), "handler": park.handler}

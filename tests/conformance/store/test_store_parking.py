@@ -139,3 +139,18 @@ async def test_a_key_is_released_or_has_a_record_behind_it_never_both(world, sto
         await store.commit(Effects({}, unparked=numbers))
         outcomes.add(gone)
     assert False in outcomes, "where the record was put first"
+
+
+async def test_who_lets_records_wait_and_who_takes_them_out_do_not_lock_each_other_out(world, store):
+    """The owner of a topic's partition and that of the retry topic's have the same keys in hand, in any order."""
+    other, lanes = await world.open(), [bytes([number]) * 16 for number in range(40)]
+    await store.commit(
+        Effects({}, parked=[park(lane) for lane in lanes], behind=[Behind(lane, record(0)) for lane in lanes])
+    )
+    for first in range(1, 26):
+        numbers = [(await store.behind(lane, 1))[0][0] for lane in lanes]
+        await asyncio.gather(
+            store.commit(Effects({}, behind=[Behind(lane, record(first)) for lane in reversed(lanes)])),
+            other.commit(Effects({}, unparked=numbers)),
+        )
+    assert [await waiting(store, lane) for lane in lanes] == [[25]] * 40
