@@ -100,6 +100,7 @@ class Proxy:
         task = self._loop.create_task(self._serve(reader, writer))
         self._links.add(task)
         task.add_done_callback(self._links.discard)
+        task.add_done_callback(lambda _: writer.close())  # also of one that is cut before it has begun
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, both ways, until either side ends it or it is cut."""

@@ -11,14 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self, TypeVar
 
 import confluent_kafka as ck
-from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined] # public
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined] # public
 
 from choreo.errors import ConfigurationError, LogUnavailableError, UnknownTopicError
-from choreo.log.kafka import admin, telemetry
+from choreo.log.kafka import admin, offsets, telemetry
 from choreo.log.kafka.consumer import KafkaConsumer
 from choreo.log.kafka.errors import NO_ANSWER, as_choreo, explained, remedy_for
 from choreo.log.kafka.owner import GRACE, Owner
-from choreo.log.kafka.partitions import ours, theirs
+from choreo.log.kafka.partitions import theirs
 from choreo.log.kafka.producer import GaplessProducer, KafkaProducer, TransactionalProducer
 from choreo.log.kafka.rights import Operation, Right
 from choreo.log.kafka.settings import for_admin, for_consumer, for_producer, parse, principal
@@ -27,7 +27,6 @@ from choreo.log.port import Listener, Position, Start, Topic, TopicPartition
 T = TypeVar("T")
 
 WAIT = 8.0  # seconds that passing trouble, or one request, may last
-_EARLIEST, _LATEST = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call] # theirs is untyped
 _INTERNAL = {"__consumer_offsets", "__transaction_state", "__share_group_state", "__cluster_metadata"}
 
 
@@ -40,6 +39,7 @@ class KafkaLog:
         self._trouble: ck.KafkaError | None = None  # the last reason for no answer
         self._logger = telemetry.ClientLogger()
         self._opened: list[KafkaConsumer | KafkaProducer] = []
+        self._offsets = offsets.Offsets(lambda: self._silent_consumer("choreo-offsets"), WAIT)
         self._executor = ThreadPoolExecutor(2, "choreo kafka")
 
     @classmethod
@@ -69,6 +69,7 @@ class KafkaLog:
 
     async def __aexit__(self, *exc: object) -> None:
         await asyncio.gather(*(opened.close() for opened in self._opened))
+        self._executor.submit(self._offsets.close)
         self._executor.shutdown(wait=False)
 
     def _on_error(self, error: ck.KafkaError) -> None:
@@ -165,76 +166,50 @@ class KafkaLog:
     # --- offsets --------------------------------------------------------------------------------------------------
 
     async def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        return await self._offsets(partitions, _EARLIEST)
+        return await self._each(partitions, self._offsets.first)
 
     async def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        return await self._offsets(partitions, _LATEST)
+        return await self._each(partitions, self._offsets.end)
 
     async def offsets_at(self, timestamp: int, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        found = await self._offsets(partitions, OffsetSpec.for_timestamp(timestamp))
+        found = await self._each(partitions, lambda at: self._offsets.since(at, timestamp))
         return found | (await self.end_offsets([partition for partition, offset in found.items() if offset < 0]))
 
-    async def _offsets(self, partitions: Iterable[TopicPartition], spec: OffsetSpec) -> dict[TopicPartition, int]:
+    async def _each(
+        self, partitions: Iterable[TopicPartition], ask: Callable[[TopicPartition], int]
+    ) -> dict[TopicPartition, int]:
         asked = list(partitions)
-        return await self._ask("offsets", lambda: self._list(asked, spec))
+        return await self._ask("offsets", lambda: self._list(asked, ask))
 
     def _ends(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """As `end_offsets`, for a consumer's thread: it blocks."""
         asked = list(partitions)
-        return self._patiently("offsets", lambda: self._list(asked, _LATEST))
+        return self._patiently("offsets", lambda: self._list(asked, self._offsets.end))
 
-    def _list(self, asked: Sequence[TopicPartition], spec: OffsetSpec) -> dict[TopicPartition, int]:
-        """One request per broker, however many partitions."""
+    def _list(self, asked: Sequence[TopicPartition], ask: Callable[[TopicPartition], int]) -> dict[TopicPartition, int]:
         found: dict[TopicPartition, int] = {}
-        if asked:
-            wanted, level = dict.fromkeys(theirs(asked), spec), ck.IsolationLevel.READ_COMMITTED
-            answers = self._admin.list_offsets(wanted, isolation_level=level, request_timeout=WAIT)
-            for key, answer in zip(ours(answers), answers.values(), strict=True):
-                try:
-                    offset = answer.result().offset
-                    if offset == ck.OFFSET_INVALID:  # librdkafka's answer, no error, when the connection went meanwhile
-                        raise ck.KafkaException(ck.KafkaError(ck.KafkaError._TRANSPORT))  # noqa: SLF001 - its code for that
-                    found[key] = offset
-                except ck.KafkaException as error:
-                    self._look_at(key.topic)  # a topic that may not be seen has no leaders either
-                    what = f"offsets of {key.topic}-{key.partition}"
-                    raise explained(error.args[0], what, self._who, Right("Describe", "topic", key.topic)) from error
+        for key in asked:
+            try:
+                found[key] = ask(key)
+            except ck.KafkaException as error:
+                self._look_at(key.topic)  # a topic that may not be seen has no leaders either
+                what = f"offsets of {key.topic}-{key.partition}"
+                raise explained(error.args[0], what, self._who, Right("Describe", "topic", key.topic)) from error
         return found
 
     async def committed(self, group: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, Position]:
         asked = theirs(partitions)
         right = Right("Describe", "group", group)
-        return await self._ask(f"committed offsets of {group}", lambda: self._committed(group, asked), right)
 
-    def _committed(self, group: str, asked: list[ck.TopicPartition]) -> dict[TopicPartition, Position]:
-        """Asked by a client of its own each time.
+        def ask() -> dict[TopicPartition, Position]:
+            return offsets.committed(self._silent_consumer(group), asked, WAIT) if asked else {}
 
-        The admin client's request for this may end in an assertion that aborts the process when a broker has died
-        (librdkafka #3663, #4605), and may go on asking a coordinator that has moved.
-        """
-        if not asked:
-            return {}
+        return await self._ask(f"committed offsets of {group}", ask, right)
+
+    def _silent_consumer(self, group: str) -> ck.Consumer:
+        """A client that asks for what only consumers are told."""
         conf = for_consumer(self._hosts, self._settings, group, "earliest")
-        client = ck.Consumer(telemetry.callbacks(conf, self._on_error))
-        try:
-            known = client.committed(asked, timeout=WAIT)
-        except ck.KafkaException as error:
-            told = client.poll(0)  # why no coordinator was found is told as if it were a message
-            if told is not None and told.error() is not None:
-                raise ck.KafkaException(told.error()) from error
-            raise
-        finally:
-            client.close()
-        for one in known:
-            if (
-                one.error
-            ):  # also when a transaction that has been committed is being written down: the offset will change
-                raise ck.KafkaException(one.error)
-        return {
-            key: Position(one.offset, one.metadata or "")
-            for key, one in zip(ours(known), known, strict=True)
-            if one.offset >= 0
-        }
+        return ck.Consumer(telemetry.callbacks(conf, self._on_error, self._logger))
 
     # --- consumers and producers ----------------------------------------------------------------------------------
 
