@@ -42,6 +42,7 @@ _REMEDIES = (  # by a part of librdkafka's own sentence
     ("connecting to a PLAINTEXT", "the port speaks no TLS: take another port, or leave SSL out of security.protocol"),
     ("SSL alert", "the broker wants a certificate it trusts: set ssl.certificate.location and ssl.key.location"),
     ("Disconnected", "the port may want TLS or a login: check security.protocol"),
+    ("Broken pipe", "the port may want TLS or a login: check security.protocol"),
 )
 _FRAME = re.compile(
     r"^(?:\[thrd:\S+\]: )?(?:\S+/(?:bootstrap|\d+): )?"  # the thread and the broker

@@ -57,8 +57,7 @@ class KafkaLog:
         return f"kafka://{self._hosts}"
 
     async def __aenter__(self) -> Self:
-        conf = for_admin(self._hosts, self._settings)
-        self._admin = _made(lambda: AdminClient(telemetry.callbacks(conf, self._on_error, self._logger)))
+        self._admin = _made(self._make_admin)
         what = f"Kafka at {self._hosts}"
         try:
             await self._ask(what, lambda: self._admin.list_topics(timeout=0.5))
@@ -71,6 +70,10 @@ class KafkaLog:
         await asyncio.gather(*(opened.close() for opened in self._opened))
         self._executor.submit(self._offsets.close)
         self._executor.shutdown(wait=False)
+
+    def _make_admin(self) -> AdminClient:
+        conf = for_admin(self._hosts, self._settings)
+        return AdminClient(telemetry.callbacks(conf, self._on_error, self._logger))
 
     def _on_error(self, error: ck.KafkaError) -> None:
         if error.code() != ck.KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - librdkafka's code, which names no reason
@@ -94,6 +97,9 @@ class KafkaLog:
                     WAIT if isinstance(reason, LogUnavailableError) else GRACE * isinstance(reason, UnknownTopicError)
                 )
                 if time.monotonic() - begun >= patience:
+                    if isinstance(reason, LogUnavailableError):  # the clients may have lost their brokers for good
+                        self._admin = self._make_admin()
+                        self._offsets.renew()
                     raise reason from error
             time.sleep(0.02)
             with contextlib.suppress(ck.KafkaException):

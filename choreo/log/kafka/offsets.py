@@ -48,6 +48,11 @@ class Offsets:
             raise ck.KafkaException(found.error)
         return int(found.offset)
 
+    def renew(self) -> None:
+        """Ask by another client from now on."""
+        with self._lock:
+            self._client = None
+
     def close(self) -> None:
         """End the client."""
         if self._client is not None:

@@ -32,6 +32,7 @@ T = TypeVar("T")
 BATCH = 500
 POLL = 0.005  # seconds that a command waits at most while no records come
 STALL = 0.5  # nobody takes records for so long: pause, which throws away what librdkafka has prefetched
+LEFT_OUT = 60.0  # a member that its group leaves out for so long begins again with a new client
 GRACE = 2.0  # a topic may be unknown for so long after its creation
 REFRESH = 30.0  # how often a reader without a group looks for new partitions
 
@@ -78,7 +79,9 @@ class Owner:
         self._next_check = 0.0
         self._outage = telemetry.Outage(self.name)
         reporting = telemetry.callbacks(settings, lambda error: self._on_error(error, None))
-        self.client = ck.Consumer({**reporting, "on_commit": self.commits.answered})
+        self._settings = {**reporting, "on_commit": self.commits.answered}
+        self._patience, self._give_up_at = LEFT_OUT, time.monotonic() + LEFT_OUT
+        self.client = ck.Consumer(self._settings)
         threading.Thread(target=self._run, name=f"choreo {self.name}", daemon=True).start()
 
     def call(self, work: Callable[[Future[T]], None]) -> asyncio.Future[T]:
@@ -95,8 +98,7 @@ class Owner:
     def _run(self) -> None:
         try:
             if self._member:
-                known = self.partitions
-                self.client.subscribe(self._topics, known.on_assign, known.on_revoke, known.on_lost)
+                self._join()
             while not self.closing:
                 self._turn()
         except Exception as error:  # noqa: BLE001 - whatever ends the thread has to reach whoever polls
@@ -104,8 +106,19 @@ class Owner:
         finally:
             self._end()
 
+    def _join(self) -> None:
+        known, client = self.partitions, self.client
+
+        def heard(callback: Callable[..., None]) -> Callable[..., None]:
+            """What clients say that have been replaced since counts no more."""
+            return lambda _, partitions: callback(client, partitions) if client is self.client else None
+
+        self.client.subscribe(self._topics, *map(heard, (known.on_assign, known.on_revoke, known.on_lost)))
+
     def _turn(self) -> None:
         self._run_commands()
+        if self._is_left_out():
+            self._replace_client()
         if time.monotonic() >= self._next_check:
             self._check_topics()
         if self.partitions.stalled and not self.buffer.filled(0.5):
@@ -115,6 +128,22 @@ class Owner:
             self._fetch(POLL)
         else:
             self._wait_for_room()
+
+    def _is_left_out(self) -> bool:
+        """Whether the group does not take this member in for so long that its client may have lost its brokers for good."""
+        now = time.monotonic()
+        if self.partitions.joined or not self._member or self._settings.get("group.protocol") == "consumer":
+            self._patience, self._give_up_at = LEFT_OUT, now + LEFT_OUT
+        return now > self._give_up_at
+
+    def _replace_client(self) -> None:
+        telemetry.log.warning("kafka_client_replaced", client=self.name, reason="its group has left it out for long")
+        self._patience *= 2  # or the group takes its time, and begins anew with each member that goes
+        self._give_up_at = time.monotonic() + self._patience
+        threading.Thread(target=self.client.close, name=f"choreo old {self.name}", daemon=True).start()
+        self.commits.refuse(LogUnavailableError(f"commit of {self.name}: no answer", remedy="repeat"))
+        self.client = ck.Consumer(self._settings)
+        self._join()
 
     def _wait_for_room(self) -> None:
         """While the stall is short only wait, then pause everything and go on polling."""

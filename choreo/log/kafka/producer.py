@@ -24,6 +24,9 @@ _REBALANCE_WAIT = 5.0
 # Kafka ends a transaction after this time (seconds), and lets nobody read past it, nor the next owner begin, till then.
 _TRANSACTION_WAIT = 15
 _ABORT_WAIT = 5.0
+SILENCE = 60.0
+"""Seconds without a single answer, though records are under way, after which a client is given up: it may have lost its
+brokers for good (docs/decisions/0011)."""
 _TRANSACTIONAL = {
     "transaction.timeout.ms": _TRANSACTION_WAIT * 1_000,
     "delivery.timeout.ms": _TRANSACTION_WAIT * 1_000,
@@ -57,15 +60,21 @@ class Client:
         self.fatal: ck.KafkaError | None = None
         self.ended: Future[None] = Future()
         self._patience = patience
+        # What librdkafka gives up by itself, it gives up before.
+        self._silence = SILENCE + float(settings.get("delivery.timeout.ms", 0)) / 1_000
         self._stopping = False
         outage = telemetry.Outage(f"producer {settings['client.id']}")
         self.producer = ck.Producer(telemetry.callbacks(settings, outage.seen))
         threading.Thread(target=self._run, name="choreo producer", daemon=True).start()
 
     def _run(self) -> None:
+        heard = time.monotonic()
         try:
             while not self._stopping and self.fatal is None:
-                self.producer.poll(0.1)
+                if self.producer.poll(0.1) or not len(self.producer):
+                    heard = time.monotonic()
+                elif time.monotonic() - heard > self._silence:
+                    self.fatal = ck.KafkaError(ck.KafkaError._TIMED_OUT, f"no answer for {self._silence:.0f} s")  # noqa: SLF001
             if self.fatal is None:
                 self.producer.flush(self._patience)
         except ck.KafkaException as error:  # the client is of no use any more, rightly or wrongly

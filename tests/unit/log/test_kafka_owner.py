@@ -6,7 +6,7 @@ import threading
 import confluent_kafka as ck
 import pytest
 
-from choreo.errors import NotOwnerError
+from choreo.errors import LogUnavailableError, NotOwnerError
 from choreo.log.kafka.consumer import KafkaConsumer
 from choreo.log.kafka.owner import Owner
 from choreo.log.port import TopicPartition
@@ -70,6 +70,9 @@ class Client:
         return []
 
     def incremental_assign(self, partitions):
+        pass
+
+    def commit(self, offsets, asynchronous):
         pass
 
     def pause(self, partitions):
@@ -170,3 +173,32 @@ async def test_closing_a_client_that_hangs_is_bounded(owned, monkeypatch):
         await consumer.close()
     assert not consumer.ended
     consumer._owner.client.closable.set()
+
+
+async def test_a_member_that_its_group_leaves_out_for_long_begins_again_with_a_new_client(monkeypatch):
+    made = []
+
+    class Deaf(Client):
+        """As one that has lost its coordinator for good; the second one is well."""
+
+        def subscribe(self, topics, on_assign, on_revoke, on_lost):
+            made.append(self)
+            if len(made) == 2:
+                super().subscribe(topics, on_assign, on_revoke, on_lost)
+
+    monkeypatch.setattr(ck, "Consumer", Deaf)
+    monkeypatch.setattr("choreo.log.kafka.owner.LEFT_OUT", 0.05)
+    owner = Owner({"group.id": "g", "client.id": "g"}, ["t"], None, "nobody", None, member=True)
+    consumer = KafkaConsumer(owner, "g")
+    committed = asyncio.ensure_future(
+        owner.call(lambda future: owner.commits.begin(made[0], [], future, at_once=False))
+    )
+    async with asyncio.timeout(10):
+        while not consumer.joined:  # noqa: ASYNC110 - nothing tells when
+            await asyncio.sleep(0.001)
+    assert owner.client is made[1]
+    assert consumer.assignment == {A}
+    with pytest.raises(LogUnavailableError):
+        await committed
+    await consumer.close()
+    assert len(made) == 2

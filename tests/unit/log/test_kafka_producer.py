@@ -2,7 +2,10 @@
 
 import asyncio
 
-from choreo.log.kafka.producer import Client, send
+import pytest
+
+from choreo.errors import LogUnavailableError
+from choreo.log.kafka.producer import Client, GaplessProducer, send
 from choreo.log.port import NewRecord
 
 DEAD = {"bootstrap.servers": "127.0.0.1:1", "client.id": "x", "delivery.timeout.ms": "100", "linger.ms": "0"}
@@ -23,3 +26,13 @@ def test_a_loop_that_is_closed_does_not_keep_the_client_from_ending():
     asyncio.run(leave())
     client.stop()
     client.ended.result(30)
+
+
+async def test_a_client_that_hears_nothing_for_long_is_given_up_and_says_so(monkeypatch):
+    monkeypatch.setattr("choreo.log.kafka.producer.SILENCE", 0.3)
+    producer = GaplessProducer(DEAD | {"enable.idempotence": "true"}, "User:ANONYMOUS", lambda topic: None)
+    with pytest.raises(LogUnavailableError, match="no answer for 0 s"):
+        await asyncio.wait_for(producer.append([NewRecord("t", None, b"v", [])]), 20)
+    with pytest.raises(LogUnavailableError, match="broken"):
+        await producer.append([NewRecord("t", None, b"v", [])])
+    await producer.close()
