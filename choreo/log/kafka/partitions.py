@@ -97,8 +97,11 @@ class Partitions:
         for record in records:
             start = self.starts.pop(key := TopicPartition(record.topic, record.partition), None)
             if start is not None and 0 <= start < record.offset:
-                consumer.seek(ck.TopicPartition(*key, start))
                 again.add(key)
+                try:
+                    consumer.seek(ck.TopicPartition(*key, start))
+                except ck.KafkaException:  # it is just going, or the next record is as good a sign
+                    self.starts[key] = start
         return [record for record in records if record[:2] not in again] if again else records
 
     def _purged(self, partitions: list[ck.TopicPartition]) -> list[TopicPartition]:

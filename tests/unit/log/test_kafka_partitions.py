@@ -17,12 +17,16 @@ class Client:
 
     def __init__(self):
         self.seeks = []
+        self.refusals = 0
 
     def incremental_assign(self, partitions): ...
 
     def resume(self, partitions): ...
 
     def seek(self, partition):
+        if self.refusals:
+            self.refusals -= 1
+            raise ck.KafkaException(ck.KafkaError(ck.KafkaError._STATE))
         self.seeks.append((partition.partition, partition.offset))
 
 
@@ -60,3 +64,12 @@ async def test_after_a_seek_the_first_record_may_be_any(assigned):
     partitions.begun(list(partitions.starts))
     assert partitions.complete(client, [record(0, 9), record(1, 9)]) == [record(0, 9), record(1, 9)]
     assert client.seeks == []
+
+
+async def test_where_the_client_refuses_to_go_back_it_is_told_again_at_the_next_record(assigned):
+    partitions, client = assigned
+    client.refusals = 1
+    assert partitions.complete(client, [record(0, 9)]) == []
+    assert partitions.complete(client, [record(0, 10)]) == []
+    assert client.seeks == [(0, 5)]
+    assert partitions.complete(client, [record(0, 5)]) == [record(0, 5)]
