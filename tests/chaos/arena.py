@@ -95,6 +95,13 @@ class Child(Server):
         """Whether all its services are at work."""
         return self.log_tail(1000).count('"service started"') >= len(self.services)
 
+    def has_partitions(self) -> bool:
+        """Whether each of its services has been given some."""
+        told = self.log_tail(1000).splitlines()
+        return all(
+            any("partitions assigned" in line and f'"{name}"' in line for line in told) for name in self.services
+        )
+
     @property
     def ended(self) -> int | None:
         """Its exit code, if it has ended and nobody here has killed it."""

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from choreo.store.port import Effects, Progress
 from tests.chaos.arena import GROUPS, Arena
 from tests.chaos.faults import hold_lock
+from tests.servers.process import START_TIMEOUT
 
 
 class Sabotage(NamedTuple):
@@ -161,9 +162,13 @@ def _revoke_not_awaited() -> None:
 
 async def _polite_hand_overs(arena: Arena) -> None:
     """Instances come and go in good order, at work: no handler run may be in vain."""
-    for _ in range(6):
+    for _ in range(4):
         with arena.child(GROUPS[0]) as first, arena.child(GROUPS[1]) as second:
-            for _ in range(4):
+            async with asyncio.timeout(START_TIMEOUT):
+                while not (first.has_partitions() and second.has_partitions()):
+                    await arena.feed.publish(20)
+                    await asyncio.sleep(0.2)  # the pace: there is always work under way
+            for _ in range(2):
                 await arena.feed.publish(20)
                 await asyncio.sleep(0.4)
             await asyncio.gather(asyncio.to_thread(first.stop), asyncio.to_thread(second.stop))
