@@ -26,6 +26,7 @@ class Feed:
     Attributes:
         published: what is known to be in the log, by event id.
         garbage: how many records nobody can read.
+        unsure: how many of such may be in the log besides, since nobody has said that they are not.
         copied: ids of records further down the tree that were copied in the log.
     """
 
@@ -34,7 +35,7 @@ class Feed:
         self._producer = log.producer()
         self._numbers: Counter[str] = Counter()
         self.published: dict[str, Seen] = {}
-        self.garbage = 0
+        self.garbage = self.unsure = 0
         self.copied: set[str] = set()
 
     async def close(self) -> None:
@@ -53,7 +54,8 @@ class Feed:
         events = [self._event(key, fate) for key in self._draw.sample(KEYS, count)]
         await asyncio.gather(*(self._until_acknowledged(new_event_id(), event) for event in events))
         if not self._plain and self._draw.random() < 0.2:
-            self.garbage += await self._append([NewRecord("chaos.placed", b"garbage", b"\x00\x00\x00\x00\x07?", [])])
+            known = await self._append([NewRecord("chaos.placed", b"garbage", b"\x00\x00\x00\x00\x07?", [])])
+            self.garbage, self.unsure = self.garbage + known, self.unsure + 1 - known
 
     async def repeat(self, count: int) -> None:
         """Publish some again that were published before, under the same ids."""
@@ -98,8 +100,11 @@ class Feed:
         self.published[event_id] = Seen(event_id, None, "Placed", event.key, event.seq, event.fate, 0)
 
     async def _append(self, records: list[NewRecord]) -> int:
-        """Returns how many; a record that is not known to be there is not tried again, but counted when it is."""
-        await self._producer.append(records)
+        """Returns how many are known to be there."""
+        try:
+            await self._producer.append(records)
+        except LogError:
+            return 0
         return len(records)
 
 

@@ -146,4 +146,4 @@ async def judge(arena: Arena, *, mended: bool) -> Verdict:
         evidence = await arena.evidence()
     except (sqlite3.Error, psycopg.Error) as error:  # no process has come as far as making its tables
         return Verdict([Finding("lost", f"a store cannot be read: {error}")], Counter())
-    return Checker(evidence, feed.published, feed.garbage, mended=mended).verdict()
+    return Checker(evidence, feed.published, (feed.garbage, feed.unsure), mended=mended).verdict()

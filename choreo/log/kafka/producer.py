@@ -54,6 +54,7 @@ class Client:
 
     Attributes:
         fatal: the error that ends it; what is under way then is thrown away.
+        stopping: whether it only ends what is under way.
     """
 
     def __init__(self, settings: dict[str, Any], patience: float = PATIENCE) -> None:
@@ -62,7 +63,7 @@ class Client:
         self._patience = patience
         # What librdkafka gives up by itself, it gives up before.
         self._silence = SILENCE + float(settings.get("delivery.timeout.ms", 0)) / 1_000
-        self._stopping = False
+        self.stopping = False
         outage = telemetry.Outage(f"producer {settings['client.id']}")
         self.producer = ck.Producer(telemetry.callbacks(settings, outage.seen))
         threading.Thread(target=self._run, name="choreo producer", daemon=True).start()
@@ -70,7 +71,7 @@ class Client:
     def _run(self) -> None:
         heard = time.monotonic()
         try:
-            while not self._stopping and self.fatal is None:
+            while not self.stopping and self.fatal is None:
                 if self.producer.poll(0.1) or not len(self.producer):
                     heard = time.monotonic()
                 elif time.monotonic() - heard > self._silence:
@@ -87,7 +88,7 @@ class Client:
 
     def stop(self) -> None:
         """Begin to end; `ended` tells when."""
-        self._stopping = True
+        self.stopping = True
 
 
 class _Delivery:
@@ -114,6 +115,8 @@ class _Delivery:
         self.failures.append(failure)
         if self._gapless:
             self._client.fatal = self._client.fatal or failure.error
+        elif failure.error.code() == ck.KafkaError._MSG_TIMED_OUT:  # noqa: SLF001 - librdkafka's own code
+            self._client.stop()  # it may have lost its brokers for good
 
     async def of(self, count: int) -> None:
         """Wait until `count` records are reported."""
@@ -157,7 +160,7 @@ class KafkaProducer:
 
     def live(self) -> Client:
         """The client; a new one after an error that only ends a client."""
-        if self._client.fatal is not None:
+        if self._client.fatal is not None or self._client.stopping:
             self._client.stop()
             self._client = Client(self.settings)
         return self._client

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from choreo.errors import LogUnavailableError
-from choreo.log.kafka.producer import Client, GaplessProducer, send
+from choreo.log.kafka.producer import Client, GaplessProducer, KafkaProducer, send
 from choreo.log.port import NewRecord
 
 DEAD = {"bootstrap.servers": "127.0.0.1:1", "client.id": "x", "delivery.timeout.ms": "100", "linger.ms": "0"}
@@ -35,4 +35,14 @@ async def test_a_client_that_hears_nothing_for_long_is_given_up_and_says_so(monk
         await asyncio.wait_for(producer.append([NewRecord("t", None, b"v", [])]), 20)
     with pytest.raises(LogUnavailableError, match="broken"):
         await producer.append([NewRecord("t", None, b"v", [])])
+    await producer.close()
+
+
+async def test_after_records_that_timed_out_a_new_client_appends_the_next():
+    producer = KafkaProducer(DEAD, "User:ANONYMOUS", lambda topic: None)
+    first = producer.live()
+    with pytest.raises(LogUnavailableError):
+        await producer.append([NewRecord("t", None, b"v", [])])
+    assert producer.live() is not first
+    await asyncio.wrap_future(first.ended)
     await producer.close()
