@@ -50,6 +50,7 @@ class Client:
     """A librdkafka producer and the thread that polls it for acknowledgements.
 
     Args:
+        outage: tells of passing trouble, once for all clients of a producer.
         patience: seconds that what is under way gets when it is stopped.
 
     Attributes:
@@ -57,14 +58,13 @@ class Client:
         stopping: whether it only ends what is under way.
     """
 
-    def __init__(self, settings: dict[str, Any], patience: float = PATIENCE) -> None:
+    def __init__(self, settings: dict[str, Any], outage: telemetry.Outage, patience: float = PATIENCE) -> None:
         self.fatal: ck.KafkaError | None = None
         self.ended: Future[None] = Future()
         self._patience = patience
         # What librdkafka gives up by itself, it gives up before.
         self._silence = SILENCE + float(settings.get("delivery.timeout.ms", 0)) / 1_000
         self.stopping = False
-        outage = telemetry.Outage(f"producer {settings['client.id']}")
         self.producer = ck.Producer(telemetry.callbacks(settings, outage.seen))
         threading.Thread(target=self._run, name="choreo producer", daemon=True).start()
 
@@ -144,7 +144,8 @@ class KafkaProducer:
     def __init__(self, settings: dict[str, Any], who: str, limit_of: Callable[[str], int | None]) -> None:
         self.settings, self.who = settings, who
         self._limit_of = limit_of
-        self._client = Client(settings, 0 if self.gapless else PATIENCE)
+        self._outage = telemetry.Outage(f"producer {settings['client.id']}")
+        self._client = Client(settings, self._outage, 0 if self.gapless else PATIENCE)
         self._closed = False
         self._turn = asyncio.Lock()
 
@@ -162,7 +163,7 @@ class KafkaProducer:
         """The client; a new one after an error that only ends a client."""
         if self._client.fatal is not None or self._client.stopping:
             self._client.stop()
-            self._client = Client(self.settings)
+            self._client = Client(self.settings, self._outage)
         return self._client
 
     async def append(self, records: Sequence[NewRecord]) -> None:

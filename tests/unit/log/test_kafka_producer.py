@@ -6,13 +6,14 @@ import pytest
 
 from choreo.errors import LogUnavailableError
 from choreo.log.kafka.producer import Client, GaplessProducer, KafkaProducer, send
+from choreo.log.kafka.telemetry import Outage
 from choreo.log.port import NewRecord
 
 DEAD = {"bootstrap.servers": "127.0.0.1:1", "client.id": "x", "delivery.timeout.ms": "100", "linger.ms": "0"}
 
 
 def test_a_loop_that_is_closed_does_not_keep_the_client_from_ending():
-    client = Client(DEAD)
+    client = Client(DEAD, Outage("producer"))
 
     async def leave():
         from choreo.log.kafka.producer import _Delivery
