@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -21,7 +22,7 @@ from choreo.log import TopicPartition, open_log
 from choreo.runtime.run import ensure_topics
 from tests.chaos.evidence import Evidence, gather
 from tests.chaos.feed import Feed
-from tests.chaos.inside import MARK
+from tests.chaos.inside import END, MARK
 from tests.chaos.world import services
 from tests.servers.kafka import KafkaServer
 from tests.servers.kafka_cluster import KafkaCluster
@@ -101,6 +102,14 @@ class Child(Server):
         return all(
             any("partitions assigned" in line and f'"{name}"' in line for line in told) for name in self.services
         )
+
+    def tell(self) -> None:
+        """Let it write into its log what it is at; one that hangs in a call does not."""
+        told = self.log_file.read_text(errors="replace").count(END)
+        if self.is_running:
+            os.kill(self.pid, signal.SIGUSR1)
+            with contextlib.suppress(TimeoutError):
+                wait_until(lambda: self.log_file.read_text(errors="replace").count(END) > told, 5)
 
     @property
     def ended(self) -> int | None:
@@ -246,10 +255,7 @@ class Arena:
 
     async def troubles(self, shown: int = 3) -> str:
         """What each process is at, and its last warnings and errors; the whole logs go where CHOREO_CHAOS_KEEP says."""
-        for child in self.children:
-            if child.is_running:
-                os.kill(child.pid, signal.SIGUSR1)
-        await asyncio.sleep(1)
+        await asyncio.gather(*(asyncio.to_thread(child.tell) for child in self.children))
         lines = []
         for child in self.children:
             told = child.log_file.read_text(errors="replace").splitlines()

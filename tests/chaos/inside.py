@@ -13,6 +13,7 @@ from typing import Any
 from choreo.runtime.instance import Instance
 
 MARK = "state: "
+END = f"{MARK}that is all"
 _instances: list[Any] = []
 
 
@@ -32,7 +33,7 @@ def _tell(_number: int, _frame: FrameType | None) -> None:
     lines = [line for instance in _instances if instance._running for line in _about(instance)]
     waits = Counter(_where(task) for task in asyncio.all_tasks())
     lines += [f"{count} x {where}" for where, count in sorted(waits.items())]
-    sys.stdout.write("".join(f"{MARK}{line}\n" for line in lines))
+    sys.stdout.write("".join(f"{MARK}{line}\n" for line in lines) + f"{END}\n")
     sys.stdout.flush()
 
 
