@@ -58,7 +58,8 @@ class Breaker:
             del self._last[next(iter(self._last))]
         failing = [key for key in self._last.values() if key is not None]
         most = len(failing) >= _MOST * len(self._last)
-        self.is_open = self._calls >= _LEAST_CALLS and len(set(failing)) >= _LEAST_KEYS and most
+        many = self._calls >= _LEAST_CALLS and len(set(failing)) >= _LEAST_KEYS
+        self.is_open = failing_key is not None and many and most  # what ends well opens nothing, whatever was before
         return self.is_open
 
     @property

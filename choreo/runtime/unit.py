@@ -156,7 +156,7 @@ class UnitOfWork:
         async def release() -> bool:
             if partition.gone:  # maybe because the commit failed of what the head did
                 raise AbandonedError
-            return await self.store.release(lane, head)
+            return await self.store.release(lane, head, partition.at, partition.epoch)
 
         released = await self.apart(release)
         if released:

@@ -190,8 +190,13 @@ class Store(Protocol):
         """
         ...
 
-    async def release(self, lane: bytes, head: str) -> bool:
-        """Park this lane no more, if nothing waits in it and `head` is still its head; says whether it did."""
+    async def release(self, lane: bytes, head: str, at: TopicPartition, epoch: int) -> bool:
+        """Park this lane no more, if nothing waits in it and `head` is still its head; says whether it did.
+
+        Raises:
+            FencedError: `at`, from which the head came, has been taken over since this epoch. What its new owner has
+                emitted for this key is perhaps not in the log yet.
+        """
         ...
 
     async def abandoned(self, before_ms: int) -> list[OutboxRow]:

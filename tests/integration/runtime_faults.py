@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from choreo.errors import LogUnavailableError
-from choreo.log.port import Log, NewRecord, Producer
+from choreo.log.port import Log, NewRecord, Producer, TopicPartition
 from choreo.runtime import instance
 from choreo.store import Store, make_store
 from choreo.store.port import Effects
@@ -78,10 +78,10 @@ class FaultyStore:
         await self._faults.at("begin")
         await self._store.begin()
 
-    async def release(self, lane: bytes, head: str) -> bool:
+    async def release(self, lane: bytes, head: str, at: TopicPartition, epoch: int) -> bool:
         """See `Store.release`."""
         await self._faults.at("release")
-        released = await self._store.release(lane, head)
+        released = await self._store.release(lane, head, at, epoch)
         await self._faults.at("released")
         return released
 

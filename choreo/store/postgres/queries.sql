@@ -165,4 +165,9 @@ FROM choreo_parked AS parked LEFT JOIN choreo_behind AS behind ON behind.lane = 
 WHERE parked.lane = %(lane)b AND %(head)b IN ('', parked.head) ORDER BY behind.id LIMIT %(limit)s::bigint;
 
 -- name: release
-DELETE FROM choreo_parked WHERE lane = %(lane)b AND head = %(head)b AND waiting = 0;
+-- Nobody takes the partition over while this runs.
+WITH mine AS (
+    SELECT FROM choreo_progress
+    WHERE topic = %(topic)s AND partition = %(partition)s::int AND epoch = %(epoch)s::bigint FOR SHARE
+)
+DELETE FROM choreo_parked WHERE lane = %(lane)b AND head = %(head)b AND waiting = 0 AND EXISTS (SELECT FROM mine);

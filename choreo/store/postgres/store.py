@@ -109,8 +109,12 @@ class PostgresStore:
         cursor = await self._ask("behind", lane=lane, head=head.encode(), limit=str(max(1, limit)))
         return records.waiting(await cursor.fetchall(), limit)
 
-    async def release(self, lane: bytes, head: str) -> bool:
-        return (await self._ask("release", lane=lane, head=head.encode())).rowcount > 0
+    async def release(self, lane: bytes, head: str, at: TopicPartition, epoch: int) -> bool:
+        owner = {"topic": at.topic, "partition": str(at.partition), "epoch": str(epoch)}
+        released = (await self._ask("release", lane=lane, head=head.encode(), **owner)).rowcount > 0
+        if not released and (fenced := await self._fenced({at: epoch})):
+            raise FencedError(fenced)
+        return released
 
     async def abandoned(self, before_ms: int) -> list[OutboxRow]:
         return await _rows(await self._ask("abandoned", before=str(before_ms), publishing=_array(self._publishing)))

@@ -89,3 +89,6 @@ WHERE parked.lane = ?1 AND ?2 IN ('', parked.head) ORDER BY behind.id LIMIT ?3;
 
 -- name: release
 DELETE FROM choreo_parked WHERE lane = ? AND head = ? AND waiting = 0;
+
+-- name: is_owner
+SELECT 1 FROM choreo_progress WHERE topic = ? AND partition = ? AND epoch = ?;

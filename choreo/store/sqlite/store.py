@@ -153,8 +153,13 @@ class SqliteStore:
             rows = self._reader.execute(_Q["behind"], (lane, head, max(1, limit))).fetchall()
         return records.waiting(rows, limit)
 
-    async def release(self, lane: bytes, head: str) -> bool:
-        return await self._alone(lambda: self._writer.execute(_Q["release"], (lane, head)).rowcount > 0)
+    async def release(self, lane: bytes, head: str, at: TopicPartition, epoch: int) -> bool:
+        def release() -> bool:
+            if not self._writer.execute(_Q["is_owner"], (*at, epoch)).fetchone():
+                raise FencedError([at])
+            return self._writer.execute(_Q["release"], (lane, head)).rowcount > 0
+
+        return await self._alone(release)
 
     async def abandoned(self, before_ms: int) -> list[OutboxRow]:
         with passing(self._path):

@@ -7,11 +7,12 @@ import asyncio
 import pytest
 
 from choreo.errors import FencedError, ReleasedError
-from choreo.log.port import Record
+from choreo.log.port import Record, TopicPartition
 from choreo.store import Behind, Effects, Park
 from tests.conformance.store.world import P0, P1, own, progress
 
 LANE, OTHER = b"a" * 16, b"b" * 16
+RETRY = TopicPartition("retry.payments", 0)
 
 
 def park(lane: bytes = LANE, head: str = "head", at=P0) -> Park:
@@ -24,6 +25,11 @@ def record(offset: int) -> Record:
 
 def behind(*offsets: int, lane: bytes = LANE) -> list[Behind]:
     return [Behind(lane, record(offset)) for offset in offsets]
+
+
+async def release(store, lane: bytes = LANE, head: str = "head") -> bool:
+    """By the owner of the retry topic's partition."""
+    return await store.release(lane, head, RETRY, await own(store, RETRY))
 
 
 async def waiting(store, lane: bytes = LANE) -> list[int]:
@@ -62,21 +68,21 @@ async def test_who_names_another_head_gets_nothing(store):
 async def test_a_head_may_be_any_text(store, head):
     await store.commit(Effects({}, parked=[park(head=head)]))
     assert await store.behind(LANE, 10, head) == []
-    assert await store.release(LANE, head)
+    assert await release(store, LANE, head)
 
 
 async def test_a_key_is_released_by_who_names_its_head_when_nothing_waits(store):
     await store.commit(Effects({}, parked=[park(), park(OTHER)], behind=behind(1, 2)))
     numbers = [number for number, _ in await store.behind(LANE, 10)]
-    assert not await store.release(LANE, "head")
+    assert not await release(store, LANE, "head")
     await store.commit(Effects({}, unparked=numbers[:1]))
-    assert not await store.release(LANE, "head")
+    assert not await release(store, LANE, "head")
     await store.commit(Effects({}, unparked=numbers[1:]))
-    assert not await store.release(LANE, "another")
+    assert not await release(store, LANE, "another")
     assert await store.behind(LANE, 10) == []
-    assert await store.release(LANE, "head")
+    assert await release(store, LANE, "head")
     assert await store.behind(LANE, 10) is None
-    assert not await store.release(LANE, "head")
+    assert not await release(store, LANE, "head")
     assert await store.behind(OTHER, 10) == []
 
 
@@ -86,7 +92,7 @@ async def test_a_record_that_waits_no_more_is_taken_out_once(store):
     await store.commit(Effects({}, unparked=[first, first]))
     await store.commit(Effects({}, unparked=[first]))
     assert await waiting(store) == [2]
-    assert not await store.release(LANE, "head")
+    assert not await release(store, LANE, "head")
 
 
 async def test_a_record_behind_a_released_key_undoes_the_whole_transaction(world, store):
@@ -119,19 +125,31 @@ async def test_a_new_owner_is_told_of_the_parked_keys_of_its_partitions(world, s
     other = await world.open()
     assert (await other.take_over([P0])).parked == {LANE}
     assert (await other.take_over([P0, P1])).parked == {LANE, OTHER}
-    await store.release(LANE, "head")
+    await release(store, LANE, "head")
     assert (await other.take_over([P0, P1])).parked == {OTHER}
+
+
+async def test_who_no_longer_owns_the_partition_of_the_head_releases_nothing(world, store):
+    """What the new owner has let go is perhaps still on its way into the log."""
+    await store.commit(Effects({}, parked=[park()]))
+    epoch = await own(store, RETRY)
+    await own(await world.open(), RETRY)
+    with pytest.raises(FencedError):
+        await store.release(LANE, "head", RETRY, epoch)
+    assert not store.in_transaction
+    assert await waiting(store) == []
 
 
 async def test_a_key_is_released_or_has_a_record_behind_it_never_both(world, store):
     other = await world.open()
+    epoch = await own(store, RETRY)
     outcomes = set()
     for offset in range(40):
         await store.commit(Effects({}, parked=[park()]))
         put = asyncio.ensure_future(other.commit(Effects({}, behind=behind(offset))))
         if offset % 4 == 0:
             await asyncio.wait({put})
-        gone = await store.release(LANE, "head")
+        gone = await store.release(LANE, "head", RETRY, epoch)
         (refused,) = await asyncio.gather(put, return_exceptions=True)
         assert isinstance(refused, ReleasedError) == gone, refused
         numbers = [number for number, _ in await store.behind(LANE, 10) or []]

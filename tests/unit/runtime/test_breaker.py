@@ -1,9 +1,12 @@
 """The circuit breaker's state: what opens it, and what closes it."""
 
+from types import SimpleNamespace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from choreo.runtime.breaker import Breaker
+from choreo.runtime.breaker import Breaker, Breakers
+from choreo.runtime.lanes import Lanes
 
 calls = st.lists(st.tuples(st.integers(0, 200), st.integers(0, 30), st.booleans()), max_size=120)
 
@@ -20,6 +23,7 @@ def test_it_opens_only_when_most_of_the_last_records_fail_and_never_for_few_keys
             failing = {key for key in last.values() if key is not None}
             assert number + 1 >= 20
             assert len(failing) >= 5
+            assert not well
             return
 
 
@@ -27,6 +31,27 @@ def test_an_outage_opens_it_after_twenty_calls_whether_of_many_records_or_of_a_f
     many, few = Breaker(), Breaker()
     assert [many.note(f"e{n}", n) for n in range(20)] == [False] * 19 + [True]
     assert [few.note(f"e{n % 5}", n % 5) for n in range(20)] == [False] * 19 + [True]
+
+
+def test_a_call_that_ends_well_never_opens_it_for_nobody_would_close_it():
+    """The twentieth call, after nineteen that failed, ends well: it was open then, and its lanes waited for ever."""
+    probes = []
+    breakers = Breakers(Lanes(), None, probes.append)
+    handler = SimpleNamespace(name="pay", service="payments")
+
+    def job(number):
+        about = SimpleNamespace(event_id=f"e{number}")
+        return SimpleNamespace(metadata=about, record=SimpleNamespace(key=b"%d" % number), lane=number, failing=None)
+
+    for number in range(19):
+        assert not breakers.failed(job(number), handler, again=False)
+    breakers.succeeded(job(19), handler)
+    assert breakers.may_run(job(20), handler)
+    assert probes == []
+    assert breakers.failed(job(20), handler, again=False)
+    assert not breakers.may_run(job(21), handler)
+    (probe,) = probes
+    probe.close()
 
 
 def test_one_poison_key_or_a_few_bad_records_among_good_ones_leave_it_closed():

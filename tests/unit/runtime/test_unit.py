@@ -88,7 +88,7 @@ async def test_keys_that_another_instance_has_released_do_not_pile_up(unit, part
     park(b"released".ljust(16))
     park(b"waits".ljust(16))
     await unit.flush()
-    assert await unit.store.release(b"released".ljust(16), "head")
+    assert await unit.store.release(b"released".ljust(16), "head", AT, partition.epoch)
     park(b"not committed".ljust(16))
     await unit.forget_released()
     assert unit.parked == {b"waits".ljust(16), b"not committed".ljust(16)}
