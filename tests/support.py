@@ -11,14 +11,17 @@ PATIENCE = 15.0
 """Seconds after which a condition counts as never true; far more than any of them takes."""
 
 
-async def eventually(condition: Callable[[], Any | Awaitable[Any]], what: Callable[[], Any] | str = "") -> Any:
+async def eventually(
+    condition: Callable[[], Any | Awaitable[Any]], what: Callable[[], Any] | str = "", *, patience: float = PATIENCE
+) -> Any:
     """Wait until the condition holds; returns what it returned.
 
     Args:
         condition: asked again and again; an exception it raises ends the wait at once.
         what: told when it never holds: text, or a call that says how things stand.
+        patience: seconds until it is given up.
     """
-    deadline = asyncio.get_running_loop().time() + PATIENCE
+    deadline = asyncio.get_running_loop().time() + patience
     while True:
         found = condition()
         if inspect.isawaitable(found):

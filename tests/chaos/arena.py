@@ -8,9 +8,10 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import sys
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, ExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, closing, contextmanager
 from pathlib import Path
 from random import Random
 from typing import NamedTuple, Self
@@ -221,6 +222,16 @@ class Arena:
         }
         with Child(names, environment) as child:
             yield child
+
+    def effects(self, service: str) -> int:
+        """How many rows its handlers have in its SQLite store."""
+        with closing(sqlite3.connect(self.file_of(service))) as store:
+            return int(store.execute("SELECT count(*) FROM effects").fetchone()[0])
+
+    def calls(self, child: Child) -> int:
+        """How many calls of handlers a process has written down, if it was told to."""
+        journal = self.folder / str(child.pid)
+        return len(journal.read_text().splitlines()) if journal.exists() else 0
 
     def file_of(self, service: str) -> Path:
         """The SQLite file of a service's store; the log's for the name `log`."""

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import resource
 import sqlite3
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import closing
+from pathlib import Path
 from typing import NamedTuple
 
 from tests.chaos.arena import GROUPS, Arena, Child, Setup
 from tests.servers.process import Server
+from tests.support import PATIENCE, eventually
 
 
 class Strike(NamedTuple):
@@ -111,19 +113,22 @@ async def _full_disk(arena: Arena, strike: Strike) -> None:
 async def _slow_disk(arena: Arena, strike: Strike) -> None:
     """Another program holds the write lock of a store or of the embedded log."""
     names = [*arena.setup.stores, *(["log"] if arena.setup.log == "sqlite" else [])]
-    await hold_lock(arena, names[int(strike.pick * len(names))], strike.hold)
+    async with locked(arena.file_of(names[int(strike.pick * len(names))])):
+        await asyncio.sleep(strike.hold)
 
 
-async def hold_lock(arena: Arena, name: str, seconds: float) -> None:
-    """Hold the write lock of a store (or `log`) for so long."""
-    with closing(sqlite3.connect(arena.file_of(name), isolation_level=None, timeout=0)) as locker:
-        for _ in range(200):
+@contextlib.asynccontextmanager
+async def locked(file: Path, patience: float = PATIENCE) -> AsyncIterator[None]:
+    """Hold the write lock of a store, or of the embedded log; AssertionError if it is not to be had for so long."""
+    with closing(sqlite3.connect(file, isolation_level=None, timeout=0)) as locker:
+
+        def taken() -> bool:
             with contextlib.suppress(sqlite3.OperationalError):
                 locker.execute("BEGIN IMMEDIATE")
-                await asyncio.sleep(seconds)
-                locker.execute("ROLLBACK")
-                return
-            await asyncio.sleep(0.01)
+            return locker.in_transaction
+
+        await eventually(taken, patience=patience)
+        yield  # closing it gives the lock back
 
 
 async def _cut(arena: Arena, strike: Strike) -> None:

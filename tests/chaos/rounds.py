@@ -105,12 +105,14 @@ async def scenario(name: str, *, broken: bool, patience: float = 10) -> Outcome:
         environment = {
             "CHOREO_CHAOS_SABOTAGE": name if broken else "",
             "CHOREO_CHAOS_PAUSE": str(sabotage.pause),
-            "CHOREO_CHAOS_JOURNAL": folder if "calls" in sabotage.shows else "",
+            "CHOREO_CHAOS_JOURNAL": folder,
         }
         async with Arena(SETUPS[sabotage.setup], Path(folder), Random(1), environment=environment, plain=True) as arena:
             await sabotage.provoke(arena)
             outcome = await settle(arena, Counter([name]), patience if broken else 60)
-            findings = [*outcome.verdict.findings, *repeated_calls(Path(folder))]
+            findings = outcome.verdict.findings
+            if "calls" in sabotage.shows:
+                findings = [*findings, *repeated_calls(Path(folder))]
             return outcome._replace(verdict=outcome.verdict._replace(findings=findings))
 
 

@@ -6,13 +6,16 @@ The patches are loaded by `tests.chaos.child`; the library knows nothing of them
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from choreo.store.port import Effects, Progress
-from tests.chaos.arena import GROUPS, Arena
-from tests.chaos.faults import hold_lock
+from tests.chaos.arena import GROUPS, Arena, Child
+from tests.chaos.faults import locked
+from tests.chaos.world import REACTIONS
 from tests.servers.process import START_TIMEOUT
+from tests.support import eventually
 
 
 class Sabotage(NamedTuple):
@@ -96,11 +99,11 @@ def _outbox_off() -> None:
 async def _killed_while_the_log_is_stuck(arena: Arena) -> None:
     """Effects are committed, the log takes no records, and the processes die."""
     await arena.feed.publish(30)
-    stuck = asyncio.create_task(hold_lock(arena, "log", 3.0))
-    await asyncio.sleep(1.5)
-    for child in arena.children:
-        child.kill()
-    await stuck
+    async with locked(arena.file_of("log")):
+        before = arena.effects("intake")
+        await eventually(lambda: arena.effects("intake") > before)
+        for child in arena.children:
+            child.kill()
     for child in arena.children:
         child.start()
 
@@ -121,13 +124,32 @@ def _fencing_off() -> None:
 
 async def _woken_zombies(arena: Arena) -> None:
     """Instances stand still with work in their hands, until others have done it; then they go on."""
-    await arena.feed.publish(40)
-    await asyncio.sleep(0.1)
     sleepers = arena.children[: len(GROUPS)]
     for child in sleepers:
-        child.freeze()
-    await asyncio.sleep(6.0)
+        await _freeze_at_work(arena, child)
+
+    async def is_done() -> bool:
+        return await arena.size() >= len(arena.feed.published) * len(REACTIONS)
+
+    await eventually(is_done, patience=START_TIMEOUT)
     for child in sleepers:
+        child.thaw()
+
+
+async def _freeze_at_work(arena: Arena, child: Child) -> None:
+    """Stop a process within a handler, but not while it holds the log's lock: nobody else could go on."""
+
+    def is_called() -> bool:
+        return arena.calls(child) > before
+
+    while True:
+        before = arena.calls(child)
+        await arena.feed.publish(40)
+        await eventually(is_called)
+        child.freeze()
+        with contextlib.suppress(AssertionError):
+            async with locked(arena.file_of("log"), patience=1.0):
+                return
         child.thaw()
 
 
