@@ -15,7 +15,7 @@ from job import Bench, charged, say_first
 from orders import OrderPlaced, PaymentCharged
 
 from choreo import Service, Settings
-from choreo.runtime.run import run_services
+from choreo.runtime.run import run_services, run_to_end
 
 
 def service(name: str, *, transactional: bool) -> Service:
@@ -44,4 +44,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    run_to_end(main())

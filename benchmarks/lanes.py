@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from choreo import Event, Service, Settings, connect
 from choreo.log import Topic, open_log
-from choreo.runtime.run import running, settle_garbage_collector
+from choreo.runtime.run import run_to_end, running, settle_garbage_collector
 
 RECORDS, KEYS, CONCURRENCY = 10_000, 1_000, 1_000
 TOPIC = f"bench-lanes-{uuid.uuid4().hex[:8]}"
@@ -148,7 +148,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
                 "transactional": lambda: by_choreo(settings, transactional=True),
                 "sqlite": lambda: by_choreo(settings, transactional=False),
             }.items():
-                best[name] = min(best.get(name, 1e9), asyncio.run(run()))
+                best[name] = min(best.get(name, 1e9), run_to_end(run()))
     return best
 
 

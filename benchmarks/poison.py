@@ -33,7 +33,7 @@ import choreo
 from choreo import Event, Service, Settings
 from choreo.dlq import Reason, Selection, dead_letters
 from choreo.log import Log, Topic, open_log
-from choreo.runtime.run import running, settle_garbage_collector
+from choreo.runtime.run import run_to_end, running, settle_garbage_collector
 
 EVENTS, KEYS, RATE = 10_000, 200, 1_000
 POISON = EVENTS // 3
@@ -136,7 +136,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
         )  # fmt: skip
         for _ in range(arguments.rounds):
             for name, poisoned in (("without", False), ("with", True)):
-                found = asyncio.run(run(settings, poisoned=poisoned))
+                found = run_to_end(run(settings, poisoned=poisoned))
                 if name not in best or found["p99"] < best[name]["p99"]:
                     best[name] = found
     return best

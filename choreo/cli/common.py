@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import closing
@@ -67,10 +66,11 @@ def run_async(
         said: what every line of the log says besides.
     """
     from choreo.observe.logs import configure_logging
+    from choreo.runtime.run import run_to_end
 
     with closing(work):
         configure_logging(level=log_level, said=said)
-        return asyncio.run(work)
+        return run_to_end(work)
 
 
 def json_text(data: Any) -> str:

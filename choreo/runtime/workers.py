@@ -68,7 +68,7 @@ class Workers:
         if self._waking or not self._lanes.has_ready:
             return
         while self._idle:
-            worker = self._idle.popleft()
+            worker = self._idle.pop()  # the one that ran last: what it needs is still in the processor's cache
             if not worker.done():
                 self._waking = True
                 worker.set_result(None)
