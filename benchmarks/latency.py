@@ -101,7 +101,7 @@ def chain(number: int, name: str, times: Times) -> Service:
 async def by_choreo(settings: Settings, rate: int, seconds: float) -> dict[str, float]:
     name = f"hop-{uuid.uuid4().hex[:8]}"
     async with open_log(settings.log) as log:
-        await log.create_topics([Topic(name=topic) for topic in (*TOPICS, *HAND_TOPICS)])
+        await log.create_topics([Topic(name=topic) for topic in TOPICS])
         times = Times()
         services = [chain(number, name, times) for number in range(HOPS)]
         async with running(services, settings, log=log), connect(settings, log=log) as bus:
@@ -119,6 +119,11 @@ async def by_choreo(settings: Settings, rate: int, seconds: float) -> dict[str, 
                 task.add_done_callback(publishing.discard)
             await asyncio.sleep(1)
     return times.percentiles()
+
+
+async def create_hand_topics(log_url: str) -> None:
+    async with open_log(log_url) as log:
+        await log.create_topics([Topic(name=topic) for topic in HAND_TOPICS])
 
 
 class Hand:
@@ -207,6 +212,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
         common["store"] = f"sqlite:///{folder}/{{service}}.db"
         kafka = Settings(log=f"kafka://{bootstrap}", **common)
         embedded = Settings(log=f"sqlite:///{folder}/log.db", **common)
+        asyncio.run(create_hand_topics(kafka.log))
         by_hand(bootstrap, folder, arguments.rates[0], BROKER_WARM_UP)
         for rate in arguments.rates:
             report[f"choreo, Kafka, {rate}/s"] = run_to_end(by_choreo(kafka, rate, arguments.seconds))
