@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Hashable
 from time import monotonic
 from typing import Any
@@ -60,7 +59,7 @@ class Workers:
         self._on_deferred = on_deferred
         self._timers: dict[Hashable, asyncio.Task[None]] = {}
         self._quiet: asyncio.Future[None] | None = None
-        self._idle: deque[asyncio.Future[None]] = deque()
+        self._idle: list[asyncio.Future[None]] = []
         self._waking = False
 
     def wake(self) -> None:
