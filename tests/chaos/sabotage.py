@@ -70,7 +70,9 @@ def _inbox_off() -> None:
         return set()
 
     store.SqliteStore.seen = seen  # type: ignore[method-assign]
-    store._Q["remember"] = store._Q["remember"].replace("INSERT", "INSERT OR IGNORE")
+    inserts = "INSERT INTO choreo_inbox"
+    assert inserts in store._Q["write_unit"]
+    store._Q["write_unit"] = store._Q["write_unit"].replace(inserts, "INSERT OR IGNORE INTO choreo_inbox")
     UnitOfWork.is_pending = lambda self, key: False  # type: ignore[method-assign]
 
 

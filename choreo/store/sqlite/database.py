@@ -44,6 +44,11 @@ def passing(path: Path) -> Iterator[None]:
         raise StoreUnavailableError(f"the store {path} is not usable", why=str(error), remedy=reason) from error
 
 
+def is_busy(error: BaseException | None) -> bool:
+    """Whether a statement failed because another process writes."""
+    return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+
+
 def begin_patiently(writer: sqlite3.Connection) -> None:
     """Open a transaction, waiting for another process's, off the event loop.
 
@@ -55,7 +60,7 @@ def begin_patiently(writer: sqlite3.Connection) -> None:
             writer.execute("BEGIN IMMEDIATE")
             return
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > begun + _LOCK_WAIT:
+            if not is_busy(error) or time.monotonic() > begun + _LOCK_WAIT:
                 raise
         time.sleep(0.001)
 

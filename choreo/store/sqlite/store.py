@@ -20,7 +20,7 @@ from choreo.store.deaths import Owned, taken_over
 from choreo.store.port import Effects, OutboxRow, Takeover
 from choreo.store.sql import load_queries
 from choreo.store.sqlite import opening
-from choreo.store.sqlite.database import SqliteDatabase, begin_patiently, passing
+from choreo.store.sqlite.database import SqliteDatabase, begin_patiently, is_busy, passing
 from choreo.store.waiting import to_its_end
 
 _Q = load_queries("choreo.store.sqlite")
@@ -97,6 +97,8 @@ class SqliteStore:
         begin_patiently(self._writer)
         opening.migrate(self._writer, self._path, service, tables)
         self._writer.execute("COMMIT")
+        for made in ("numbers", "unit", "write_unit"):  # of this connection only
+            self._writer.execute(_Q[made])
 
     async def close(self) -> None:
         if self._is_open:
@@ -155,7 +157,7 @@ class SqliteStore:
 
     async def release(self, lane: bytes, head: str, at: TopicPartition, epoch: int) -> bool:
         def release() -> bool:
-            if not self._writer.execute(_Q["is_owner"], (*at, epoch)).fetchone():
+            if not self._is_owner(at, epoch):
                 raise FencedError([at])
             return self._writer.execute(_Q["release"], (lane, head)).rowcount > 0
 
@@ -212,10 +214,17 @@ class SqliteStore:
             self._writer.execute(sql)
 
     async def commit(self, effects: Effects) -> int | None:
-        if not self._writer.in_transaction:
-            await self.begin()
         small = len(effects.inbox) + len(effects.outbox) <= _SMALL
-        row_id = await self._finish(lambda: self._write(effects), at_once=small)
+        alone = not self._writer.in_transaction and not _is_rare(effects)
+        if not alone and not self._writer.in_transaction:
+            await self.begin()
+        try:
+            row_id = await self._finish(lambda: self._write(effects), at_once=small)
+        except StoreUnavailableError as error:
+            if not alone or not is_busy(error.__cause__):
+                raise
+            await self.begin()  # another process writes; this waits for it
+            row_id = await self._finish(lambda: self._write(effects), at_once=small)
         self._publishing.difference_update(effects.ticked)
         if row_id is not None:
             self._publishing.add(row_id)
@@ -235,7 +244,8 @@ class SqliteStore:
         def commit() -> T:
             begun = time.monotonic()
             result = work()
-            self._writer.execute("COMMIT")
+            if self._writer.in_transaction:  # else the work was one statement, and a transaction by itself
+                self._writer.execute("COMMIT")
             self._is_swift = time.monotonic() - begun < _SWIFT
             return result
 
@@ -249,28 +259,32 @@ class SqliteStore:
             raise
 
     def _write(self, effects: Effects) -> int | None:
-        writer = self._writer
-        fenced = [
-            partition
-            for partition, moved in effects.progress.items()
-            if not writer.execute(
-                _Q["advance"], (moved.watermark, ranges.pack(moved.done), *partition, moved.epoch)
-            ).rowcount
-        ]
-        if fenced:
-            raise FencedError(fenced)
-        now = int(time.time() * 1000)
-        if effects.inbox:
-            writer.execute(_Q["remember"], (b"".join(effects.inbox), now, len(effects.inbox)))
-        if effects.ticked:
-            writer.executemany(_Q["tick_outbox"], [(row_id,) for row_id in effects.ticked])
+        row_id = self._write_unit(effects)
         self._write_parked(effects)
         if effects.survived:
-            writer.executemany(_Q["survived"], [(*at, self._instance) for at in effects.survived])
-        if not effects.outbox:
-            return None
-        values = (json.dumps(list(effects.progress)), now, records.pack(effects.outbox))
-        return writer.execute(_Q["put_outbox"], values).lastrowid
+            self._writer.executemany(_Q["survived"], [(*at, self._instance) for at in effects.survived])
+        return row_id
+
+    def _write_unit(self, effects: Effects) -> int | None:
+        progress = [
+            (*at, moved.epoch, moved.watermark, ranges.pack(moved.done)) for at, moved in effects.progress.items()
+        ]
+        row = (
+            *(json.dumps(progress), len(progress)),
+            *(b"".join(effects.inbox), len(effects.inbox), int(time.time() * 1000)),
+            *(json.dumps(list(effects.ticked)), json.dumps(list(effects.progress))),
+            records.pack(effects.outbox) if effects.outbox else None,
+        )
+        try:
+            ((row_id,),) = self._writer.execute(_Q["finish_unit"], row).fetchall()
+        except sqlite3.IntegrityError:
+            if fenced := [at for at, moved in effects.progress.items() if not self._is_owner(at, moved.epoch)]:
+                raise FencedError(fenced) from None
+            raise
+        return row_id if effects.outbox else None
+
+    def _is_owner(self, at: TopicPartition, epoch: int) -> bool:
+        return self._writer.execute(_Q["is_owner"], (*at, epoch)).fetchone() is not None
 
     def _write_parked(self, effects: Effects) -> None:
         writer = self._writer
@@ -296,3 +310,8 @@ class SqliteStore:
                 return work()
 
         return await to_its_end(asyncio.get_running_loop().run_in_executor(self._thread, guarded))
+
+
+def _is_rare(effects: Effects) -> bool:
+    """Whether a transaction has more to write than the one statement of every unit of work."""
+    return bool(effects.parked or effects.behind or effects.unparked or effects.survived)
