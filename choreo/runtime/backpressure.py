@@ -49,17 +49,23 @@ class Backpressure:
     @property
     def load(self) -> int:
         """How many records are under way, from reading to publishing what they led to."""
-        waiting = min(self._lanes.deferred_jobs, _MOST_WAITING)
-        undone = sum(partition.tracker.open for partition in self._owned.values())
-        return self._publisher.backlog + self._unit.jobs + undone - waiting
+        undone = self._publisher.backlog + self._unit.jobs - min(self._lanes.deferred_jobs, _MOST_WAITING)
+        for partition in self._owned.values():
+            undone += partition.tracker.open
+        return undone
 
     async def room(self) -> int:
         """How many records may be read now."""
         waiting = self._lanes.deferred_jobs
-        far = any(partition.tracker.reach > self._most_reach for partition in self._owned.values())
-        if far or self._closed or waiting > _MOST_WAITING:
+        if self._closed or waiting > _MOST_WAITING or self._reaches_far():
             await self._adjust(waiting)
         return self._most_in_flight - self.load
+
+    def _reaches_far(self) -> bool:
+        for partition in self._owned.values():  # noqa: SIM110 - `any` makes a generator, at each poll
+            if partition.tracker.reach > self._most_reach:
+                return True
+        return False
 
     @property
     def patience(self) -> float | None:

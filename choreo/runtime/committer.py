@@ -48,7 +48,10 @@ class Committer:
         """Commit until cancelled."""
         while True:
             await self._unit.changed.wait()
-            await self.commit()
+            if self._unit.is_empty:  # a worker that ran out of jobs has done it
+                self._unit.changed.clear()
+            else:
+                await self.commit()
 
     async def commit(self, *, held: bool = False) -> None:
         """Commit what is pending now, if anything; see `UnitOfWork.commit`."""

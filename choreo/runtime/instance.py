@@ -80,6 +80,7 @@ class Instance:
         self._lanes: Lanes[Job] = Lanes()
         self._tasks: list[asyncio.Task[None]] = []
         self._some_published = asyncio.Event()
+        self._tick: asyncio.TimerHandle | None = None
         self._running = False
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._exit = AsyncExitStack()
@@ -291,5 +292,10 @@ class Instance:
         self._some_published.set()
         self._some_published.clear()
         # The next batch ticks them off; if none comes, they must not wait until consumers have forgotten these ids.
-        asyncio.get_running_loop().call_later(_TICK_DELAY, self._unit.changed.set)
+        if self._tick is None:
+            self._tick = asyncio.get_running_loop().call_later(_TICK_DELAY, self._tick_off)
         self._reader.room_made()
+
+    def _tick_off(self) -> None:
+        self._tick = None
+        self._unit.changed.set()

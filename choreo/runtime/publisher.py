@@ -57,7 +57,8 @@ class Publisher:
         self._waiting: deque[_Row] = deque()
         self._under_way: deque[tuple[list[_Row], asyncio.Task[None]]] = deque()
         self._known: set[int] = set()
-        self._changed = asyncio.Event()
+        self._producer: Producer | None = None
+        self._failed: asyncio.Future[BaseException]
         self._drained = asyncio.Event()
         self._drained.set()
         self._singly = False
@@ -73,7 +74,7 @@ class Publisher:
             self._waiting.append(_Row(row, records, len(last)))
             self.backlog += len(records)
             self._drained.clear()
-            self._changed.set()
+            self._go_on()
 
     @property
     def rows(self) -> frozenset[int]:
@@ -112,16 +113,33 @@ class Publisher:
         Raises:
             LogError: why it failed.
         """
-        while True:
-            self._changed.clear()
-            while self._waiting and len(self._under_way) < (1 if self._singly or self._waiting[0].last else _DEPTH):
-                rows = self._next()
-                task = asyncio.get_running_loop().create_task(self._append(producer, rows))
-                task.add_done_callback(lambda _: self._changed.set())
-                self._under_way.append((rows, task))
-            await self._changed.wait()
-            if failures := self._acknowledge():
-                raise failures[0]
+        self._failed = asyncio.get_running_loop().create_future()
+        self._producer = producer
+        try:
+            self._go_on()
+            raise await self._failed
+        finally:
+            self._producer = None
+
+    def _go_on(self) -> None:
+        """Begin as many appends as may be under way: done by who puts rows or hears of an end, so no task is woken for it."""
+        producer = self._producer
+        if producer is None:
+            return
+        while self._waiting and len(self._under_way) < (1 if self._singly or self._waiting[0].last else _DEPTH):
+            rows = self._next()
+            task = asyncio.get_running_loop().create_task(self._append(producer, rows))
+            task.add_done_callback(self._ended)
+            self._under_way.append((rows, task))
+
+    def _ended(self, _: asyncio.Task[None]) -> None:
+        if self._producer is None:  # they are taken back
+            return
+        if failures := self._acknowledge():
+            self._producer = None
+            self._failed.set_result(failures[0])
+        else:
+            self._go_on()
 
     def _next(self) -> list[_Row]:
         rows: list[_Row] = []

@@ -198,6 +198,11 @@ class UnitOfWork:
         return not (pending.partitions or pending.records or pending.ticked or self.store.in_transaction)
 
     @property
+    def is_due(self) -> bool:
+        """Whether a commit has something to do and could begin at once."""
+        return self.changed.is_set() and not self.lock.locked()
+
+    @property
     def jobs(self) -> int:
         """How many finished records wait for their commit."""
         return self._pending.jobs

@@ -84,6 +84,9 @@ class Workers:
                 await asyncio.sleep(0)
                 slice_end = monotonic() + _SLICE
             taken = lanes.take()
+            if taken is None and self._unit.is_due and lanes.is_quiet:
+                await self._unit.flush()  # nobody else has more to add, so it need not wait for the committer's turn
+                taken = lanes.take()
             if taken is None:
                 await self._rest()
                 slice_end = monotonic() + _SLICE

@@ -46,19 +46,24 @@ class KafkaConsumer:
         return self._owner.ended.done()
 
     async def poll(self, max_records: int = 500, timeout: float | None = None) -> list[Record]:
-        owner = self._owner
+        if timeout is None:
+            return await self._poll(max_records)
         try:
             async with asyncio.timeout(timeout):
-                while True:
-                    owner.arrived.clear()
-                    if owner.failure is not None:
-                        raise owner.failure
-                    if records := owner.buffer.take(max_records):
-                        owner.signal.set()  # there is room
-                        return records
-                    await owner.arrived.wait()
+                return await self._poll(max_records)
         except TimeoutError:
             return []
+
+    async def _poll(self, max_records: int) -> list[Record]:
+        owner = self._owner
+        while True:
+            owner.arrived.clear()
+            if owner.failure is not None:
+                raise owner.failure
+            if records := owner.buffer.take(max_records):
+                owner.signal.set()  # there is room
+                return records
+            await owner.arrived.wait()
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         if self._group is None:

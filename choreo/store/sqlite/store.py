@@ -13,6 +13,8 @@ from typing import TypeVar
 from urllib.parse import parse_qs, unquote
 from uuid import uuid4
 
+from pydantic_core import to_json
+
 from choreo.errors import ConfigurationError, FencedError, ReleasedError, StoreUnavailableError
 from choreo.log.port import Record, TopicPartition
 from choreo.store import ranges, records
@@ -24,7 +26,7 @@ from choreo.store.sqlite.database import SqliteDatabase, begin_patiently, is_bus
 from choreo.store.waiting import to_its_end
 
 _Q = load_queries("choreo.store.sqlite")
-_SMALL, _SWIFT = 32, 0.001
+_SMALL, _SWIFT = 32, 0.004
 """Up to so many rows, a transaction is committed on the event loop's thread while commits take less than so many seconds."""
 _MOST_KEYS = 4_096
 """Inbox keys asked for in one statement; SQLite's limit of parameters is 32,766."""
@@ -270,9 +272,9 @@ class SqliteStore:
             (*at, moved.epoch, moved.watermark, ranges.pack(moved.done)) for at, moved in effects.progress.items()
         ]
         row = (
-            *(json.dumps(progress), len(progress)),
+            *(to_json(progress).decode(), len(progress)),
             *(b"".join(effects.inbox), len(effects.inbox), int(time.time() * 1000)),
-            *(json.dumps(list(effects.ticked)), json.dumps(list(effects.progress))),
+            *(str(list(effects.ticked)), to_json(list(effects.progress)).decode()),
             records.pack(effects.outbox) if effects.outbox else None,
         )
         try:

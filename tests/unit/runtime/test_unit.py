@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from types import SimpleNamespace
 
 import pytest
@@ -61,22 +63,20 @@ async def test_handlers_that_queue_for_the_store_keep_nobody_waiting_for_ever(un
     await asyncio.wait(handlers)
 
 
-async def test_a_commit_whose_caller_is_cancelled_is_no_progress(unit, partition, monkeypatch):
+async def test_a_commit_whose_caller_is_cancelled_is_no_progress(unit, partition, tmp_path):
     """It may have been undone: later commits must not move the watermark past its records."""
-    reached = asyncio.Event()
-
-    async def begin():
-        reached.set()
-        await asyncio.Event().wait()  # another process holds the lock
-
-    monkeypatch.setattr(unit.store, "begin", begin)
+    (path,) = tmp_path.glob("*.db")
     partition.tracker.deliver(0)
     unit.finish(partition, 0)
-    committing = asyncio.create_task(unit.flush())
-    await reached.wait()
-    committing.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await committing
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        committing = asyncio.create_task(unit.flush())
+        await asyncio.wait({committing}, timeout=0.1)  # it waits for the other's lock
+        assert not committing.done()
+        committing.cancel()
+        other.execute("COMMIT")
+        with pytest.raises(asyncio.CancelledError):
+            await committing
     assert [type(error) for error in unit.failures] == [asyncio.CancelledError]  # so the instance gives everything up
 
 
