@@ -11,7 +11,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 PROGRAMS = {
-    "Throughput, and what a kill (-9) in the middle costs": ("throughput.py", "--peers", "--killed"),
+    "Throughput": ("throughput.py", "--peers"),
+    "What a kill (-9) in the middle costs": ("killed.py", "--peers"),
     "Lanes": ("lanes.py",),
     "Latency of a saga of five hops": ("latency.py",),
     "A poison record": ("poison.py",),

@@ -38,7 +38,6 @@ HOPS = 5
 WARM_UP = 1.0
 BROKER_WARM_UP = 30.0
 """Seconds of work that nobody measures: a broker just started keeps more than a core busy with its own compiler."""
-RUN = uuid.uuid4().hex[:8]
 
 
 class Saga(BaseModel):
@@ -47,8 +46,13 @@ class Saga(BaseModel):
     text: str = "a parcel for Ada Lovelace, 12 St James's Square, London"
 
 
-def hop(number: int) -> type[Event]:
-    class Hop(Event, topic=f"bench-{RUN}-hop-{number}", key="saga", name=f"Hop{number}"):
+def hops(run: str) -> list[Any]:
+    """The events of a run, with topics of its own: services read from the beginning."""
+    return [hop(run, number) for number in range(HOPS)]
+
+
+def hop(run: str, number: int) -> type[Event]:
+    class Hop(Event, topic=f"bench-{run}-hop-{number}", key="saga", name=f"Hop{number}"):
         saga: str
         begun: float
         text: str = Saga.model_fields["text"].default
@@ -56,9 +60,7 @@ def hop(number: int) -> type[Event]:
     return Hop
 
 
-EVENTS: list[Any] = [hop(number) for number in range(HOPS)]
-TOPICS = [event.contract.topic for event in EVENTS]
-HAND_TOPICS = [f"{topic}-by-hand" for topic in TOPICS]
+HAND_TOPICS = [f"by-hand-{uuid.uuid4().hex[:8]}-{number}" for number in range(HOPS)]
 
 
 class Times:
@@ -77,35 +79,36 @@ class Times:
         return {"sagas": len(self.taken), "p50": cuts[49], "p99": cuts[98]}
 
 
-def chain(number: int, name: str, times: Times) -> Service:
+def chain(events: list[Any], number: int, name: str, times: Times) -> Service:
     service = Service(f"{name}-{number}")
     if number == HOPS - 1:
 
         async def last(event: Event) -> None:
             times.end(event.begun)  # type: ignore[attr-defined]
 
-        last.__annotations__ = {"event": EVENTS[number], "return": None}
-        service.on(EVENTS[number])(last)
+        last.__annotations__ = {"event": events[number], "return": None}
+        service.on(events[number])(last)
         return service
-    following = EVENTS[number + 1]
+    following = events[number + 1]
 
     async def onward(event: Event) -> Event:
         passed: Event = following(saga=event.saga, begun=event.begun, text=event.text)  # type: ignore[attr-defined]
         return passed
 
-    onward.__annotations__ = {"event": EVENTS[number], "return": following}
-    service.on(EVENTS[number])(onward)
+    onward.__annotations__ = {"event": events[number], "return": following}
+    service.on(events[number])(onward)
     return service
 
 
 async def by_choreo(settings: Settings, rate: int, seconds: float) -> dict[str, float]:
-    name = f"hop-{uuid.uuid4().hex[:8]}"
+    run = uuid.uuid4().hex[:8]
+    events = hops(run)
     async with open_log(settings.log) as log:
-        await log.create_topics([Topic(name=topic) for topic in TOPICS])
+        await log.create_topics([Topic(name=event.contract.topic) for event in events])
         times = Times()
-        services = [chain(number, name, times) for number in range(HOPS)]
+        services = [chain(events, number, f"hop-{run}", times) for number in range(HOPS)]
         async with running(services, settings, log=log), connect(settings, log=log) as bus:
-            await bus.publish(EVENTS[0](saga="first", begun=0.0))
+            await bus.publish(events[0](saga="first", begun=0.0))
             await asyncio.sleep(1)
             settle_garbage_collector()
             times.begin = time.monotonic() + WARM_UP
@@ -114,7 +117,7 @@ async def by_choreo(settings: Settings, rate: int, seconds: float) -> dict[str, 
                 due = start + number / rate
                 if (wait := due - time.monotonic()) > 0:
                     await asyncio.sleep(wait)
-                task = asyncio.ensure_future(bus.publish(EVENTS[0](saga=f"saga-{number}", begun=time.monotonic())))
+                task = asyncio.ensure_future(bus.publish(events[0](saga=f"saga-{number}", begun=time.monotonic())))
                 publishing.add(task)
                 task.add_done_callback(publishing.discard)
             await asyncio.sleep(1)
