@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from tests.chaos.evidence import Evidence, Letter, Seen
+from tests.chaos.evidence import Effect, Evidence, Letter, Seen
 from tests.chaos.world import REACTIONS, REFUSALS, Reaction
 
 
@@ -35,7 +35,7 @@ class Verdict(NamedTuple):
     def kinds(self) -> set[str]:
         return {finding.kind for finding in self.findings}
 
-    def text(self, shown: int = 4) -> str:
+    def text(self, shown: int = 12) -> str:
         """The first findings of each kind, in lines."""
         lines = []
         for kind, count in Counter(finding.kind for finding in self.findings).items():
@@ -185,13 +185,16 @@ class Checker:
                     first = {effect.event_id: effect for effect in reversed(rows)}
                     self._ascending(f"{service}.{handler}", (e for e in rows if first.pop(e.event_id, None)))
 
-    def _ascending(self, where: str, numbered: Iterable[Seen | object]) -> None:
-        last: dict[str, int] = {}
+    def _ascending(self, where: str, numbered: Iterable[Seen | Effect]) -> None:
+        last: dict[str, Seen | Effect] = {}
         for each in numbered:
             self._checked["places in order"] += 1
-            if each.seq < last.get(each.key, 0):
-                self._find("order", f"{where}, key {each.key}: {each.seq} comes after {last[each.key]}")
-            last[each.key] = max(each.seq, last.get(each.key, 0))
+            before = last.setdefault(each.key, each)
+            if each.seq < before.seq:
+                places = " ".join(f"({one.place})" if isinstance(one, Seen) else "" for one in (each, before))
+                self._find("order", f"{where}, key {each.key}: {each.seq} comes after {before.seq} {places}".rstrip())
+            else:
+                last[each.key] = each
 
     # --- dead letters and stores ----------------------------------------------------------------------------------
 

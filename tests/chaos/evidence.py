@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +32,7 @@ class Seen(NamedTuple):
     seq: int
     fate: str
     n: int
+    place: str
 
 
 class Letter(NamedTuple):
@@ -143,7 +145,9 @@ async def _seen(codec: Codec, classes: dict[str, Any], record: Record) -> Seen |
     event = await _decoded(codec, record, classes[headers["ce_type"]])
     cause = headers.get("ce_causationid")
     n = getattr(event, "n", 0)
-    return Seen(headers["ce_id"], cause, headers["ce_type"], event.key, event.seq, event.fate, n)
+    made = datetime.fromtimestamp(record.timestamp / 1000, UTC)
+    place = f"{record.topic}/{record.partition}@{record.offset}, made at {made:%H:%M:%S.%f}"
+    return Seen(headers["ce_id"], cause, headers["ce_type"], event.key, event.seq, event.fate, n, place)
 
 
 async def _decoded(codec: Codec, record: Record, cls: Any) -> Any:

@@ -97,7 +97,7 @@ class Feed:
                 break
             except (LogError, WireError):
                 await asyncio.sleep(_AGAIN)
-        self.published[event_id] = Seen(event_id, None, "Placed", event.key, event.seq, event.fate, 0)
+        self.published[event_id] = Seen(event_id, None, "Placed", event.key, event.seq, event.fate, 0, "")
 
     async def _append(self, records: list[NewRecord]) -> int:
         """Returns how many are known to be there."""
