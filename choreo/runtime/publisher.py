@@ -137,7 +137,8 @@ class Publisher:
             return
         if failures := self._acknowledge():
             self._producer = None
-            self._failed.set_result(failures[0])
+            if not self._failed.done():  # cancelled, with who waits for it
+                self._failed.set_result(failures[0])
         else:
             self._go_on()
 
@@ -176,7 +177,7 @@ class Publisher:
         for rows, task in self._under_way:
             if not task.done():
                 kept.append((rows, task))
-            elif error := task.exception():
+            elif error := _why(task):
                 failures.append(error)
                 kept.append((rows, task))
             else:
@@ -199,3 +200,10 @@ class Publisher:
             self._waiting.extendleft(reversed(rows))
         self._under_way.clear()
         return failures
+
+
+def _why(append: asyncio.Task[None]) -> BaseException | None:
+    """Why an append that has ended failed, if it did."""
+    if append.cancelled():
+        return LogUnavailableError("an append was given up", remedy="repeat")
+    return append.exception()

@@ -3,10 +3,12 @@
 import asyncio
 import uuid
 
+import confluent_kafka as ck
 import pytest
 from confluent_kafka import Producer
 from prometheus_client import generate_latest
 
+from choreo.errors import UnknownTopicError
 from choreo.log.kafka import KafkaLog
 from choreo.log.port import NewRecord, Position, TopicPartition
 from choreo.observe.metrics import registry
@@ -31,6 +33,23 @@ async def read(consumer, count):
         while len(records) < count:
             records += await consumer.poll()
     return records
+
+
+async def test_a_partition_of_which_one_client_has_not_heard_is_waited_for(log, topic, monkeypatch):
+    """A broker that has just been started may tell a client of fewer partitions than there are."""
+    monkeypatch.setattr("choreo.log.kafka.log.GRACE", 0.0)  # that long a topic may be unknown
+    ask, unaware = log._offsets.first, iter(range(5))
+
+    def first(at):
+        if next(unaware, None) is not None:
+            raise ck.KafkaException(ck.KafkaError(ck.KafkaError._UNKNOWN_PARTITION))
+        return ask(at)
+
+    monkeypatch.setattr(log._offsets, "first", first)
+    assert await log.beginning_offsets([TopicPartition(topic, 0)]) == {TopicPartition(topic, 0): 0}
+    monkeypatch.setattr(log._offsets, "first", ask)
+    with pytest.raises(UnknownTopicError):
+        await log.beginning_offsets([TopicPartition(topic, 99)])
 
 
 async def test_append_poll_commit(log, topic):

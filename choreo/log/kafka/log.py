@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self, TypeVar
 
@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 from choreo.errors import ConfigurationError, LogUnavailableError, UnknownTopicError
 from choreo.log.kafka import admin, offsets, telemetry
 from choreo.log.kafka.consumer import KafkaConsumer
-from choreo.log.kafka.errors import NO_ANSWER, as_choreo, explained, remedy_for
+from choreo.log.kafka.errors import NO_ANSWER, UNKNOWN_TOPIC, as_choreo, explained, remedy_for
 from choreo.log.kafka.owner import GRACE, Owner
 from choreo.log.kafka.partitions import theirs
 from choreo.log.kafka.producer import GaplessProducer, KafkaProducer, TransactionalProducer
@@ -164,10 +164,12 @@ class KafkaLog:
         except (ck.KafkaException, KeyError):
             return None
 
-    def _look_at(self, name: str) -> None:
-        """Raise why a topic cannot be used: asked for by its name, the log says whether it only may not be seen."""
-        if (error := self._admin.list_topics(name, timeout=WAIT).topics[name].error) is not None:
-            raise explained(error, f"topic {name}", self._who, Right("Describe", "topic", name))
+    def _look_at(self, name: str) -> Collection[int]:
+        """A topic's partitions, or raise why it cannot be used: asked by name, the log says whether it only may not be seen."""
+        known = self._admin.list_topics(name, timeout=WAIT).topics[name]
+        if known.error is not None:
+            raise explained(known.error, f"topic {name}", self._who, Right("Describe", "topic", name))
+        return known.partitions
 
     # --- offsets --------------------------------------------------------------------------------------------------
 
@@ -198,9 +200,11 @@ class KafkaLog:
             try:
                 found[key] = ask(key)
             except ck.KafkaException as error:
-                self._look_at(key.topic)  # a topic that may not be seen has no leaders either
-                what = f"offsets of {key.topic}-{key.partition}"
-                raise explained(error.args[0], what, self._who, Right("Describe", "topic", key.topic)) from error
+                there = key.partition in self._look_at(key.topic)  # a topic that may not be seen has no leaders either
+                cause, what = error.args[0], f"offsets of {key.topic}-{key.partition}"
+                if there and cause.code() in UNKNOWN_TOPIC:  # who was asked has heard of it from a broker just started
+                    cause = ck.KafkaError(ck.KafkaError._TIMED_OUT, cause.str())  # noqa: SLF001 - librdkafka's code for it
+                raise explained(cause, what, self._who, Right("Describe", "topic", key.topic)) from error
         return found
 
     async def committed(self, group: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, Position]:

@@ -34,20 +34,16 @@ UPDATE choreo_progress SET suspect = ? WHERE topic = ? AND partition = ? AND own
 -- name: survived
 UPDATE choreo_progress SET deaths = 0, suspect = NULL, suspects = '{}' WHERE topic = ? AND partition = ? AND owner = ?;
 
--- name: numbers
--- From 0 upwards, as many as are asked for.
-CREATE TEMP VIEW choreo_numbers AS
-WITH RECURSIVE numbers(number) AS (SELECT 0 UNION ALL SELECT number + 1 FROM numbers) SELECT number FROM numbers;
-
 -- name: unit
 -- What a unit of work writes as a rule, each column one parameter. Who inserts a row here does all of it in one
 -- statement, which Python's lock is let go for once; between statements, other threads would take it each time.
 CREATE TEMP VIEW choreo_unit AS
-SELECT '' AS progress, 0 AS partitions, x'' AS keys, 0 AS key_count, 0 AS at, '' AS ticked, NULL AS outbox_id, '' AS read_from, x'' AS records;
+SELECT '' AS progress, 0 AS partitions, x'' AS keys, '' AS each, 0 AS at, '' AS ticked, NULL AS outbox_id, '' AS read_from, x'' AS records;
 
 -- name: write_unit
 -- `progress` is an array of [topic, partition, epoch, watermark, done]. A partition that another instance has taken
--- over finds no row, and the whole statement is undone. `keys` are 16 bytes each; `records` is null when none were emitted.
+-- over finds no row, and the whole statement is undone. `keys` are 16 bytes each, and `each` is an array with an element for
+-- each of them; `records` is null when none were emitted.
 CREATE TEMP TRIGGER choreo_write_unit INSTEAD OF INSERT ON choreo_unit
 BEGIN
     UPDATE choreo_progress SET watermark = json_extract(moved.value, '$[3]'), done = json_extract(moved.value, '$[4]')
@@ -56,17 +52,19 @@ BEGIN
         AND epoch = json_extract(moved.value, '$[2]');
     SELECT RAISE(ABORT, 'fenced') WHERE changes() <> NEW.partitions;
     INSERT INTO choreo_inbox (key, at)
-    SELECT substr(NEW.keys, 16 * number + 1, 16), NEW.at FROM (SELECT number FROM choreo_numbers LIMIT NEW.key_count);
+    SELECT substr(NEW.keys, 16 * each.key + 1, 16), NEW.at FROM json_each(NEW.each) AS each;
     DELETE FROM choreo_outbox WHERE id IN (SELECT value FROM json_each(NEW.ticked));
     INSERT INTO choreo_outbox (id, partitions, at, records)
     SELECT NEW.outbox_id, NEW.read_from, NEW.at, NEW.records WHERE NEW.records IS NOT NULL;
 END;
 
 -- name: finish_unit
--- The outbox row's number is the table's next one: AUTOINCREMENT takes note of it, so that none is used twice.
-INSERT INTO choreo_unit
-SELECT ?1, ?2, ?3, ?4, ?5, ?6, coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'choreo_outbox'), 0) + 1, ?7, ?8
-RETURNING outbox_id;
+-- The outbox row's number is the table's next one: AUTOINCREMENT takes note of it, so that none is used twice. VALUES, since
+-- what SELECT gives would be copied first, if large into a temporary file; `main`, since a handler may have made temporary tables.
+INSERT INTO choreo_unit VALUES (
+    ?1, ?2, ?3, ?4, ?5, ?6,
+    coalesce((SELECT seq FROM main.sqlite_sequence WHERE name = 'choreo_outbox'), 0) + 1, ?7, ?8
+) RETURNING outbox_id;
 
 -- name: walk_inbox
 SELECT key, at FROM choreo_inbox WHERE key > ? ORDER BY key LIMIT ?;

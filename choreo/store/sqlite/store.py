@@ -28,6 +28,8 @@ from choreo.store.waiting import to_its_end
 _Q = load_queries("choreo.store.sqlite")
 _SMALL, _SWIFT = 32, 0.004
 """Up to so many rows, a transaction is committed on the event loop's thread while commits take less than so many seconds."""
+_OLDEST = (3, 35)
+"""The first release of SQLite with RETURNING."""
 _MOST_KEYS = 4_096
 """Inbox keys asked for in one statement; SQLite's limit of parameters is 32,766."""
 
@@ -88,6 +90,12 @@ class SqliteStore:
         self._is_open = True
 
     def _open(self, service: str, tables: str) -> None:
+        if sqlite3.sqlite_version_info < _OLDEST:
+            why, remedy = (
+                f"this Python has SQLite {sqlite3.sqlite_version}",
+                "use a Python with a newer SQLite, or PostgreSQL",
+            )
+            raise ConfigurationError("the SQLite store needs SQLite 3.35 or newer", why=why, remedy=remedy)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         for _ in range(2):
             self._connections.append(
@@ -99,7 +107,7 @@ class SqliteStore:
         begin_patiently(self._writer)
         opening.migrate(self._writer, self._path, service, tables)
         self._writer.execute("COMMIT")
-        for made in ("numbers", "unit", "write_unit"):  # of this connection only
+        for made in ("unit", "write_unit"):  # of this connection only
             self._writer.execute(_Q[made])
 
     async def close(self) -> None:
@@ -216,7 +224,7 @@ class SqliteStore:
             self._writer.execute(sql)
 
     async def commit(self, effects: Effects) -> int | None:
-        small = len(effects.inbox) + len(effects.outbox) <= _SMALL
+        small = _size(effects) <= _SMALL
         alone = not self._writer.in_transaction and not _is_rare(effects)
         if not alone and not self._writer.in_transaction:
             await self.begin()
@@ -273,7 +281,7 @@ class SqliteStore:
         ]
         row = (
             *(to_json(progress).decode(), len(progress)),
-            *(b"".join(effects.inbox), len(effects.inbox), int(time.time() * 1000)),
+            *(b"".join(effects.inbox), str([0] * len(effects.inbox)), int(time.time() * 1000)),
             *(str(list(effects.ticked)), to_json(list(effects.progress)).decode()),
             records.pack(effects.outbox) if effects.outbox else None,
         )
@@ -312,6 +320,11 @@ class SqliteStore:
                 return work()
 
         return await to_its_end(asyncio.get_running_loop().run_in_executor(self._thread, guarded))
+
+
+def _size(effects: Effects) -> int:
+    """How much a transaction has to write, in rows and holes."""
+    return len(effects.inbox) + len(effects.outbox) + sum(len(moved.done) for moved in effects.progress.values())
 
 
 def _is_rare(effects: Effects) -> bool:

@@ -173,6 +173,22 @@ async def test_a_full_disk_in_a_handlers_statement_is_the_stores_trouble(store):
     await store.commit(Effects({}))
 
 
+async def test_a_handlers_temporary_tables_do_not_change_the_numbers_of_outbox_rows(store):
+    epoch = (await store.take_over([P0])).progress[P0].epoch
+    emitted = [NewRecord("emitted", None, b"x", [])]
+    await store.begin()
+    await store.db.execute("CREATE TEMP TABLE mine (id INTEGER PRIMARY KEY AUTOINCREMENT)")
+    await store.db.execute("INSERT INTO mine VALUES (40)")
+    rows = [await store.commit(Effects({P0: Progress(n, (), epoch)}, outbox=emitted)) for n in range(3)]
+    assert rows == [1, 2, 3]
+
+
+async def test_an_sqlite_that_is_too_old_is_named(path, monkeypatch):
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 34, 1))
+    with pytest.raises(ConfigurationError, match=r"needs SQLite 3\.35"):
+        await SqliteStore(path).open("payments")
+
+
 async def test_a_mistake_in_a_handlers_sql_is_the_handlers(store):
     await store.begin()
     with pytest.raises(sqlite3.OperationalError, match="no such table"):
