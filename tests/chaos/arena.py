@@ -265,7 +265,7 @@ class Arena:
             await asyncio.sleep(1.0)
 
     async def troubles(self, shown: int = 3) -> str:
-        """What each process is at, and its last warnings and errors; the whole logs go where CHOREO_CHAOS_KEEP says."""
+        """What each process is at, and its last warnings and errors; all there is of evidence goes where CHOREO_CHAOS_KEEP says."""
         await asyncio.gather(*(asyncio.to_thread(child.tell) for child in self.children))
         lines = []
         for child in self.children:
@@ -283,6 +283,10 @@ class Arena:
             shutil.copytree(self.folder, keep, dirs_exist_ok=True)
             for process in (*self.children, *filter(None, (self.kafka, self.postgres))):
                 shutil.copy(process.log_file, Path(keep, f"{process.folder.name}.log"))
+            evidence = await self.evidence()
+            told = [each for events in evidence.events.values() for each in events]
+            told += [effect for rest in evidence.rests.values() for effect in rest.effects]
+            Path(keep, "evidence.txt").write_text("\n".join(map(str, told)))
         return "\n".join(lines)
 
     async def calm(self) -> None:
