@@ -286,7 +286,7 @@ class Arena:
             evidence = await self.evidence()
             told = [each for events in evidence.events.values() for each in events]
             told += [effect for rest in evidence.rests.values() for effect in rest.effects]
-            Path(keep, "evidence.txt").write_text("\n".join(map(str, told)))
+            await asyncio.to_thread(Path(keep, "evidence.txt").write_text, "\n".join(map(str, told)))
         return "\n".join(lines)
 
     async def calm(self) -> None:
