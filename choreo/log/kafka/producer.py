@@ -81,10 +81,17 @@ class Client:
         except ck.KafkaException as error:  # the client is of no use any more, rightly or wrongly
             self.fatal = error.args[0]
         finally:
-            with contextlib.suppress(ck.KafkaException):
-                self.producer.purge()
-                self.producer.flush(5)  # at once: whoever still waits is told that it failed
+            self._tell_the_rest()
             self.ended.set_result(None)
+
+    def _tell_the_rest(self) -> None:
+        """Tell whoever still waits that it failed, at once; an error of the client may break a report off, not those after it."""
+        deadline = time.monotonic() + 5
+        with contextlib.suppress(ck.KafkaException):
+            self.producer.purge()
+        while len(self.producer) and time.monotonic() < deadline:
+            with contextlib.suppress(ck.KafkaException, SystemError):  # the latter is how the binding passes it on
+                self.producer.flush(1)
 
     def stop(self) -> None:
         """Begin to end; `ended` tells when."""
@@ -103,6 +110,9 @@ class _Delivery:
 
     def report(self, error: ck.KafkaError | None, message: ck.Message) -> None:
         """What became of one record."""
+        if error is None and self._gapless and message.offset() is None:
+            # librdkafka takes a record for appended when one after it is, though it was refused.
+            error = ck.KafkaError(ck.KafkaError._TIMED_OUT, "the log does not say where it lies")  # noqa: SLF001
         if error is not None:
             self.fail(failed(error, message))
         self._reported += 1
@@ -244,8 +254,10 @@ class GaplessProducer(KafkaProducer):
     gapless = True
 
     def __init__(self, settings: dict[str, Any], *arguments: Any) -> None:
-        # No record is given up for lack of time, and none is sent once one before it has failed.
-        super().__init__(settings | {"delivery.timeout.ms": 0, "enable.gapless.guarantee": "true"}, *arguments)
+        # No record is given up for lack of time, and none is sent once one before it has failed. Nor beside one that has
+        # no answer: a broker that does not know the producer takes any first request, also the second one.
+        own = {"delivery.timeout.ms": 0, "enable.gapless.guarantee": "true", "max.in.flight": 1}
+        super().__init__(settings | own, *arguments)
 
     def live(self) -> Client:
         if self._client.fatal is not None:
