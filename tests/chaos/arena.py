@@ -19,6 +19,7 @@ from typing import NamedTuple, Self
 from choreo import Settings, connect
 from choreo.choreography import Choreography
 from choreo.cli.common import UNREACHABLE
+from choreo.errors import LogUnavailableError
 from choreo.log import TopicPartition, open_log
 from choreo.runtime.run import ensure_topics
 from tests.chaos.evidence import Evidence, gather
@@ -299,6 +300,9 @@ class Arena:
 
     async def size(self) -> int:
         """How many records the log has: what grows as long as there is progress."""
-        topics = await self.log.topics()
-        at = [TopicPartition(topic.name, number) for topic in topics.values() for number in range(topic.partitions)]
-        return sum((await self.log.end_offsets(at)).values())
+        async with asyncio.timeout(60):
+            while True:
+                with contextlib.suppress(LogUnavailableError):  # it says to repeat: servers and client heal meanwhile
+                    names = await self.log.topics()
+                    at = [TopicPartition(name, number) for name in names for number in range(names[name].partitions)]
+                    return sum((await self.log.end_offsets(at)).values())

@@ -19,14 +19,18 @@ from choreo.log.kafka.consumer import KafkaConsumer
 from choreo.log.kafka.errors import NO_ANSWER, UNKNOWN_TOPIC, as_choreo, explained, remedy_for
 from choreo.log.kafka.owner import GRACE, Owner
 from choreo.log.kafka.partitions import theirs
-from choreo.log.kafka.producer import GaplessProducer, KafkaProducer, TransactionalProducer
+from choreo.log.kafka.producer import GaplessProducer, KafkaProducer
 from choreo.log.kafka.rights import Operation, Right
 from choreo.log.kafka.settings import for_admin, for_consumer, for_producer, parse, principal
+from choreo.log.kafka.transactions import TransactionalProducer
 from choreo.log.port import Listener, Position, Start, Topic, TopicPartition
 
 T = TypeVar("T")
 
 WAIT = 8.0  # seconds that passing trouble, or one request, may last
+TRY = (
+    3.0  # seconds after which a question without an answer is asked by new clients: the old may have lost their brokers
+)
 _INTERNAL = {"__consumer_offsets", "__transaction_state", "__share_group_state", "__cluster_metadata"}
 
 
@@ -39,7 +43,7 @@ class KafkaLog:
         self._trouble: ck.KafkaError | None = None  # the last reason for no answer
         self._logger = telemetry.ClientLogger()
         self._opened: list[KafkaConsumer | KafkaProducer] = []
-        self._offsets = offsets.Offsets(lambda: self._silent_consumer("choreo-offsets"), WAIT)
+        self._offsets = offsets.Offsets(lambda: self._silent_consumer("choreo-offsets"), TRY)
         self._executor = ThreadPoolExecutor(2, "choreo kafka")
 
     @classmethod
@@ -85,7 +89,7 @@ class KafkaLog:
 
     def _patiently(self, what: str, work: Callable[[], T], *rights: Right) -> T:
         """Do `work`, again while its trouble passes: 10 seconds, or 2 for a topic that may have been created just now."""
-        begun = time.monotonic()
+        begun = renewed = time.monotonic()
         while True:
             try:
                 result = work()
@@ -96,10 +100,11 @@ class KafkaLog:
                 patience = (
                     WAIT if isinstance(reason, LogUnavailableError) else GRACE * isinstance(reason, UnknownTopicError)
                 )
-                if time.monotonic() - begun >= patience:
-                    if isinstance(reason, LogUnavailableError):  # the clients may have lost their brokers for good
-                        self._admin = self._make_admin()
-                        self._offsets.renew()
+                now = time.monotonic()
+                if isinstance(reason, LogUnavailableError) and now - renewed >= TRY:
+                    self._admin, renewed = self._make_admin(), now
+                    self._offsets.renew()
+                if now - begun >= patience:
                     raise reason from error
             time.sleep(0.02)
             with contextlib.suppress(ck.KafkaException):
@@ -115,7 +120,7 @@ class KafkaLog:
     # --- topics ---------------------------------------------------------------------------------------------------
 
     async def topics(self) -> dict[str, Topic]:
-        known = await self._ask("topics", lambda: self._admin.list_topics(timeout=WAIT).topics)
+        known = await self._ask("topics", lambda: self._admin.list_topics(timeout=TRY).topics)
         return {name: _topic(name, found) for name, found in known.items() if name not in _INTERNAL}
 
     async def create_topics(self, topics: Sequence[Topic]) -> list[str]:
@@ -144,7 +149,7 @@ class KafkaLog:
                     raise explained(error.args[0], f"topic {name} cannot be created", self._who, right) from error
 
     def _see(self, created: list[str]) -> None:
-        if not self._admin.list_topics(timeout=WAIT).topics.keys() >= set(created):
+        if not self._admin.list_topics(timeout=TRY).topics.keys() >= set(created):
             raise LogUnavailableError("topics that were created are not to be seen yet", remedy="wait for them")
 
     async def settings_of(self, topics: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
@@ -166,7 +171,7 @@ class KafkaLog:
 
     def _look_at(self, name: str) -> Collection[int]:
         """A topic's partitions, or raise why it cannot be used: asked by name, the log says whether it only may not be seen."""
-        known = self._admin.list_topics(name, timeout=WAIT).topics[name]
+        known = self._admin.list_topics(name, timeout=TRY).topics[name]
         if known.error is not None:
             raise explained(known.error, f"topic {name}", self._who, Right("Describe", "topic", name))
         return known.partitions
@@ -202,7 +207,9 @@ class KafkaLog:
             except ck.KafkaException as error:
                 there = key.partition in self._look_at(key.topic)  # a topic that may not be seen has no leaders either
                 cause, what = error.args[0], f"offsets of {key.topic}-{key.partition}"
-                if there and cause.code() in UNKNOWN_TOPIC:  # who was asked has heard of it from a broker just started
+                if (
+                    there and cause.code() in UNKNOWN_TOPIC
+                ):  # the one client asks a broker just started, the other knows it
                     cause = ck.KafkaError(ck.KafkaError._TIMED_OUT, cause.str())  # noqa: SLF001 - librdkafka's code for it
                 raise explained(cause, what, self._who, Right("Describe", "topic", key.topic)) from error
         return found

@@ -27,7 +27,6 @@ _CONSUMER = {
 
 _PRODUCER = {
     "linger.ms": "0",  # no hop waits for a timer; under load batches form by themselves behind the requests in flight
-    "partitioner": "murmur2_random",  # the partition that Java's default partitioner chooses
     "delivery.timeout.ms": "30000",
     "message.max.bytes": "100000000",  # the topic's max.message.bytes decides, not a second limit in the client
     "topic.metadata.propagation.max.ms": "3000",  # how long a topic may be unknown before appending to it fails
@@ -40,7 +39,11 @@ _CONSUMER_KEEPS = {
     "enable.auto.offset.store": "false",
     "isolation.level": "read_committed",
 }
-_PRODUCER_KEEPS = {"enable.idempotence": "true", "acks": "all"}
+_PRODUCER_KEEPS = {
+    "enable.idempotence": "true",
+    "acks": "all",
+    "partitioner": "murmur2_random",  # the partition that Java's default partitioner chooses
+}
 _KEPT = _CONSUMER_KEEPS | _PRODUCER_KEEPS
 
 _GIVEN = {  # settings that choreo fills in from elsewhere, and where from

@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from choreo.errors import LogUnavailableError
-from choreo.log.kafka.producer import Client, GaplessProducer, KafkaProducer, send
+from choreo.log.kafka.client import Client, Delivery, send
+from choreo.log.kafka.producer import GaplessProducer, KafkaProducer
 from choreo.log.kafka.telemetry import Outage
 from choreo.log.port import NewRecord
 
@@ -16,10 +17,9 @@ def test_a_loop_that_is_closed_does_not_keep_the_client_from_ending():
     client = Client(DEAD, Outage("producer"))
 
     async def leave():
-        from choreo.log.kafka.producer import _Delivery
-
-        delivery = _Delivery(client, gapless=False)
-        waiting = asyncio.create_task(delivery.of(1))
+        delivery = Delivery(client, gapless=False)
+        delivery.sent = 1
+        waiting = asyncio.create_task(delivery.all())
         await asyncio.sleep(0)
         waiting.cancel()
         send(client.producer, NewRecord("t", None, b"v", []), delivery.report)
@@ -30,7 +30,7 @@ def test_a_loop_that_is_closed_does_not_keep_the_client_from_ending():
 
 
 async def test_a_client_that_hears_nothing_for_long_is_given_up_and_says_so(monkeypatch):
-    monkeypatch.setattr("choreo.log.kafka.producer.SILENCE", 0.3)
+    monkeypatch.setattr("choreo.log.kafka.client.SILENCE", 0.3)
     producer = GaplessProducer(DEAD | {"enable.idempotence": "true"}, "User:ANONYMOUS", lambda topic: None)
     with pytest.raises(LogUnavailableError, match="no answer for 0 s"):
         await asyncio.wait_for(producer.append([NewRecord("t", None, b"v", [])]), 20)
