@@ -9,9 +9,9 @@ when two come that a reader cannot tell to be one: with different event ids, or 
 from __future__ import annotations
 
 import argparse
-import json
 from contextlib import ExitStack
 
+import options
 from bench import Bench
 from throughput import OWN, PEER_PROGRAMS, contestants, note
 
@@ -29,20 +29,15 @@ def measure(arguments: argparse.Namespace) -> dict[str, dict[str, int]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.parser(__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="as of throughput.py")
-    parser.add_argument("--kafka", metavar="HOST:PORT", help="a running broker; started for the run unless given")
     parser.add_argument("--events", type=int, default=5_000)
     parser.add_argument("--peers", action="store_true", help="the other frameworks too")
-    parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     report = measure(arguments)
-    if arguments.json:
-        print(json.dumps(report, indent=2))
-        return
-    print(f"| of {arguments.events:,} orders | lost | doubled |\n|--|--:|--:|")
-    for name, found in report.items():
-        print(f"| {name} | {found['lost']:,} | {found['doubled']:,} |")
+    head = [f"| of {arguments.events:,} orders | lost | doubled |", "|--|--:|--:|"]
+    rows = (f"| {name} | {found['lost']:,} | {found['doubled']:,} |" for name, found in report.items())
+    options.tell(arguments, report, [*head, *rows])
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import fastavro
+import options
 import structlog
 from confluent_kafka import Consumer
 
@@ -153,18 +154,12 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kafka", metavar="HOST:PORT", help="a running broker; started for the run unless given")
+    parser = options.parser(__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     best = measure(arguments)
-    if arguments.json:
-        print(json.dumps(best))
-        return
-    for name, seconds in best.items():
-        print(f"{name:30} {seconds:.2f} s")
+    options.tell(arguments, best, (f"{name:30} {seconds:.2f} s" for name, seconds in best.items()))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import logging
 import sqlite3
 import statistics
@@ -24,6 +23,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import options
 import structlog
 from confluent_kafka import Consumer, Producer
 from pydantic import BaseModel
@@ -226,19 +226,17 @@ def measure(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kafka", metavar="HOST:PORT", help="a running broker; started for the run unless given")
+    parser = options.parser(__doc__)
     parser.add_argument("--seconds", type=float, default=10, help="measured seconds per contestant and rate")
     parser.add_argument("--rates", type=int, nargs="+", default=[200, 1000])
-    parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     report = measure(arguments)
-    if arguments.json:
-        print(json.dumps(report, indent=2))
-        return
-    for name, found in report.items():
-        print(f"{name:30} p50 {found['p50']:6.1f} ms  p99 {found['p99']:6.1f} ms  ({found['sagas']:,.0f} sagas)")
+    lines = (
+        f"{name:30} p50 {found['p50']:6.1f} ms  p99 {found['p99']:6.1f} ms  ({found['sagas']:,.0f} sagas)"
+        for name, found in report.items()
+    )
+    options.tell(arguments, report, lines)
 
 
 if __name__ == "__main__":

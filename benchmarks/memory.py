@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import sys
 import time
@@ -19,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
+import options
 from bench import Bench, Contestant
 from throughput import note
 
@@ -102,23 +102,23 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kafka", metavar="HOST:PORT", help="a running broker; started for the run unless given")
+    parser = options.parser(__doc__)
     parser.add_argument("--behind", type=int, default=1_000_000)
     parser.add_argument("--inbox", type=int, nargs="+", default=[10_000, 10_000_000])
     parser.add_argument("--events", type=int, default=50_000)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     report = measure(arguments)
-    if arguments.json:
-        print(json.dumps(report, indent=2))
-        return
-    for name, peak in report["peak_mb"].items():
-        print(f"{name:10} {peak:.0f} MB at most, {arguments.behind:,} records behind")
-    for name, costs in report["cpu_seconds_per_100k"].items():
-        for rows, cost in costs.items():
-            print(f"{name:10} {cost:.2f} CPU s per 100,000 events with {rows:,} rows in the inbox")
+    behind = (
+        f"{name:10} {peak:.0f} MB at most, {arguments.behind:,} records behind"
+        for name, peak in report["peak_mb"].items()
+    )
+    costs = (
+        f"{name:10} {cost:.2f} CPU s per 100,000 events with {rows:,} rows in the inbox"
+        for name, costs in report["cpu_seconds_per_100k"].items()
+        for rows, cost in costs.items()
+    )
+    options.tell(arguments, report, [*behind, *costs])
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import logging
 import statistics
 import sys
@@ -25,6 +24,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import options
 import structlog
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -143,22 +143,18 @@ def measure(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kafka", metavar="HOST:PORT", help="a running broker; started for the run unless given")
+    parser = options.parser(__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     best = measure(arguments)
     change = best["with"]["p99"] / best["without"]["p99"] - 1
-    if arguments.json:
-        print(json.dumps({**best, "p99_change": change}))
-        return
-    for name, found in best.items():
-        print(f"{name:8} a poison record: p50 {found['p50']:.1f} ms, p99 {found['p99']:.1f} ms for the other keys")
-    print(
-        f"p99 changes by {change:+.0%}; {best['with']['held']:.0f} events of its key waited, and were handled in order"
-    )
+    lines = [
+        f"{name:8} a poison record: p50 {found['p50']:.1f} ms, p99 {found['p99']:.1f} ms for the other keys"
+        for name, found in best.items()
+    ]
+    held = f"{best['with']['held']:.0f} events of its key waited, and were handled in order"
+    options.tell(arguments, {**best, "p99_change": change}, [*lines, f"p99 changes by {change:+.0%}; {held}"])
 
 
 if __name__ == "__main__":

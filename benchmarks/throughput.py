@@ -11,11 +11,11 @@ same time, make every effect happen once. Peers that pass a thousand events a se
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from contextlib import ExitStack
 from typing import Any
 
+import options
 from bench import HERE, Bench, Contestant, Run
 
 PEERS = HERE / "peers"
@@ -100,20 +100,18 @@ def table(report: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.parser(__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(OWN)}, and the peers")
-    parser.add_argument("--kafka", metavar="HOST:PORT", help="a running broker; started for the run unless given")
     parser.add_argument("--events", type=int, default=50_000)
     parser.add_argument("--rounds", type=int, default=3, help="runs of each contestant")
     parser.add_argument(
         "--peers", action="store_true", help="the other frameworks too (uv sync --project benchmarks/peers)"
     )
-    parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - {*OWN, *PEER_PROGRAMS}:
         parser.error(f"nobody is called {', '.join(unknown)}")
     report = measure(arguments)
-    print(json.dumps(report, indent=2) if arguments.json else table(report))
+    options.tell(arguments, report, [table(report)])
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+import hypothesis
 import pytest
 
 from tests.servers.apicurio import ApicurioServer
@@ -16,6 +17,9 @@ from tests.servers.postgres import PostgresServer
 from tests.servers.process import Server
 
 T = TypeVar("T", bound="Server | KafkaCluster")
+
+hypothesis.settings.register_profile("untimed", deadline=None)  # this machine's speed is not what is tested
+hypothesis.settings.load_profile("untimed")
 
 
 def started(make: Callable[[], T]) -> Iterator[T]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Concatenate, ParamSpec, Self, TypeVar
 from weakref import finalize
 
-from choreo.log.embedded import EmbeddedLog
+from choreo.log.embedded.log import EmbeddedLog
 from choreo.log.tables import SCHEMA, Tables
 
 P = ParamSpec("P")

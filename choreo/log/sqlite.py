@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from choreo.errors import ConfigurationError, LogError
-from choreo.log.embedded import EmbeddedLog
+from choreo.log.embedded.log import EmbeddedLog
 from choreo.log.file import connect, explain, patiently
 from choreo.log.tables import Tables
 

@@ -114,7 +114,7 @@ async def _killed_while_the_log_is_stuck(arena: Arena) -> None:
 
 
 def _fencing_off() -> None:
-    from choreo.log.embedded import EmbeddedConsumer
+    from choreo.log.embedded.consumer import EmbeddedConsumer
     from choreo.log.groups import Group
 
     async def lose(self: Any, partitions: Any) -> None:

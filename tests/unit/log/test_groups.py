@@ -146,4 +146,4 @@ class Rebalancing(RuleBasedStateMachine):
 
 
 TestRebalancing = Rebalancing.TestCase
-TestRebalancing.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestRebalancing.settings = settings(max_examples=60, stateful_step_count=30)

@@ -90,7 +90,7 @@ class Turns(RuleBasedStateMachine):
 
 
 TestTurns = Turns.TestCase
-TestTurns.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestTurns.settings = settings(max_examples=60, stateful_step_count=40)
 
 
 @given(hot=st.integers(1, 200), others=st.lists(st.sampled_from("bcdefg"), min_size=1, max_size=6, unique=True))

@@ -102,7 +102,7 @@ class Tracker(RuleBasedStateMachine):
 
 
 TestTracker = Tracker.TestCase
-TestTracker.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestTracker.settings = settings(max_examples=60, stateful_step_count=40)
 
 
 def test_a_new_partition_has_no_watermark_until_its_first_record():

@@ -86,7 +86,7 @@ def test_malformed_values_are_undecodable(value, message):
 
 
 @given(st.binary(max_size=300))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_bytes_make_an_event_or_a_decode_error(noise):
     framed = VALUE[:5] + noise
     try:
@@ -97,7 +97,7 @@ def test_any_bytes_make_an_event_or_a_decode_error(noise):
 
 
 @given(st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_flipped_and_cut_bytes_make_an_event_or_a_decode_error(data):
     value = bytearray(CODEC.encode(EVERYTHING, META).value or b"")
     for _ in range(data.draw(st.integers(1, 4))):

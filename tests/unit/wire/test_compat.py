@@ -251,7 +251,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
 
 
 @given(st.data())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_what_is_called_compatible_can_be_read(data):
     inner = data.draw(TYPES)
     writer = record(field(inner), name="Top")
@@ -267,7 +267,7 @@ def test_what_is_called_compatible_can_be_read(data):
 
 
 @given(TYPES)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_every_schema_reads_its_own_data(inner):
     schema = record(field(inner), name="Top")
     if usable(schema):

@@ -27,7 +27,7 @@ def written(schema, datum):
     return stream.getvalue()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(EVENTS)
 def test_the_data_of_any_event_is_written_as_it_was(event):
     record = stored(CODEC.encode(event, META))

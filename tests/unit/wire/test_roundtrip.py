@@ -80,7 +80,7 @@ def types_in(event: Event) -> dict[str, type]:
 
 
 @given(EVENTS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_every_event_survives_the_wire(event):
     back = CODEC.decode(stored(CODEC.encode(event, META)), Everything)
     # Python calls times in a clock change unequal to everything in another zone, so both sides are made UTC.
@@ -92,7 +92,7 @@ def test_every_event_survives_the_wire(event):
 
 
 @given(EVENTS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_an_event_gives_the_same_bytes_each_time(event):
     again = event.model_copy(update={"marks": {*reversed(list(event.marks))}})
     assert CODEC.encode(event, META) == CODEC.encode(again, META)

@@ -1,4 +1,4 @@
-"""What the embedded logs (memory, SQLite) have in common: all but where their tables are and who works on them."""
+"""The embedded logs' consumer: a member of its group in the log's tables."""
 
 from __future__ import annotations
 
@@ -6,100 +6,23 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from choreo.errors import ConfigurationError, LogError, LogUnavailableError
+from choreo.errors import LogError, LogUnavailableError
 from choreo.log.groups import Step
 from choreo.log.partitioning import not_owner
-from choreo.log.port import Consumer, Listener, NewRecord, Position, Producer, Record, Start, Topic, TopicPartition
+from choreo.log.port import Listener, Position, Record, Start, TopicPartition
 from choreo.log.tables import Commit, Tables
 
+if TYPE_CHECKING:
+    from choreo.log.embedded.log import EmbeddedLog
+
 _log = logging.getLogger(__name__)
-P = ParamSpec("P")
 T = TypeVar("T")
 
 _PAUSE_AFTER_TROUBLE = 1.0
-
-
-class Runner(Protocol):
-    """Who works on the log's tables, one transaction after the other."""
-
-    async def run(self, operation: Callable[Concatenate[Tables, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run an operation. A LogError that it raises must come before its first write.
-
-        Raises:
-            LogUnavailableError: it has changed nothing, unless the commit itself failed.
-        """
-
-
-class EmbeddedLog:
-    """Implements `Log` but for being entered.
-
-    Args:
-        reader, writer: run the operations that only read, and the others.
-
-    Attributes:
-        check_interval: a member looks at its group at least this often (seconds); None if it is always woken.
-        consumers: those that are still open, in the order they were made.
-    """
-
-    check_interval: float | None
-
-    def __init__(self, reader: Runner, writer: Runner) -> None:
-        self.read, self.write = reader.run, writer.run
-        self.consumers: list[EmbeddedConsumer] = []
-
-    def producer(self, *, transactional_id: str | None = None, gapless: bool = False) -> Producer:
-        return GaplessProducer(self) if gapless else EmbeddedProducer(self, transactional_id)
-
-    def consumer(
-        self,
-        topics: Sequence[str],
-        *,
-        group: str | None = None,
-        listener: Listener | None = None,
-        start: Start = "earliest",
-    ) -> Consumer:
-        consumer = EmbeddedConsumer(self, topics, group, listener, start)
-        self.consumers.append(consumer)
-        return consumer
-
-    async def topics(self) -> dict[str, Topic]:
-        return await self.read(Tables.topics)
-
-    async def create_topics(self, topics: Sequence[Topic]) -> list[str]:
-        return await self.write(Tables.create_topics, topics)
-
-    async def settings_of(self, topics: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
-        known = await self.topics()
-        return {name: known[name].settings for name in topics}
-
-    async def change_topic(self, topic: Topic) -> None:
-        remedy = "begin with a new log, or use Kafka"
-        raise ConfigurationError(f"topic {topic.name} of an embedded log cannot be changed", remedy=remedy)
-
-    async def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        return {partition: first for partition, (first, _) in (await self.read(Tables.bounds, partitions)).items()}
-
-    async def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        return {partition: end for partition, (_, end) in (await self.read(Tables.bounds, partitions)).items()}
-
-    async def committed(self, group: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, Position]:
-        return await self.read(Tables.committed, group, partitions)
-
-    async def offsets_at(self, timestamp: int, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        return await self.read(Tables.offsets_at, timestamp, partitions)
-
-    def wake(self, *, regrouped: bool = False) -> None:
-        """Let consumers look for records, and at their group too if one has changed. Called on the event loop."""
-        for consumer in self.consumers:
-            consumer.wake(regrouped=regrouped)
-
-    async def close_consumers(self) -> None:
-        """Close those that are still open."""
-        await asyncio.gather(*(consumer.close() for consumer in self.consumers))
 
 
 @dataclass
@@ -323,76 +246,6 @@ class EmbeddedConsumer:
             owned.position = chosen.get(partition, owned.position)
             owned.ready = True
         self._arrived.set()
-
-
-class EmbeddedProducer:
-    """Implements `Producer`."""
-
-    def __init__(self, log: EmbeddedLog, transactional_id: str | None = None) -> None:
-        self._log = log
-        self._transactional_id = transactional_id
-        self._fence: tuple[str, int] | None = None
-        self._registering = asyncio.Lock()
-        self._closed = False
-
-    async def append(self, records: Sequence[NewRecord]) -> None:
-        await self._write(records, None)
-
-    async def append_atomically(
-        self,
-        records: Sequence[NewRecord],
-        positions: Mapping[TopicPartition, Position] | None = None,
-        consumer: Consumer | None = None,
-    ) -> None:
-        if self._transactional_id is None:
-            raise ConfigurationError("this producer cannot append atomically", remedy="open it with a transactional_id")
-        if not positions:
-            await self._write(records, None)
-        elif isinstance(consumer, EmbeddedConsumer) and consumer.log is self._log:
-            await self._write(records, consumer.claim(positions, taken=True))
-        else:
-            raise LogError("positions are committed for a consumer's group", remedy="name a consumer of the same log")
-
-    async def close(self) -> None:
-        self._closed = True
-        # The log works in order: when this has had its turn, so has everything begun before.
-        async with self._registering:
-            with contextlib.suppress(LogError):
-                await self._log.write(lambda _: None)
-
-    async def _write(self, records: Sequence[NewRecord], commit: Commit | None) -> None:
-        if self._closed:
-            raise LogError("this producer is closed", remedy="append before closing, or open another one")
-        await self._log.write(Tables.write, records, commit, await self._fenced())
-        if records:
-            self._log.wake()
-
-    async def _fenced(self) -> tuple[str, int] | None:
-        async with self._registering:
-            if self._transactional_id is not None and self._fence is None:
-                epoch = await self._log.write(Tables.register, self._transactional_id)
-                self._fence = (self._transactional_id, epoch)
-            return self._fence
-
-
-class GaplessProducer(EmbeddedProducer):
-    """A producer that the first failure breaks; appends that overlap are done one after the other."""
-
-    def __init__(self, log: EmbeddedLog) -> None:
-        super().__init__(log)
-        self._turn = asyncio.Lock()
-        self._cause: LogError | None = None
-
-    async def append(self, records: Sequence[NewRecord]) -> None:
-        async with self._turn:
-            if self._cause:
-                why = str(self._cause)
-                raise LogUnavailableError("this producer is broken", why=why, remedy="repeat with a new one")
-            try:
-                await super().append(records)
-            except LogError as error:
-                self._cause = error
-                raise
 
 
 async def _wait(event: asyncio.Event, until: float | None) -> None:

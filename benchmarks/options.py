@@ -1,0 +1,21 @@
+"""The options that all programs here have, and how they print."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable
+from typing import Any
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser with `--kafka` and `--json`."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--kafka", metavar="HOST:PORT", help="a running broker; started for the run unless given")
+    made.add_argument("--json", action="store_true", help="print one JSON object")
+    return made
+
+
+def tell(arguments: argparse.Namespace, report: Any, lines: Iterable[str]) -> None:
+    """Print the report: the lines, which are not made if JSON is wanted."""
+    print(json.dumps(report, indent=2) if arguments.json else "\n".join(lines))

@@ -1,0 +1,1 @@
+"""The embedded logs: no server, the tables of the log in memory or in a file."""
