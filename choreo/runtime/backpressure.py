@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from choreo.log.port import Consumer, TopicPartition
+from choreo.log.port import Consumer, Record, TopicPartition
 from choreo.runtime.lanes import Lanes
 from choreo.runtime.partitions import Job, Partition
 from choreo.runtime.publisher import Publisher
@@ -12,6 +12,10 @@ from choreo.runtime.unit import UnitOfWork
 
 _MOST_WAITING = 10_000
 """How many records may wait for another attempt, or behind one that does, without counting as load."""
+_MOST_BYTES = 32 * 1024 * 1024
+"""How many bytes of values may be under way, and as many may wait: fewer records, if they are large at present."""
+_MEMORY = 100
+"""How many smaller records it takes until they count for half; larger ones count at once."""
 _LOOK_AGAIN = 0.5
 """Seconds after which closed partitions are looked at again, though no record has come."""
 
@@ -44,12 +48,24 @@ class Backpressure:
         self._most_in_flight = most_in_flight
         self._most_reach = most_reach
         self._closed: dict[TopicPartition, Partition] = {}
+        self._size = 1.0  # bytes of a value
         self.consumer: Consumer
+
+    def weigh(self, records: Sequence[Record]) -> None:
+        """Learn how large the records are that were read."""
+        if records:
+            size = sum(len(record.value or b"") for record in records) / len(records)
+            share = len(records) / (len(records) + _MEMORY)
+            self._size = max(size, self._size + (size - self._size) * share)
+
+    def _fit(self, most: int) -> int:
+        """As many records, or so many of their size as fit into memory; one always does."""
+        return max(1, min(most, int(_MOST_BYTES / max(1.0, self._size))))
 
     @property
     def load(self) -> int:
         """How many records are under way, from reading to publishing what they led to."""
-        undone = self._publisher.backlog + self._unit.jobs - min(self._lanes.deferred_jobs, _MOST_WAITING)
+        undone = self._publisher.backlog + self._unit.jobs - min(self._lanes.deferred_jobs, self._fit(_MOST_WAITING))
         for partition in self._owned.values():
             undone += partition.tracker.open
         return undone
@@ -57,9 +73,9 @@ class Backpressure:
     async def room(self) -> int:
         """How many records may be read now."""
         waiting = self._lanes.deferred_jobs
-        if self._closed or waiting > _MOST_WAITING or self._reaches_far():
+        if self._closed or waiting > self._fit(_MOST_WAITING) or self._reaches_far():
             await self._adjust(waiting)
-        return self._most_in_flight - self.load
+        return self._fit(self._most_in_flight) - self.load
 
     def _reaches_far(self) -> bool:
         for partition in self._owned.values():  # noqa: SIM110 - `any` makes a generator, at each poll
@@ -83,4 +99,4 @@ class Backpressure:
         """`ease` divides the limits: what is closed opens only when it is well below them."""
         tracker = partition.tracker
         share = tracker.open * len(self._owned) >= waiting
-        return tracker.reach > self._most_reach // ease or (waiting > _MOST_WAITING // ease and share)
+        return tracker.reach > self._most_reach // ease or (waiting > self._fit(_MOST_WAITING) // ease and share)

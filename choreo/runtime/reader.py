@@ -68,6 +68,7 @@ class Reader:
                 await self._room.wait()
                 continue
             records = await self._consumer.poll(min(room, _CHUNK), self._pressure.patience)
+            self._pressure.weigh(records)
             try:
                 await self._intake.accept(records)
             except Exception as error:  # noqa: BLE001 - the records are not lost: recovery reads them again

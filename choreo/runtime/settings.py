@@ -15,7 +15,8 @@ class Settings(BaseSettings):
         kafka: librdkafka settings by their own names; in the environment a JSON object.
         create_topics: whether missing topics are created at start; unless given, on embedded logs only.
         stop_grace: seconds that running handlers get to finish when the service is told to stop.
-        max_in_flight: how many records one service instance holds at most, read and not yet done.
+        max_in_flight: how many records one service instance holds at most, read and not yet done; fewer if they are large
+            (about 32 MB of values).
         max_record_bytes: the largest value a record may have; topics must allow it (`max.message.bytes`).
         inbox_keep: how long it is remembered that an event has been handled, so that copies of it are dropped.
         health_port: where `choreo run` answers `/live` and `/ready`; unless given, nowhere. 0 is any free port.

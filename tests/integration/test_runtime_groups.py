@@ -303,3 +303,23 @@ async def test_a_slow_handler_keeps_twenty_thousand_records_waiting_in_the_log(m
         gate.set()
         await eventually(lambda: instance.stats.handled > 1_000)
         assert instance._pressure.load <= 100
+
+
+async def test_large_records_are_bounded_by_their_bytes(memory_world, monkeypatch):
+    monkeypatch.setattr("choreo.runtime.backpressure._MOST_BYTES", 100_000)
+    monkeypatch.setattr("choreo.runtime.reader._CHUNK", 10)  # what is read before the first one has been weighed
+    service, gate = Service("payments", concurrency=10), asyncio.Event()
+
+    @service.on(Placed)
+    async def slow(order: Placed) -> None:
+        await gate.wait()
+
+    await memory_world.publish(*(Placed(id=f"{n}".zfill(10_000), n=n) for n in range(100)))
+    async with memory_world.running(service) as instances:
+        instance = instances["payments"]
+        await eventually(lambda: instance._pressure.load >= 10)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert instance._pressure.load <= 20
+        gate.set()
+        await eventually(lambda: instance.stats.handled == 100)
