@@ -126,7 +126,7 @@ class Instance:
         self._ownership = Ownership(
             service=service.name, log=self._log, unit=self._unit, lanes=self._lanes, publisher=self._publisher,
             committer=self._committer, owned=self._owned, clock=self._clock, grace=settings.stop_grace,
-            max_in_flight=settings.max_in_flight, on_dropped=self._on_dropped,
+            max_in_flight=settings.max_in_flight, on_dropped=self._on_dropped, spawn=self._spawn,
         )  # fmt: skip
         decoder = Decoder(
             service, codec=self._codec, unit=self._unit, clock=self._clock, stats=self.stats,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import structlog
 
@@ -36,6 +37,7 @@ class Ownership:
         grace: seconds that running handlers get to finish when their partition is revoked.
         max_in_flight: how many records an owner can have had under way when it died.
         on_dropped: told the jobs that will not run here.
+        spawn: starts a task that the instance watches.
 
     Attributes:
         lock: held while partitions come, go, or are recovered.
@@ -58,11 +60,14 @@ class Ownership:
         grace: float,
         max_in_flight: int,
         on_dropped: Callable[[Sequence[Job]], None],
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
         self.lock = asyncio.Lock()
         self.doubtful: dict[TopicPartition, int] = {}
         self.stopping = False
         self._on_dropped = on_dropped
+        self._spawn = spawn
+        self._epochs: dict[TopicPartition, int] = {}  # of what was taken over and not given back, by us or by the group
         self._service = service
         self._source = log
         self._unit = unit
@@ -97,7 +102,7 @@ class Ownership:
             await self._committer.flush(partitions)
             for partition in leaving:
                 partition.abandon()
-            await self._give_back(leaving)
+            await self._give_back(self._let_go(partitions))
         _log.info("partitions given back", service=self._service, partitions=_names(partitions))
 
     async def lost(self, partitions: Sequence[TopicPartition]) -> None:
@@ -107,15 +112,26 @@ class Ownership:
         for partition in leaving:
             partition.abandon()
         self._drop(leaving)
+        self._spawn(self._still_alive(self._let_go(partitions)))
         _log.warning("partitions lost", service=self._service, partitions=_names(partitions))
 
-    async def _give_back(self, leaving: Sequence[Partition]) -> None:
+    def _let_go(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        return {at: self._epochs.pop(at) for at in partitions if at in self._epochs}
+
+    async def _give_back(self, epochs: Mapping[TopicPartition, int]) -> None:
         """Tell the store that we have not died; if it cannot be told, the next owner takes us for dead, and is careful."""
-        epochs = {partition.at: partition.epoch for partition in leaving}
         try:
             await self._unit.apart(lambda: self._unit.store.give_back(epochs))
         except StoreError as error:
             _log.warning("the store does not know that partitions were given back", error=str(error))
+
+    async def _still_alive(self, epochs: Mapping[TopicPartition, int]) -> None:
+        """As `_give_back`, for partitions that the group took away, however long the store gives no answer.
+
+        Else a record that an instance was handling alone when its broker was away would count as what killed it.
+        """
+        with contextlib.suppress(StoreError):  # we are stopping
+            await self._answered(lambda: self._unit.apart(lambda: self._unit.store.give_back(epochs)))
 
     def _drop(self, leaving: Sequence[Partition]) -> None:
         going = set(leaving)
@@ -162,6 +178,7 @@ class Ownership:
         if not partitions:
             return {}
         found = await self._answered(lambda: self._unit.apart(lambda: self._unit.store.take_over(partitions)))
+        self._epochs.update({at: taken.epoch for at, taken in found.progress.items()})
         self._unit.parked |= found.parked
         for row in found.outbox:
             self._publisher.put(row.row_id, row.records)

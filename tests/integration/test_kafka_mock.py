@@ -10,6 +10,7 @@ from prometheus_client import generate_latest
 
 from choreo.errors import UnknownTopicError
 from choreo.log.kafka import KafkaLog
+from choreo.log.kafka import producer as producers
 from choreo.log.port import NewRecord, Position, TopicPartition
 from choreo.observe.metrics import registry
 
@@ -22,7 +23,10 @@ async def log(mock_bootstrap):
 
 @pytest.fixture
 def topic(mock_bootstrap):
-    name = f"t-{uuid.uuid4().hex[:12]}"
+    return made(f"t-{uuid.uuid4().hex[:12]}", mock_bootstrap)
+
+
+def made(name, mock_bootstrap):
     Producer({"bootstrap.servers": mock_bootstrap}).list_topics(name, timeout=10)  # the mock creates what is asked for
     return name
 
@@ -62,6 +66,44 @@ async def test_append_poll_commit(log, topic):
     await consumer.commit({where: 1_000})
     assert await log.committed(topic, [where]) == {where: Position(1_000)}
     assert topic in await log.topics()
+
+
+async def test_a_topic_made_after_the_first_append_to_it_is_known_whole(mock_bootstrap, monkeypatch):
+    """Nothing follows a partition's first record before it is acknowledged; also where the topic was missing at first."""
+    name, ask, alone = f"t-{uuid.uuid4().hex[:12]}", producers._topic, list[bytes]()
+    introduce = producers.GaplessProducer._introduce
+
+    async def introduced(self, record, client):
+        alone.append(record.key)
+        return await introduce(self, record, client)
+
+    missing = iter([ck.KafkaException(ck.KafkaError(ck.KafkaError.UNKNOWN_TOPIC_OR_PART))])
+
+    def topic_of(client, topic):
+        if error := next(missing, None):
+            raise error
+        return ask(client, topic)
+
+    monkeypatch.setattr(producers.GaplessProducer, "_introduce", introduced)
+    monkeypatch.setattr(producers, "_topic", topic_of)
+    async with KafkaLog.at(f"kafka://{mock_bootstrap}", {}) as log:
+        made(name, mock_bootstrap)
+        partitions = (await log.topics())[name].partitions
+        producer = log.producer(gapless=True)
+        keys = [b"%d" % n for n in range(50)]
+        await producer.append([NewRecord(name, key, b"v", []) for key in keys * 2])
+        assert len(alone) == partitions + 1, "one for each partition, and the one that could not ask"
+        await producer.append([NewRecord(name, key, b"v", []) for key in keys])
+        assert len(alone) == partitions + 1
+
+
+async def test_partitions_are_strange_again_after_a_while(log, topic, monkeypatch):
+    monkeypatch.setattr(producers, "_FORGET", 0.0)
+    producer = log.producer(gapless=True)
+    for _ in range(3):
+        await producer.append([NewRecord(topic, b"k", b"v", [])])
+        (known,) = producer._topics.values()
+        assert len(known.strange) == known.partitions - 1
 
 
 async def test_a_header_without_a_value_is_read_as_empty(log, topic, mock_bootstrap):

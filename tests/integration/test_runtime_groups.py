@@ -281,6 +281,32 @@ async def test_lost_partitions_are_forgotten_and_their_new_owner_decides(memory_
     assert sorted(memory_world.rows("payments")) == sorted((f"o{n}", n) for n in range(20))
 
 
+async def test_who_lost_partitions_and_lives_is_not_taken_for_dead(memory_world):
+    """Lost to nobody: the broker was away for longer than the session. The next owner need not be careful."""
+    service = Service("payments")
+
+    @service.on(Placed)
+    async def work(order: Placed) -> None: ...
+
+    def owners() -> set[tuple[str, int | None]]:
+        return set(memory_world.rows("payments", "SELECT owner, suspect FROM choreo_progress WHERE topic = 'orders'"))
+
+    async with memory_world.running(service) as instances:
+        await memory_world.publish(*(Placed(id=f"o{n}") for n in range(20)))
+        await memory_world.read_to_the_end(service)
+        instance = instances["payments"]
+        partitions = sorted(instance._owned)
+        for at in partitions:
+            await instance._store.suspect(at, 7)
+        assert {suspect for _, suspect in owners()} == {7}
+        await instance._ownership.lost(partitions)
+        await eventually(lambda: owners() == {("", None)})
+        taken = await instance._ownership.take_over(partitions)
+        assert taken.keys() == set(partitions)
+        assert {owned.alone for owned in instance._owned.values()} == {False}
+        assert memory_world.rows("payments", "SELECT sum(deaths) FROM choreo_progress") == [(0,)]
+
+
 # --- how much it holds ------------------------------------------------------------------------------------------------
 
 

@@ -20,6 +20,8 @@ SILENCE = 60.0
 """Seconds without a single answer, though records are under way, after which a client is given up: it may have lost its
 brokers for good (docs/decisions/0011)."""
 
+PURGED = {ck.KafkaError._PURGE_QUEUE, ck.KafkaError._PURGE_INFLIGHT}  # noqa: SLF001 - librdkafka's own codes
+ENDED = ck.KafkaError(ck.KafkaError._DESTROY, "the client has ended")  # noqa: SLF001 - librdkafka's own code
 Report = Callable[[ck.KafkaError | None, ck.Message], None]
 
 
@@ -42,6 +44,7 @@ class Client:
     Attributes:
         fatal: the error that ends it; what is under way then is thrown away.
         stopping: whether it only ends what is under way.
+        waiting: what waits for reports; whoever is left when the thread ends is told that there will be none.
     """
 
     def __init__(self, settings: dict[str, Any], outage: telemetry.Outage, patience: float = PATIENCE) -> None:
@@ -51,6 +54,7 @@ class Client:
         # What librdkafka gives up by itself, it gives up before.
         self._silence = SILENCE + float(settings.get("delivery.timeout.ms", 0)) / 1_000
         self.stopping = False
+        self.waiting: set[Delivery] = set()
         self.producer = ck.Producer(telemetry.callbacks(settings, outage.seen))
         threading.Thread(target=self._run, name="choreo producer", daemon=True).start()
 
@@ -69,6 +73,8 @@ class Client:
         finally:
             self._tell_the_rest()
             self.ended.set_result(None)
+            for delivery in list(self.waiting):
+                delivery.give_up()
 
     def _tell_the_rest(self) -> None:
         """Tell whoever still waits that it failed, at once; an error of the client may break a report off, not those after it."""
@@ -108,8 +114,7 @@ class Delivery:
         self.partition = message.partition()
         self._reported += 1
         if self._reported == self._expected:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                self._loop.call_soon_threadsafe(self._finish)
+            self._tell()
 
     def fail(self, failure: Failure) -> None:
         """A record is not appended; where nothing may be left out, nothing is appended after it."""
@@ -120,11 +125,26 @@ class Delivery:
             self._client.stop()  # it may have lost its brokers for good
 
     async def all(self) -> None:
-        """Wait until all that was sent is reported."""
+        """Wait until all that was sent is reported, or its client has ended."""
         self._expected = self.sent
-        if self._reported == self._expected:  # the last report came before it was known to be the last
-            self._finish()
-        await self._done
+        self._client.waiting.add(self)
+        try:
+            if self._reported == self._expected:  # the last report came before it was known to be the last
+                self._finish()
+            elif self._client.ended.done():
+                self.give_up()
+            await self._done
+        finally:
+            self._client.waiting.discard(self)
+
+    def give_up(self) -> None:
+        """Nobody is left who would report the rest."""
+        self.fail(Failure(self._client.fatal or ENDED, "the log", None, 0))
+        self._tell()
+
+    def _tell(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(self._finish)
 
     def _finish(self) -> None:
         if not self._done.done():

@@ -28,9 +28,8 @@ from choreo.log.port import Listener, Position, Start, Topic, TopicPartition
 T = TypeVar("T")
 
 WAIT = 8.0  # seconds that passing trouble, or one request, may last
-TRY = (
-    3.0  # seconds after which a question without an answer is asked by new clients: the old may have lost their brokers
-)
+# Seconds without an answer after which a question is asked by new clients: the old may have lost their brokers for good.
+TRY = WAIT / 2
 _INTERNAL = {"__consumer_offsets", "__transaction_state", "__share_group_state", "__cluster_metadata"}
 
 
@@ -42,6 +41,7 @@ class KafkaLog:
         self._who = principal(settings)
         self._trouble: ck.KafkaError | None = None  # the last reason for no answer
         self._logger = telemetry.ClientLogger()
+        self._renewed = 0.0
         self._opened: list[KafkaConsumer | KafkaProducer] = []
         self._offsets = offsets.Offsets(lambda: self._silent_consumer("choreo-offsets"), TRY)
         self._executor = ThreadPoolExecutor(2, "choreo kafka")
@@ -89,7 +89,7 @@ class KafkaLog:
 
     def _patiently(self, what: str, work: Callable[[], T], *rights: Right) -> T:
         """Do `work`, again while its trouble passes: 10 seconds, or 2 for a topic that may have been created just now."""
-        begun = renewed = time.monotonic()
+        begun = time.monotonic()
         while True:
             try:
                 result = work()
@@ -101,8 +101,8 @@ class KafkaLog:
                     WAIT if isinstance(reason, LogUnavailableError) else GRACE * isinstance(reason, UnknownTopicError)
                 )
                 now = time.monotonic()
-                if isinstance(reason, LogUnavailableError) and now - renewed >= TRY:
-                    self._admin, renewed = self._make_admin(), now
+                if isinstance(reason, LogUnavailableError) and now - max(begun, self._renewed) >= TRY:
+                    self._renewed, self._admin = now, self._make_admin()
                     self._offsets.renew()
                 if now - begun >= patience:
                     raise reason from error
@@ -207,9 +207,8 @@ class KafkaLog:
             except ck.KafkaException as error:
                 there = key.partition in self._look_at(key.topic)  # a topic that may not be seen has no leaders either
                 cause, what = error.args[0], f"offsets of {key.topic}-{key.partition}"
-                if (
-                    there and cause.code() in UNKNOWN_TOPIC
-                ):  # the one client asks a broker just started, the other knows it
+                # A broker that has just been started may tell one client of fewer partitions than there are.
+                if there and cause.code() in UNKNOWN_TOPIC:
                     cause = ck.KafkaError(ck.KafkaError._TIMED_OUT, cause.str())  # noqa: SLF001 - librdkafka's code for it
                 raise explained(cause, what, self._who, Right("Describe", "topic", key.topic)) from error
         return found

@@ -6,20 +6,21 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import confluent_kafka as ck
 
 from choreo.errors import ConfigurationError, LogError, LogUnavailableError, RecordTooLargeError
 from choreo.log.kafka import telemetry
-from choreo.log.kafka.client import FULL, PATIENCE, Client, Delivery, Failure, send
+from choreo.log.kafka.client import ENDED, FULL, PATIENCE, PURGED, Client, Delivery, Failure, send
 from choreo.log.kafka.errors import TOO_LARGE, explained
 from choreo.log.kafka.rights import Right
 from choreo.log.partitioning import partition_for
 from choreo.log.port import Consumer, NewRecord, Position, TopicPartition
 
-_PURGED = {ck.KafkaError._PURGE_QUEUE, ck.KafkaError._PURGE_INFLIGHT}  # noqa: SLF001 - librdkafka's own codes
-_METADATA_WAIT = 2.0
+_METADATA_WAIT = 2.0  # seconds that a question for a topic's partitions may take
+_FORGET = 300.0  # seconds after which all partitions are strange again: topics grow, and brokers forget
 
 
 class KafkaProducer:
@@ -72,16 +73,16 @@ class KafkaProducer:
             client = self.live()
             delivery = Delivery(client, gapless=self.gapless)
             await self._enter(records, client, delivery)
-        if client.fatal is None:  # else nobody may be left who would report
-            await delivery.all()
-        elif not delivery.failures:
-            delivery.fail(Failure(client.fatal, records[0].topic, None, 0))
+        await delivery.all()
         return delivery.failures
 
     async def _enter(self, records: Sequence[NewRecord], client: Client, delivery: Delivery) -> None:
-        """Hand records to the client until it refuses one."""
+        """Hand records to the client until it refuses one, or ends."""
         deadline = time.monotonic() + PATIENCE
         for record in records:
+            if client.stopping or client.fatal is not None:
+                delivery.fail(Failure(client.fatal or ENDED, record.topic, None, 0))
+                break
             while (refusal := send(client.producer, record, delivery.report)) is FULL:
                 if self._closed or client.fatal or (time.monotonic() > deadline and not self.gapless):
                     break
@@ -148,6 +149,7 @@ class GaplessProducer(KafkaProducer):
         # No record is given up for lack of time, and none is sent once one before it has failed.
         super().__init__(settings | {"delivery.timeout.ms": 0, "enable.gapless.guarantee": "true"}, *arguments)
         self._topics: dict[str, _Topic] = {}
+        self._forget_at = 0.0
 
     def live(self) -> Client:
         if self._client.fatal is not None:
@@ -156,24 +158,34 @@ class GaplessProducer(KafkaProducer):
         return self._client
 
     async def append(self, records: Sequence[NewRecord]) -> None:
-        if failures := await self._append(records):
-            causes = [failure for failure in failures if failure.error.code() not in _PURGED]
+        try:
+            failures = await self._append(records)
+        except asyncio.CancelledError:
+            cancelled = ck.KafkaError(ck.KafkaError._FAIL, "an append was cancelled, perhaps in its midst")  # noqa: SLF001
+            self._client.fatal = self._client.fatal or cancelled
+            raise
+        if failures:
+            causes = [failure for failure in failures if failure.error.code() not in PURGED]
             if not causes:
                 self.live()  # says what the cause was
             raise await asyncio.to_thread(self.explained, causes)
 
     async def _enter(self, records: Sequence[NewRecord], client: Client, delivery: Delivery) -> None:
+        if time.monotonic() > self._forget_at:
+            self._topics.clear()
+            self._forget_at = time.monotonic() + _FORGET
         begin = 0
         for place, record in enumerate(records):
             known = self._topics.get(record.topic)
             if known is None or (known.strange and known.may_be_first(record)):
                 await super()._enter(records[begin:place], client, delivery)
                 begin = place + 1
-                if client.fatal is None:
-                    delivery.failures += await self._introduce(record, client)
-                if client.fatal is not None:
+                if delivery.failures:
                     return
-        await super()._enter(records[begin:] if begin else records, client, delivery)
+                delivery.failures += await self._introduce(record, client)
+                if delivery.failures:
+                    return
+        await super()._enter(records[begin:], client, delivery)
 
     async def _introduce(self, record: NewRecord, client: Client) -> list[Failure]:
         """Append a record alone, since its partition may not know this producer."""
@@ -182,14 +194,14 @@ class GaplessProducer(KafkaProducer):
                 self._topics[record.topic] = await asyncio.to_thread(_topic, client, record.topic)
         first = Delivery(client, gapless=True)
         await super()._enter([record], client, first)
-        if client.fatal is None:
-            await first.all()
-        if record.topic in self._topics:
+        await first.all()
+        if not first.failures and record.topic in self._topics:
             self._topics[record.topic].strange.discard(first.partition)
         return first.failures
 
 
-class _Topic(NamedTuple):
+@dataclass
+class _Topic:
     """What a gapless producer knows of a topic: how many partitions it has, and which have acknowledged nothing yet."""
 
     partitions: int
@@ -203,5 +215,7 @@ class _Topic(NamedTuple):
 
 
 def _topic(client: Client, name: str) -> _Topic:
-    partitions = client.producer.list_topics(name, _METADATA_WAIT).topics[name].partitions
-    return _Topic(len(partitions), set(partitions))
+    known = client.producer.list_topics(name, _METADATA_WAIT).topics[name]
+    if known.error is not None:
+        raise ck.KafkaException(known.error)
+    return _Topic(len(known.partitions), set(known.partitions))

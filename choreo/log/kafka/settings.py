@@ -42,13 +42,15 @@ _CONSUMER_KEEPS = {
 _PRODUCER_KEEPS = {
     "enable.idempotence": "true",
     "acks": "all",
-    "partitioner": "murmur2_random",  # the partition that Java's default partitioner chooses
+    # The partition that Java's default partitioner chooses; a gapless producer reckons with it too.
+    "partitioner": "murmur2_random",
 }
 _KEPT = _CONSUMER_KEEPS | _PRODUCER_KEEPS
 
 _GIVEN = {  # settings that choreo fills in from elsewhere, and where from
     "bootstrap.servers": "the address in CHOREO_LOG",
     "group.id": "the service's name",
+    "message.timeout.ms": "another name of delivery.timeout.ms",
     "transactional.id": "the service's name and instance",
     "auto.offset.reset": "the consumer's start",
     "partition.assignment.strategy": "cooperative-sticky",

@@ -11,7 +11,7 @@ from typing import Any
 import confluent_kafka as ck
 
 from choreo.errors import ConfigurationError, LogError, NotOwnerError
-from choreo.log.kafka.client import FULL, Client, Failure, failed, send
+from choreo.log.kafka.client import FULL, PURGED, Client, Failure, failed, send
 from choreo.log.kafka.consumer import KafkaConsumer
 from choreo.log.kafka.errors import explained
 from choreo.log.kafka.producer import KafkaProducer
@@ -90,27 +90,49 @@ class TransactionalProducer(KafkaProducer):
                 _repeat(lambda left: producer.send_offsets_to_transaction(offsets, group, left), deadline)
             self._flush(producer, failures, deadline)
             _repeat(producer.commit_transaction, deadline)
-        except ck.KafkaException as error:
-            raise self._undone(client, error.args[0], failures) from error
+        except (ck.KafkaException, SystemError) as error:
+            raise self._undone(client, _cause(error), failures) from error
 
     def _flush(self, producer: ck.Producer, failures: list[Failure], deadline: float) -> None:
         """Wait for all acknowledgements: a record that only the client takes for appended would be left out."""
         if producer.flush(max(1.0, deadline - time.monotonic())):
             raise ck.KafkaException(ck.KafkaError(ck.KafkaError._TIMED_OUT, "records are not acknowledged"))  # noqa: SLF001
-        if failures:
-            raise ck.KafkaException(failures[0].error)
+        for failure in _causes(failures):  # of what was only thrown away the commit names the cause
+            raise ck.KafkaException(failure.error)
 
     def _undone(self, client: Client, error: ck.KafkaError, failures: list[Failure]) -> LogError:
         """Abort; the reason why."""
-        reason = explained(error, f"transaction of {self.settings['transactional.id']!r}", self.who, *self._rights())
-        if isinstance(reason, NotOwnerError) and error.fatal():
-            self._fenced = reason
+        reason = self._reason(error)
+        if self._fenced is not None:
             return reason
         try:
             _repeat(client.producer.abort_transaction, time.monotonic() + _ABORT_WAIT)
-        except ck.KafkaException as trouble:
-            client.fatal = trouble.args[0]  # a new client of the same id has the broker end this transaction
-        return self.explained(failures) if failures else reason
+        except (ck.KafkaException, SystemError) as trouble:
+            client.fatal = _cause(trouble)  # a new client of the same id has the broker end this transaction
+            verdict = self._reason(client.fatal)
+            if self._fenced is not None:
+                return verdict
+        causes = _causes(failures)
+        return self.explained(causes) if causes else reason
+
+    def _reason(self, error: ck.KafkaError) -> LogError:
+        """What an error means; a fatal one that says so fences this producer for good."""
+        reason = explained(error, f"transaction of {self.settings['transactional.id']!r}", self.who, *self._rights())
+        if isinstance(reason, NotOwnerError) and error.fatal():
+            self._fenced = reason
+        return reason
+
+
+def _causes(failures: list[Failure]) -> list[Failure]:
+    return [failure for failure in failures if failure.error.code() not in PURGED]
+
+
+def _cause(error: ck.KafkaException | SystemError) -> ck.KafkaError:
+    """What the client said; the binding makes a SystemError of it if a report was due at the same time."""
+    told = error if isinstance(error, ck.KafkaException) else error.__cause__
+    if isinstance(told, ck.KafkaException):
+        return told.args[0]  # type: ignore[no-any-return]
+    return ck.KafkaError(ck.KafkaError._FAIL, str(error))  # noqa: SLF001
 
 
 def _repeat(step: Callable[[float], None], deadline: float) -> None:
