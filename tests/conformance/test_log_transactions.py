@@ -74,13 +74,29 @@ async def test_the_newest_of_a_name_fences_the_older(world: World) -> None:
     await old.append_atomically([record(topic, b"1")])
     new, other = world.producer(id_), world.producer(name())
     await new.append_atomically([record(topic, b"2")])
-    with pytest.raises(NotOwnerError):
-        await old.append_atomically([record(topic, b"zombie")])
+    for count in (1, 1, 50):  # it does not take its name back either
+        with pytest.raises(NotOwnerError):
+            await old.append_atomically([record(topic, b"zombie")] * count)
     await new.append_atomically([record(topic, b"3")])
     await other.append_atomically([record(topic, b"4")])
     consumer = world.consumer(topic)
     assert sorted(r.value for r in await collect(consumer, 4)) == [b"1", b"2", b"3", b"4"]
     await nothing_more(consumer)
+
+
+async def test_each_of_a_name_is_fenced_for_good_by_the_next(world: World) -> None:
+    topic, id_ = await world.topic(), name()
+    former = []
+    for n in range(6):
+        newest = world.producer(id_)
+        await newest.append_atomically([record(topic, b"%d" % n)])
+        for old in former:
+            with pytest.raises(NotOwnerError):
+                await old.append_atomically([record(topic, b"zombie")])
+        former.append(newest)
+    await former[-1].append_atomically([record(topic, b"6")])
+    consumer = world.consumer(topic)
+    assert sorted(r.value for r in await collect(consumer, 7)) == [b"%d" % n for n in range(7)]
 
 
 async def test_a_consumer_that_has_left_commits_nothing(world: World) -> None:
