@@ -129,7 +129,7 @@ class Bench:
         told = self._prepared(contestant)
         with self._output(contestant) as output:
             with started(contestant, told) as process:
-                output.wait(lambda: output.seen >= self.events // 3)
+                output.wait(lambda: output.seen >= self.events * 2 // 3)
                 process.kill()
             with started(contestant, told):
                 output.wait(lambda: len(output.keys) >= self.events, quiet=_QUIET)
