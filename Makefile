@@ -9,8 +9,8 @@ STAMP := $(VENV)/.synced
 demo: $(STAMP)  ## the shop choreography on the embedded log, no server needed
 	@$(BIN)/choreo demo
 
-test: $(STAMP)  ## all tests, two at a time (most of them wait for servers); those that need a server this machine cannot start say so
-	$(BIN)/pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+test: $(STAMP)  ## all tests, three at a time (many of them wait for servers); those that need a server this machine cannot start say so
+	$(BIN)/pytest -n 3 $(PYTEST_ARGS)
 
 lint: $(STAMP)  ## style, types, layers, lock file
 	$(BIN)/ruff check .

@@ -67,7 +67,7 @@ class Bench:
 
         self.events = events
         self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="choreo-bench-")))
-        self.bootstrap = kafka or stack.enter_context(KafkaServer()).bootstrap
+        self.bootstrap = kafka or stack.enter_context(KafkaServer(lasting=True)).bootstrap
         self._logs = {False: f"kafka://{self.bootstrap}", True: f"sqlite:///{self.folder}/log.db"}
         self._filled: set[str] = set()
         run = uuid.uuid4().hex[:8]

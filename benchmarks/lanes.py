@@ -136,7 +136,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
 
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="choreo-bench-"))
-        bootstrap = arguments.kafka or stack.enter_context(KafkaServer()).bootstrap
+        bootstrap = arguments.kafka or stack.enter_context(KafkaServer(lasting=True)).bootstrap
         settings = Settings(
             log=f"kafka://{bootstrap}", store=f"sqlite:///{folder}/{{service}}.db", registry=f"{folder}/schemas",
             create_topics=True, max_in_flight=RECORDS,

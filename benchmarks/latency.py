@@ -210,7 +210,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
     report = {}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="choreo-bench-")))
-        bootstrap = arguments.kafka or stack.enter_context(KafkaServer()).bootstrap
+        bootstrap = arguments.kafka or stack.enter_context(KafkaServer(lasting=True)).bootstrap
         common: dict[str, Any] = {"registry": f"{folder}/schemas", "create_topics": True}
         common["store"] = f"sqlite:///{folder}/{{service}}.db"
         kafka = Settings(log=f"kafka://{bootstrap}", **common)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import traceback
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TextIO, TypeVar
 
 import hypothesis
 import pytest
+import structlog
 
+from tests.scheduling import Scheduling, turn
 from tests.servers.apicurio import ApicurioServer
 from tests.servers.downloads import ServerMissingError, in_ci
 from tests.servers.kafka import KafkaServer
@@ -93,6 +96,35 @@ def mock_bootstrap() -> Iterator[str]:
     keeper = Producer({"test.mock.num.brokers": "1", "bootstrap.servers": "mock", "log_level": "0"})
     yield ",".join(f"{broker.host}:{broker.port}" for broker in keeper.list_topics(timeout=10).brokers.values())
     keeper.flush(5)
+
+
+@pytest.fixture(autouse=True)
+def _short_tracebacks() -> None:
+    """Those of structlog's own default, with all local variables in boxes, take longer than the tests that log them.
+
+    Each test begins so, whatever an earlier one has set up: a command that it ran in this process, say.
+    """
+    structlog.reset_defaults()
+    short = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=_write_short)
+    structlog.configure(processors=[*structlog.get_config()["processors"][:-1], short])
+
+
+def _write_short(out: TextIO, error: Any) -> None:
+    """What UTF-8 cannot say is escaped: reports of workers are sent as UTF-8."""
+    text = "".join(traceback.format_exception(*error))
+    out.write("\n" + text.encode(errors="backslashreplace").decode())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """In the order of their turns."""
+    items.sort(key=turn)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    """How `-n` divides the tests, whatever `--dist` says."""
+    config.option.loadscopereorder = False
+    return Scheduling(config, log)
 
 
 _SKIPPED_EVEN_IN_CI = "docker compose is not installed here"  # the YAML is checked all the same

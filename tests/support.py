@@ -21,14 +21,16 @@ async def eventually(
         what: told when it never holds: text, or a call that says how things stand.
         patience: seconds until it is given up.
     """
-    deadline = asyncio.get_running_loop().time() + patience
+    clock = asyncio.get_running_loop()
+    deadline = clock.time() + patience
     while True:
+        asked = clock.time()
         found = condition()
         if inspect.isawaitable(found):
             found = await found
         if found:
             return found
-        if asyncio.get_running_loop().time() > deadline:
+        if clock.time() > deadline:
             told = what() if callable(what) else what or inspect.getsource(condition).strip()
             raise AssertionError(f"never true: {told}")
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(max(0.005, clock.time() - asked))  # what is awaited gets half of the time at least

@@ -184,6 +184,10 @@ def _revoke_not_awaited() -> None:
     Ownership.let_finish = let_finish  # type: ignore[method-assign]
 
 
+_PACE = 0.4
+"""Seconds between two publishings that leave always work under way: each event keeps three handlers busy, one after the other."""
+
+
 async def _polite_hand_overs(arena: Arena) -> None:
     """Instances come and go in good order, at work: no handler run may be in vain."""
     for _ in range(4):
@@ -191,10 +195,10 @@ async def _polite_hand_overs(arena: Arena) -> None:
             async with asyncio.timeout(START_TIMEOUT):
                 while not (first.has_partitions() and second.has_partitions()):
                     await arena.feed.publish(20)
-                    await asyncio.sleep(0.2)  # the pace: there is always work under way
+                    await asyncio.sleep(_PACE)
             for _ in range(2):
                 await arena.feed.publish(20)
-                await asyncio.sleep(0.4)
+                await asyncio.sleep(_PACE)
             await asyncio.gather(asyncio.to_thread(first.stop), asyncio.to_thread(second.stop))
 
 

@@ -53,7 +53,8 @@ async def test_a_killed_broker_that_comes_back_interrupts_and_loses_nothing(kafk
         topic = await fresh_topic(log)
         producer, consumer = log.producer(), log.consumer([topic], group=topic)
         values = [b"before-%d" % n for n in range(100)]
-        await producer.append([NewRecord(topic, value, value, []) for value in values])
+        # A broker that has just started may take longer than two seconds for its first producer.
+        await append_until_done(producer, [NewRecord(topic, value, value, []) for value in values])
         await read_until(consumer, values)
         with structlog.testing.capture_logs() as lines:
             kafka_broker.kill()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+from functools import partial
 
 import pytest
 
 from choreo import Context, Retry, Service
+from choreo.runtime.instance import Instance
 from tests.integration.runtime_faults import Faults, FaultyLog, plant
 from tests.integration.runtime_world import TABLES, Paid, Placed, World, crash
 from tests.integration.test_runtime_parking import by_key, come_back, parked
@@ -40,6 +42,19 @@ async def redrive_all(world: World, done: set[tuple[int, int]]) -> None:
         fresh = [record for record in letters if (record.partition, record.offset) not in done]
         done.update((record.partition, record.offset) for record in fresh)
         await come_back(world, *fresh)
+
+
+async def is_still(world: World, redriven: set[tuple[int, int]], instance: Instance) -> bool:
+    """Whether all orders are handled, or no other can be until a dead letter comes back."""
+    handled = len(world.rows("payments"))
+    if handled == ORDERS:
+        return True
+    if "dlq.payments" not in await world.log.topics() or instance._publisher.backlog:
+        return False
+    letters = await world.records("dlq.payments")
+    dead = {dict(letter.headers)["ce_id"] for letter in letters if (letter.partition, letter.offset) not in redriven}
+    heads = {head.encode() for (head,) in world.rows("payments", "SELECT head FROM choreo_parked")}
+    return heads <= dead and handled + sum(1 + behind for _, behind in parked(world)) == ORDERS
 
 
 async def everything_once_and_in_order(world: World, redriven: set[tuple[int, int]] | None = None) -> None:
@@ -76,9 +91,9 @@ async def test_crashes_at_random_points(memory_world, faults, seed):
         reached = faults.freeze(chance.choice(POINTS), chance.randrange(1, 8))
         async with world.running(flaky_service(seed + round_, fatal=0.02), max_in_flight=10) as instances:
             ended = asyncio.ensure_future(reached.wait())
-            done = asyncio.ensure_future(eventually(lambda: len(memory_world.rows("payments")) == ORDERS))
-            await asyncio.wait({ended, done}, timeout=10, return_when=asyncio.FIRST_COMPLETED)
-            ended.cancel(), done.cancel()
+            still = asyncio.ensure_future(eventually(partial(is_still, memory_world, redriven, instances["payments"])))
+            await asyncio.wait({ended, still}, timeout=10, return_when=asyncio.FIRST_COMPLETED)
+            ended.cancel(), still.cancel()
             await crash(instances["payments"])
         faults.none()
         await redrive_all(memory_world, redriven)

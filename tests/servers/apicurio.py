@@ -11,6 +11,7 @@ import signal
 import sys
 import urllib.request
 
+from tests.servers import jvm
 from tests.servers.downloads import archive, java
 from tests.servers.process import Server, free_ports, listens
 
@@ -30,6 +31,10 @@ class ApicurioServer(Server):
         super().__init__()
         (self._port,) = free_ports(1)
         self.url = f"http://127.0.0.1:{self._port}/apis/ccompat/v7"
+        self._classes = self._loaded_classes()
+
+    def _loaded_classes(self) -> list[str]:
+        return jvm.loaded_classes(self._java, _NAME, _First)
 
     def command(self) -> list[str]:
         """The registry's command line."""
@@ -40,7 +45,8 @@ class ApicurioServer(Server):
             "quarkus.http.host": "127.0.0.1",
             "quarkus.http.port": str(self._port),
         }
-        return [self._java, "-Xmx400m", *(f"-D{name}={value}" for name, value in settings.items()), "-jar", str(runner)]
+        options = ["-Xmx400m", *jvm.QUICK, *self._classes, *(f"-D{name}={value}" for name, value in settings.items())]
+        return [self._java, *options, "-jar", str(runner)]
 
     def ready(self) -> bool:
         """Whether its Confluent API answers."""
@@ -51,6 +57,17 @@ class ApicurioServer(Server):
                 return bool(answer.status == 200)
         except OSError:
             return False
+
+
+class _First(ApicurioServer):
+    """The one that leaves its classes for the others."""
+
+    def __init__(self, option: str) -> None:
+        self._option = option
+        super().__init__()
+
+    def _loaded_classes(self) -> list[str]:
+        return [self._option]
 
 
 def main() -> None:

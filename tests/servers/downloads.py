@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 CACHE = Path(os.environ.get("CHOREO_TEST_CACHE", Path.home() / ".cache" / "choreo"))
@@ -24,10 +24,10 @@ def in_ci() -> bool:
 
 
 @contextlib.contextmanager
-def _locked() -> Iterator[None]:
-    """One process at a time fills the cache."""
+def _locked(name: str = "") -> Iterator[None]:
+    """One process at a time fills the cache, or what has this name there."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / ".lock").open("w") as lock:
+    with (CACHE / f".lock{name}").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -85,6 +85,16 @@ def archive(artifact: str, file_name: str, folder: str) -> Path:
             with _filled(unpacked) as temporary:
                 shutil.unpack_archive(packed, temporary)
     return unpacked
+
+
+def made_once(name: str, fill: Callable[[Path], None]) -> Path:
+    """A folder of the cache, filled by whoever is the first to need it."""
+    target = CACHE / name
+    with _locked(f"-{name}"):
+        if not target.exists():
+            with _filled(target) as temporary:
+                fill(temporary)
+    return target
 
 
 @contextlib.contextmanager

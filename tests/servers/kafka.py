@@ -21,6 +21,7 @@ from typing import NamedTuple
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from tests.servers import jvm
 from tests.servers.certificates import Authority
 from tests.servers.downloads import jars, java
 from tests.servers.process import Server, free_ports, listens
@@ -58,9 +59,13 @@ class KafkaServer(Server):
             that begin at `proxy.address` stay behind it.
         membership: the node's place in a cluster.
         heap: the Java heap's limit.
+        lasting: whether its own speed counts, as in benchmarks; others start quicker and stay slower.
     """
 
     name = "kafka"
+    notices = 1.0
+    """Its controller expels a broker whose heartbeats were missing, itself too, until the next ones; clients that ask in
+    between for a controller hear that there is none, and wait for their whole timeout."""
 
     def __init__(
         self,
@@ -69,10 +74,13 @@ class KafkaServer(Server):
         proxy: Proxy | None = None,
         membership: Membership | None = None,
         heap: str = "1G",
+        *,
+        lasting: bool = False,
     ) -> None:
         kafka = jars(f"org.apache.kafka:kafka_2.13:{VERSION}", f"kafka-{VERSION}")
         logging = jars(f"org.apache.logging.log4j:log4j-slf4j-impl:{LOG4J}", f"log4j-slf4j-impl-{LOG4J}")
         self._java, self._libs, self._heap = java(), f"{kafka}/*:{logging}/*", heap
+        self._options = jvm.LASTING if lasting else jvm.QUICK
         super().__init__()
         self._users = dict(scram_users or {})
         self._member = membership or Membership(new_cluster_id(), 1, {1: free_ports(1)[0]})
@@ -83,6 +91,10 @@ class KafkaServer(Server):
         self._properties = self.folder / "server.properties"
         self._properties.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
         (self.folder / "log4j2.properties").write_text(_LOG4J)
+        self._classes = self._loaded_classes()
+
+    def _loaded_classes(self) -> list[str]:
+        return jvm.loaded_classes(self._java, f"kafka-{VERSION}", _First)
 
     @property
     def node_id(self) -> int:
@@ -176,8 +188,7 @@ class KafkaServer(Server):
 
     def _jvm(self, *options: str) -> list[str]:
         logging = f"-Dlog4j2.configurationFile={self.folder}/log4j2.properties"
-        # The serial collector starts fewer threads than the default one: kind to a small machine that runs tests too.
-        return [self._java, "-XX:+UseSerialGC", logging, *options, "-cp", self._libs]
+        return [self._java, *self._options, *self._classes, logging, *options, "-cp", self._libs]
 
     def start(self) -> KafkaServer:
         """Start it, on a new or on its old folder, and wait until it serves requests."""
@@ -199,6 +210,17 @@ class KafkaServer(Server):
         return False
 
 
+class _First(KafkaServer):
+    """The one that leaves its classes for the others."""
+
+    def __init__(self, option: str) -> None:
+        self._option = option
+        super().__init__()
+
+    def _loaded_classes(self) -> list[str]:
+        return [self._option]
+
+
 def new_cluster_id() -> str:
     """As `StorageTool random-uuid` makes it."""
     return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A")
@@ -207,6 +229,8 @@ def new_cluster_id() -> str:
 _SMALL = {
     "num.partitions": "6",
     "auto.create.topics.enable": "false",
+    # An idle controller writes a record twice a second otherwise, and every broker reads it.
+    "metadata.max.idle.interval.ms": "5000",
     "offsets.topic.num.partitions": "4",
     "transaction.state.log.num.partitions": "4",
     "group.initial.rebalance.delay.ms": "0",

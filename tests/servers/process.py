@@ -44,12 +44,15 @@ class Server:
     """One server process with its own temporary folder; a context manager that starts and removes it."""
 
     name = "server"
+    notices = 0.0
+    """Seconds until it knows that it has stood still; it may seem ready before."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix=f"choreo-{self.name}-"))
         self.log_file = self.folder / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._watchdog: subprocess.Popen[bytes] | None = None
+        self._stands_still = False
 
     def command(self) -> list[str]:
         """The command that runs the server in the foreground."""
@@ -108,6 +111,7 @@ class Server:
                 if process.stdin is not None:
                     process.stdin.close()
         self._process = self._watchdog = None
+        self._stands_still = False
 
     def restart(self) -> None:
         """Start it again on the same folder and ports, ending it first if it runs."""
@@ -115,18 +119,23 @@ class Server:
         self.start()
 
     def ensure_running(self) -> None:
-        """Start it if it does not run."""
+        """Start it if it does not run, and wait until it serves requests if it stood still."""
         if self._process is None:
             self.start()
-        self.thaw()
+        if self._stands_still:
+            self.thaw()
+            time.sleep(self.notices)
+            wait_until(self.ready, START_TIMEOUT)
 
     def freeze(self) -> None:
         """Stop it from running without ending it (SIGSTOP)."""
         self._signal(signal.SIGSTOP)
+        self._stands_still = True
 
     def thaw(self) -> None:
         """Undo `freeze`."""
         self._signal(signal.SIGCONT)
+        self._stands_still = False
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None:
