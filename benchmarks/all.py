@@ -12,12 +12,12 @@ from pathlib import Path
 HERE = Path(__file__).parent
 PROGRAMS = {
     "Throughput": ("throughput.py", "--peers"),
-    "What a kill (-9) in the middle costs": ("killed.py", "--peers"),
     "Lanes": ("lanes.py",),
     "Latency of a saga of five hops": ("latency.py",),
     "A poison record": ("poison.py",),
     "Memory, and the cost of a full inbox": ("memory.py",),
     "The wire alone": ("wire.py",),
+    "What a kill (-9) in the middle costs": ("killed.py", "--peers"),
 }
 
 
@@ -35,7 +35,7 @@ def main() -> None:
             f"## {title}\n\n`benchmarks/{program}`\n\n" + (text if text.startswith("|") else f"```\n{text}\n```")
         )
         print(parts[-1], flush=True)
-    (HERE / "results.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+        (HERE / "results.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

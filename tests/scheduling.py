@@ -11,7 +11,7 @@ import zlib
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-_SHARED = ("_kafka_access", "_kafka_cluster", "_kafka_rights", "_postgres_faults", "_registry")
+_SHARED = ("_kafka_access", "_kafka_cluster", "_kafka_refusals", "_kafka_rights", "_postgres_faults", "_registry")
 """Files in tests/integration whose servers no other file wants."""
 _CHAOS = 2
 """How many tests may run at a time that have enough processes for a core or two."""
