@@ -94,6 +94,8 @@ class Proxy:
         for link in links:
             link.cancel()
         await asyncio.gather(*links, return_exceptions=True)
+        for _ in range(10):  # closing a connection takes a few turns of the loop, which may be ended after this
+            await asyncio.sleep(0)
 
     def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
