@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterable
 from typing import Any
 
+import structlog
+
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser with `--kafka` and `--json`."""
+    """A parser with `--kafka` and `--json`; what is logged goes to stderr from now on, since stdout is the report's."""
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--kafka", metavar="HOST:PORT", help="a running broker; started for the run unless given")
     made.add_argument("--json", action="store_true", help="print one JSON object")
