@@ -16,6 +16,7 @@ from tests.servers.apicurio import ApicurioServer
 from tests.servers.downloads import ServerMissingError, in_ci
 from tests.servers.kafka import KafkaServer
 from tests.servers.kafka_cluster import KafkaCluster
+from tests.servers.mock_kafka import mock_kafka
 from tests.servers.postgres import PostgresServer
 from tests.servers.process import Server
 
@@ -91,11 +92,8 @@ def own_postgres() -> Iterator[PostgresServer]:
 @pytest.fixture(scope="session")
 def mock_bootstrap() -> Iterator[str]:
     """`host:port` list of librdkafka's mock cluster, alive as long as the session."""
-    from confluent_kafka import Producer
-
-    keeper = Producer({"test.mock.num.brokers": "1", "bootstrap.servers": "mock", "log_level": "0"})
-    yield ",".join(f"{broker.host}:{broker.port}" for broker in keeper.list_topics(timeout=10).brokers.values())
-    keeper.flush(5)
+    with mock_kafka() as address:
+        yield address
 
 
 @pytest.fixture(autouse=True)

@@ -64,8 +64,8 @@ class KafkaServer(Server):
 
     name = "kafka"
     notices = 1.0
-    """Its controller expels a broker whose heartbeats were missing, itself too, until the next ones; clients that ask in
-    between for a controller hear that there is none, and wait for their whole timeout."""
+    """Its controller may expel a broker whose heartbeats were missing, itself too, until the next ones come; who asks for a
+    controller in between would hear that there is none."""
 
     def __init__(
         self,

@@ -21,7 +21,7 @@ SILENCE = 60.0
 brokers for good (docs/decisions/0011)."""
 
 PURGED = {ck.KafkaError._PURGE_QUEUE, ck.KafkaError._PURGE_INFLIGHT}  # noqa: SLF001 - librdkafka's own codes
-ENDED = ck.KafkaError(ck.KafkaError._DESTROY, "the client has ended")  # noqa: SLF001 - librdkafka's own code
+ENDED = ck.KafkaError(ck.KafkaError._DESTROY, "the client is closed")  # noqa: SLF001 - librdkafka's own code
 Report = Callable[[ck.KafkaError | None, ck.Message], None]
 
 
@@ -138,8 +138,9 @@ class Delivery:
             self._client.waiting.discard(self)
 
     def give_up(self) -> None:
-        """Nobody is left who would report the rest."""
-        self.fail(Failure(self._client.fatal or ENDED, "the log", None, 0))
+        """Nobody is left who would report the rest, if there is one."""
+        if self._reported != self._expected:
+            self.fail(Failure(self._client.fatal or ENDED, "the log", None, 0))
         self._tell()
 
     def _tell(self) -> None:

@@ -139,7 +139,7 @@ class KafkaLog:
             for topic in missing.values()
             if topic.name not in created
         ]
-        for name, future in self._admin.create_topics(topics, request_timeout=WAIT).items():
+        for name, future in self._admin.create_topics(topics, request_timeout=TRY).items():
             try:
                 future.result()
                 created.append(name)
