@@ -183,7 +183,7 @@ class Arena:
         enter = self._servers.enter_context
         if self.setup.log == "kafka":
             self.proxies.append(enter(Proxy()))
-            self.kafka = enter(KafkaServer(proxy=self.proxies[0]))
+            self.kafka = enter(KafkaServer(proxy=self.proxies[0], lasting=True))
         if self.setup.log == "cluster":
             self.proxies += [enter(Proxy()) for _ in range(3)]
             self.cluster = enter(KafkaCluster(proxies=self.proxies))

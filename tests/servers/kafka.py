@@ -59,7 +59,7 @@ class KafkaServer(Server):
             that begin at `proxy.address` stay behind it.
         membership: the node's place in a cluster.
         heap: the Java heap's limit.
-        lasting: whether its own speed counts, as in benchmarks; others start quicker and stay slower.
+        lasting: whether its own speed counts, as in benchmarks and chaos; others start quicker and stay slower.
     """
 
     name = "kafka"
@@ -80,6 +80,7 @@ class KafkaServer(Server):
         kafka = jars(f"org.apache.kafka:kafka_2.13:{VERSION}", f"kafka-{VERSION}")
         logging = jars(f"org.apache.logging.log4j:log4j-slf4j-impl:{LOG4J}", f"log4j-slf4j-impl-{LOG4J}")
         self._java, self._libs, self._heap = java(), f"{kafka}/*:{logging}/*", heap
+        self._lasting = lasting
         self._options = jvm.LASTING if lasting else jvm.QUICK
         super().__init__()
         self._users = dict(scram_users or {})
@@ -94,7 +95,7 @@ class KafkaServer(Server):
         self._classes = self._loaded_classes()
 
     def _loaded_classes(self) -> list[str]:
-        return jvm.loaded_classes(self._java, f"kafka-{VERSION}", _First)
+        return [] if self._lasting else jvm.loaded_classes(self._java, f"kafka-{VERSION}", _First)
 
     @property
     def node_id(self) -> int:
