@@ -284,6 +284,8 @@ class Arena:
             shutil.copytree(self.folder, keep, dirs_exist_ok=True)
             for process in (*self.children, *filter(None, (self.kafka, self.postgres))):
                 shutil.copy(process.log_file, Path(keep, f"{process.folder.name}.log"))
+            if self.kafka is not None:  # `kafka-dump-log` shows what it wrote down
+                shutil.copytree(self.kafka.folder, Path(keep, self.kafka.folder.name), dirs_exist_ok=True)
             evidence = await self.evidence()
             told = [each for events in evidence.events.values() for each in events]
             told += [effect for rest in evidence.rests.values() for effect in rest.effects]

@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import uuid
 
+import confluent_kafka as ck
 import pytest
 import structlog
 
 from choreo.errors import LogError, LogUnavailableError, UnknownTopicError
 from choreo.log.kafka import KafkaLog
-from choreo.log.port import NewRecord, Topic, TopicPartition
+from choreo.log.port import NewRecord, Position, Topic, TopicPartition
 from tests.servers.process import free_ports
 
 pytestmark = pytest.mark.kafka
@@ -125,6 +126,23 @@ async def test_closing_waits_for_the_transaction_under_way(kafka_bootstrap):
         await producer.close()
         await under_way
         assert sum((await log.end_offsets([TopicPartition(topic, n) for n in range(2)])).values()) >= 5_001
+
+
+async def test_offsets_that_a_transaction_holds_back_say_so(kafka_bootstrap):
+    async with KafkaLog.at(f"kafka://{kafka_bootstrap}", {}) as log:
+        topic = await fresh_topic(log)
+        conf = {"bootstrap.servers": kafka_bootstrap}
+        member = ck.Consumer(conf | {"group.id": topic})
+        producer = ck.Producer(conf | {"transactional.id": topic})
+        await asyncio.to_thread(producer.init_transactions)
+        producer.begin_transaction()
+        moved = [ck.TopicPartition(topic, 0, 5)]
+        await asyncio.to_thread(producer.send_offsets_to_transaction, moved, member.consumer_group_metadata())
+        with pytest.raises(LogUnavailableError, match="find-hanging"):
+            await log.committed(topic, [TopicPartition(topic, 0)])
+        await asyncio.to_thread(producer.commit_transaction)
+        assert await log.committed(topic, [TopicPartition(topic, 0)]) == {TopicPartition(topic, 0): Position(5)}
+        member.close()
 
 
 async def test_a_topic_that_does_not_exist_ends_polling(kafka_bootstrap):

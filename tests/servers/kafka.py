@@ -27,7 +27,7 @@ from tests.servers.downloads import jars, java
 from tests.servers.process import Server, free_ports, listens
 from tests.servers.proxy import Proxy
 
-VERSION = "4.3.0"
+VERSION = "4.2.1"  # not 4.3 or 4.4, which may forget to end a transaction (docs/decisions/0014)
 LOG4J = "2.25.4"  # the one Kafka brings, here bound to slf4j: without it a broker says nothing
 
 

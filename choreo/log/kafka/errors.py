@@ -42,6 +42,10 @@ _REMEDIES = (  # by a part of librdkafka's own sentence
     ("connecting to a PLAINTEXT", "the port speaks no TLS: take another port, or leave SSL out of security.protocol"),
     ("SSL alert", "the broker wants a certificate it trusts: set ssl.certificate.location and ssl.key.location"),
     ("Disconnected", "the port may want TLS or a login: check security.protocol"),
+    (
+        "Failed to get committed offsets",  # librdkafka tells neither that they are unstable nor why
+        "repeat; if it lasts for minutes, the broker has never ended a transaction: kafka-transactions.sh find-hanging",
+    ),
     ("Broken pipe", "the port may want TLS or a login: check security.protocol"),
 )
 _FRAME = re.compile(

@@ -13,6 +13,7 @@ from typing import Any
 
 import confluent_kafka as ck
 
+from choreo.log.kafka.errors import NO_ANSWER
 from choreo.log.kafka.partitions import ours
 from choreo.log.port import Position, TopicPartition
 
@@ -81,8 +82,9 @@ def committed(client: ck.Consumer, asked: Sequence[ck.TopicPartition], wait: flo
         known: Any = client.committed(list(asked), timeout=wait)
     except ck.KafkaException as error:
         told = client.poll(0)  # why no coordinator was found is told as if it were a message
-        if told is not None and told.error() is not None:
-            raise ck.KafkaException(told.error()) from error
+        why = None if told is None else told.error()
+        if why is not None and why.code() not in NO_ANSWER:  # a lost connection is not why: it is made again
+            raise ck.KafkaException(why) from error
         raise
     finally:
         client.close()
