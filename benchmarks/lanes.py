@@ -88,7 +88,7 @@ async def by_choreo(settings: Settings, *, transactional: bool) -> float:
         await watch.handle(moved)
 
     async with running([service], settings):
-        settle_garbage_collector()
+        settle_garbage_collector(settings.max_in_flight)
         await watch.done.wait()
     return watch.seconds()
 
@@ -100,7 +100,7 @@ async def by_hand(settings: Settings) -> float:
     client = {"bootstrap.servers": bootstrap, "group.id": uuid.uuid4().hex, "auto.offset.reset": "earliest"}
     consumer = Consumer({**client, "enable.auto.commit": False})
     consumer.subscribe([TOPIC])
-    settle_garbage_collector()
+    settle_garbage_collector(settings.max_in_flight)
 
     async def lane(key: bytes) -> None:
         waiting = lanes[key]

@@ -110,7 +110,7 @@ async def by_choreo(settings: Settings, rate: int, seconds: float) -> dict[str, 
         async with running(services, settings, log=log), connect(settings, log=log) as bus:
             await bus.publish(events[0](saga="first", begun=0.0))
             await asyncio.sleep(1)
-            settle_garbage_collector()
+            settle_garbage_collector(HOPS * settings.max_in_flight)
             times.begin = time.monotonic() + WARM_UP
             publishing, start = set(), time.monotonic()
             for number in range(int(rate * (seconds + WARM_UP))):
@@ -190,7 +190,7 @@ def by_hand(bootstrap: str, folder: Path, rate: int, seconds: float) -> dict[str
     hand = Hand(bootstrap, folder, times)
     producer = hand.producer()
     hand.ready.wait()
-    settle_garbage_collector()
+    settle_garbage_collector(HOPS * Settings().max_in_flight)
     start = time.monotonic()
     times.begin = start + WARM_UP
     for number in range(int(rate * (seconds + WARM_UP))):

@@ -89,7 +89,7 @@ async def run(settings: Settings, *, poisoned: bool) -> dict[str, float]:
             choreo.connect(settings, log=log) as bus,
         ):
             await asyncio.sleep(1)
-            settle_garbage_collector()
+            settle_garbage_collector(settings.max_in_flight)
             publishing, start = set(), time.monotonic()
             for number in range(EVENTS):
                 if (wait := start + number / RATE - time.monotonic()) > 0:

@@ -97,7 +97,10 @@ class Invoker:
             return None
         finally:
             session.leave()
-        return await self._failures.judge(job, task, failed, stage, timed_out=session.ended > 0)
+        try:
+            return await self._failures.judge(job, task, failed, stage, timed_out=session.ended > 0)
+        finally:
+            del failed  # its traceback holds this call: a circle that would keep the record for long
 
     async def _call(self, job: Job, handler: Handler, session: Session) -> Any:
         if not handler.takes_context:

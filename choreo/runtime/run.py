@@ -30,9 +30,8 @@ T = TypeVar("T")
 _log = structlog.get_logger("choreo.runtime")
 _PASSING = (AccessError, LogUnavailableError, RegistryUnavailableError, StoreUnavailableError)
 _FIRST_DELAY, _MAX_DELAY = 0.5, 15.0
-_GARBAGE_THRESHOLD = 5_000
-"""Allocations, less those freed, between two looks of the cyclic collector; Python's own is 700. Up to 200,000 nothing
-more is gained that could be measured, and garbage stays longer."""
+_TRACKED = 20
+"""Objects that the cyclic collector follows for a record under way, at most."""
 
 
 @asynccontextmanager
@@ -131,7 +130,7 @@ class _Work:
             try:
                 async with running(services, settings) as instances:
                     self.instances = instances
-                    settle_garbage_collector()
+                    settle_garbage_collector(settings.max_in_flight * len(services))
                     await self._until_one_fails(instances)
                     return
             except _PASSING as error:
@@ -178,15 +177,18 @@ def run_to_end(work: Coroutine[Any, Any, T]) -> T:
     return uvloop.run(work)
 
 
-def settle_garbage_collector() -> None:
-    """Let the cyclic collector look less often, and never at what has been loaded for good.
+def settle_garbage_collector(under_way: int) -> None:
+    """Let the cyclic collector look when more has come than records under way explain, and never at what is loaded for good.
 
-    Records, events and rows hold no cycles: the collector finds nothing among them, and takes a tenth of the CPU time
-    to find it (`benchmarks/throughput.py`). Cycles that handlers make are still collected, later.
+    Records, events and rows hold no cycles: the collector finds nothing among them, and takes a seventh of the CPU time
+    to find it (`benchmarks/lanes.py`). Cycles that handlers make are still collected, later.
+
+    Args:
+        under_way: how many records there may be at once.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_GARBAGE_THRESHOLD, *gc.get_threshold()[1:])
+    gc.set_threshold(under_way * _TRACKED, *gc.get_threshold()[1:])
 
 
 async def ensure_topics(log: Log, topics: Sequence[str], *, create: bool) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import threading
+import weakref
 from collections import defaultdict
 
 import pytest
@@ -367,3 +369,23 @@ async def test_the_largest_event_is_counted_with_key_and_headers(memory_world):
     assert headers["choreo.dlq.stage"] == "emit"
     assert "bytes" in headers["__dlq.errors.message"]
     assert len(await memory_world.records("payments")) == 1
+
+
+async def test_a_record_that_was_given_up_is_not_kept_in_memory(memory_world):
+    """The cyclic collector comes late; records may be large, and all of them may fail."""
+    service, events = Service("payments"), weakref.WeakSet()
+
+    @service.on(Placed, retry=AT_ONCE)
+    async def pay(order: Placed) -> None:
+        events.add(order)
+        raise ValueError(order.id)
+
+    gc.disable()
+    try:
+        async with memory_world.running(service):
+            await memory_world.publish(*(Placed(id=f"o{n}") for n in range(6)))
+            await memory_world.read_to_the_end(service)
+            await eventually(lambda: len(events) <= 1, lambda: len(events))  # a worker remembers its last one
+    finally:
+        gc.enable()
+    assert len(await memory_world.letters("payments")) == 6
