@@ -20,21 +20,22 @@ _NAME = f"apicurio-registry-app-{VERSION}"
 
 
 class ApicurioServer(Server):
-    """One registry with its data in memory; `url` is where its Confluent API begins."""
+    """One registry with its data in memory; `url` is where its Confluent API begins.
+
+    Args:
+        classes: the option that says which classes it begins with; those that an earlier run has left, unless given.
+    """
 
     name = "apicurio"
 
-    def __init__(self) -> None:
+    def __init__(self, classes: list[str] | None = None) -> None:
         self._java = java()
         artifact = f"io.apicurio:apicurio-registry-app:{VERSION}:tar.gz:all"
         self._home = archive(artifact, f"{_NAME}-all.tar.gz", "apicurio")
         super().__init__()
         (self._port,) = free_ports(1)
         self.url = f"http://127.0.0.1:{self._port}/apis/ccompat/v7"
-        self._classes = self._loaded_classes()
-
-    def _loaded_classes(self) -> list[str]:
-        return jvm.loaded_classes(self._java, _NAME, _First)
+        self._classes = jvm.loaded_classes(self._java, _NAME, ApicurioServer) if classes is None else classes
 
     def command(self) -> list[str]:
         """The registry's command line."""
@@ -57,17 +58,6 @@ class ApicurioServer(Server):
                 return bool(answer.status == 200)
         except OSError:
             return False
-
-
-class _First(ApicurioServer):
-    """The one that leaves its classes for the others."""
-
-    def __init__(self, option: str) -> None:
-        self._option = option
-        super().__init__()
-
-    def _loaded_classes(self) -> list[str]:
-        return [self._option]
 
 
 def main() -> None:

@@ -19,19 +19,19 @@ LASTING = ("-XX:+UseSerialGC",)
 """For servers whose own speed counts."""
 
 
-def loaded_classes(java: str, name: str, server: Callable[[str], Server]) -> list[str]:
+def loaded_classes(java: str, name: str, server: Callable[[list[str]], Server]) -> list[str]:
     """The option that lets a program begin with its classes as an earlier run has left them: half of its start is reading jars.
 
     Args:
         java: the runtime; each release of it has an archive of its own.
         name: of the program and its version.
-        server: makes one with the option given; called, and run for a moment, if there is no archive yet.
+        server: makes one with the options given; called, and run for a moment, if there is no archive yet.
     """
     release = Path(java).resolve().parents[1] / "release"
     runtime = zlib.crc32(release.read_bytes() if release.exists() else b"")
 
     def fill(folder: Path) -> None:
-        with server(f"-XX:ArchiveClassesAtExit={folder}/{_ARCHIVE}") as first:
+        with server([f"-XX:ArchiveClassesAtExit={folder}/{_ARCHIVE}"]) as first:
             first.stop()
 
     archive = made_once(f"classes-{name}-{runtime:08x}", fill) / _ARCHIVE

@@ -60,6 +60,7 @@ class KafkaServer(Server):
         membership: the node's place in a cluster.
         heap: the Java heap's limit.
         lasting: whether its own speed counts, as in benchmarks and chaos; others start quicker and stay slower.
+        classes: the option that says which classes it begins with; those that an earlier run has left, unless given.
     """
 
     name = "kafka"
@@ -76,11 +77,11 @@ class KafkaServer(Server):
         heap: str = "1G",
         *,
         lasting: bool = False,
+        classes: list[str] | None = None,
     ) -> None:
         kafka = jars(f"org.apache.kafka:kafka_2.13:{VERSION}", f"kafka-{VERSION}")
         logging = jars(f"org.apache.logging.log4j:log4j-slf4j-impl:{LOG4J}", f"log4j-slf4j-impl-{LOG4J}")
         self._java, self._libs, self._heap = java(), f"{kafka}/*:{logging}/*", heap
-        self._lasting = lasting
         self._options = jvm.LASTING if lasting else jvm.QUICK
         super().__init__()
         self._users = dict(scram_users or {})
@@ -92,10 +93,9 @@ class KafkaServer(Server):
         self._properties = self.folder / "server.properties"
         self._properties.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
         (self.folder / "log4j2.properties").write_text(_LOG4J)
-        self._classes = self._loaded_classes()
-
-    def _loaded_classes(self) -> list[str]:
-        return [] if self._lasting else jvm.loaded_classes(self._java, f"kafka-{VERSION}", _First)
+        self._classes = [] if lasting else classes
+        if self._classes is None:
+            self._classes = jvm.loaded_classes(self._java, f"kafka-{VERSION}", lambda first: KafkaServer(classes=first))
 
     @property
     def node_id(self) -> int:
@@ -209,17 +209,6 @@ class KafkaServer(Server):
             quiet = {"bootstrap.servers": self.bootstrap, "log_level": "0"}
             return self._member.node in AdminClient(quiet).list_topics(timeout=5).brokers
         return False
-
-
-class _First(KafkaServer):
-    """The one that leaves its classes for the others."""
-
-    def __init__(self, option: str) -> None:
-        self._option = option
-        super().__init__()
-
-    def _loaded_classes(self) -> list[str]:
-        return [self._option]
 
 
 def new_cluster_id() -> str:
