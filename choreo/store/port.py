@@ -78,7 +78,7 @@ class Takeover(NamedTuple):
 
     Attributes:
         progress: of each partition; watermark -1 where there was none yet.
-        outbox: rows that earlier owners left, oldest first.
+        outbox: rows that earlier owners left, oldest first (`choreo.store.leftovers`).
         parked: the lanes whose records come from these partitions.
     """
 

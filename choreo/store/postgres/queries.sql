@@ -104,9 +104,11 @@ FROM json_to_recordset(%(owned)s) AS new (topic text, partition int, epoch bigin
 WHERE progress.topic = new.topic AND progress.partition = new.partition;
 
 -- name: outbox
--- What was read from these partitions and is not being published by this instance itself.
-SELECT id, records FROM choreo_outbox
-WHERE partitions && %(partitions)s::text[] AND id <> ALL (%(publishing)s::bigint[]) ORDER BY id;
+-- What touches these partitions, and all before it, but for what this instance is publishing.
+SELECT id, partitions, records FROM choreo_outbox
+WHERE id <= (SELECT max(id) FROM choreo_outbox WHERE partitions && %(partitions)s::text[])
+    AND id <> ALL (%(publishing)s::bigint[])
+ORDER BY id;
 
 -- name: abandoned
 SELECT id, records FROM choreo_outbox

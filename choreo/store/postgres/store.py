@@ -14,6 +14,7 @@ from choreo.errors import ConfigurationError, FencedError, ReleasedError, StoreE
 from choreo.log.port import Record, TopicPartition
 from choreo.store import ranges, records
 from choreo.store.deaths import Owned, taken_over
+from choreo.store.leftovers import left_for
 from choreo.store.port import Effects, OutboxRow, Progress, Takeover
 from choreo.store.postgres.address import Address, schema_of
 from choreo.store.postgres.connection import Connection, Cursor, Statement
@@ -181,14 +182,16 @@ class PostgresStore:
             {**at._asdict(), "epoch": now.epoch, "deaths": now.deaths, "suspects": json.dumps(dict(now.suspects))}
             for at, now in progress.items()
         )
-        read_from = {"partitions": _names(partitions), "publishing": _array(self._publishing)}
+        mine = [_name(partition) for partition in partitions]
+        read_from = {"partitions": _array(mine), "publishing": _array(self._publishing)}
         _, left, parked, _ = await run(
             (Q["take_over"], {"owned": owned, "me": self._instance}),
             (Q["outbox"], read_from),
             (Q["parked"], {"at": at}),
             _COMMIT,
         )
-        return Takeover(progress, await _rows(left), {lane for (lane,) in await parked.fetchall()})
+        outbox = left_for(mine, await left.fetchall())
+        return Takeover(progress, outbox, {lane for (lane,) in await parked.fetchall()})
 
     # --- the transaction ------------------------------------------------------------------------------------------
 
@@ -251,7 +254,7 @@ class PostgresStore:
                 ),
                 "inbox": b"".join(effects.inbox),
                 "ticked": _array(effects.ticked),
-                "read_from": _names(effects.progress),
+                "read_from": _array(map(_name, effects.progress)),
                 "now": str(int(time.time() * 1000)),
                 "records": records.pack(effects.outbox) if effects.outbox else b"",
             },
@@ -285,6 +288,6 @@ def _array(elements: Iterable[int | str]) -> str:
     return f"{{{','.join(map(str, elements))}}}"
 
 
-def _names(partitions: Iterable[TopicPartition]) -> str:
-    """Partitions as the text of an array; topic names need no quotes."""
-    return f"{{{','.join(f'{topic}/{partition}' for topic, partition in partitions)}}}"
+def _name(at: TopicPartition) -> str:
+    """A partition as an element of an array; topic names need no quotes."""
+    return f"{at.topic}/{at.partition}"

@@ -19,6 +19,7 @@ from choreo.errors import ConfigurationError, FencedError, ReleasedError, StoreU
 from choreo.log.port import Record, TopicPartition
 from choreo.store import ranges, records
 from choreo.store.deaths import Owned, taken_over
+from choreo.store.leftovers import left_for
 from choreo.store.port import Effects, OutboxRow, Takeover
 from choreo.store.sql import load_queries
 from choreo.store.sqlite import opening
@@ -136,14 +137,12 @@ class SqliteStore:
             writer.execute(_Q["take_over"], (taken.epoch, self._instance, taken.deaths, suspects, *at))
             progress[at] = taken
             parked.update(lane for (lane,) in writer.execute(_Q["parked"], at))
-        mine = set(partitions)
-        left = [
-            OutboxRow(row_id, records.emitted(packed))
+        rows = [
+            (row_id, {TopicPartition(*pair) for pair in json.loads(read_from)}, packed)
             for row_id, read_from, packed in writer.execute(_Q["outbox"])
             if row_id not in self._publishing
-            and not mine.isdisjoint(TopicPartition(*pair) for pair in json.loads(read_from))
         ]
-        return Takeover(progress, left, parked)
+        return Takeover(progress, left_for(partitions, rows), parked)
 
     async def give_back(self, epochs: Mapping[TopicPartition, int]) -> None:
         rows = [(*at, epoch) for at, epoch in epochs.items()]
