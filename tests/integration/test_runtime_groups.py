@@ -6,14 +6,18 @@ import asyncio
 import contextlib
 import random
 import threading
+from collections import defaultdict
 
 import pytest
 
 from choreo import Context, Retry, Service, SyncContext
 from choreo.errors import ConfigurationError, StoreUnavailableError, UnknownTopicError
 from choreo.log import open_log
+from choreo.log.port import Consumer, NewRecord, Topic, TopicPartition
 from choreo.log.tables import Tables
 from choreo.runtime.run import run_services
+from choreo.store.port import Effects
+from choreo.store.sqlite.store import SqliteStore
 from tests.integration.runtime_faults import Faults, plant
 from tests.integration.runtime_world import AT_ONCE, TABLES, Paid, Placed, World, effects_service, owned, unique
 from tests.support import eventually
@@ -305,6 +309,47 @@ async def test_who_lost_partitions_and_lives_is_not_taken_for_dead(memory_world)
         assert taken.keys() == set(partitions)
         assert {owned.alone for owned in instance._owned.values()} == {False}
         assert memory_world.rows("payments", "SELECT sum(deaths) FROM choreo_progress") == [(0,)]
+
+
+async def test_what_a_dead_owner_left_keeps_its_order_though_another_new_owner_is_slow(memory_world):
+    """The last row holds records of all partitions; those before them are in rows of the one that publishes nothing, too."""
+    log, service = memory_world.log, Service("payments")
+
+    @service.on(Placed)
+    async def work(order: Placed) -> None: ...
+
+    names = ["orders", "payments", "retry.payments", "dlq.payments"]
+    await log.create_topics([Topic(name=name, partitions=4) for name in names])
+    orders = [TopicPartition("orders", number) for number in range(4)]
+    store = SqliteStore(memory_world.folder / "payments.db")
+    await store.open("payments")
+    taken = (await store.take_over(orders)).progress
+
+    def emitted(at: TopicPartition, value: bytes) -> NewRecord:
+        return NewRecord("payments", b"k%d" % at.partition, value, [])
+
+    for at in orders:
+        await store.commit(Effects({at: taken[at]}, outbox=[emitted(at, b"1")]))
+    await store.commit(Effects(taken, outbox=[emitted(at, b"2") for at in orders]))
+    await store.close()
+
+    slow = log.consumer(["orders", "retry.payments"], group="payments")
+    polling = asyncio.create_task(poll_for_ever(slow))
+    await eventually(lambda: slow.assignment >= set(orders))
+    async with memory_world.running(service) as instances:
+        instance = instances["payments"]
+        await eventually(lambda: len(instance._owned.keys() & set(orders)) == 2 and not instance._publisher.rows)
+        values = defaultdict(list)
+        for record in await memory_world.records("payments"):
+            values[record.key].append(record.value)
+    polling.cancel()
+    await slow.close()
+    assert values == {b"k%d" % at.partition: [b"1", b"2"] for at in orders}
+
+
+async def poll_for_ever(consumer: Consumer) -> None:
+    while True:
+        await consumer.poll()
 
 
 # --- how much it holds ------------------------------------------------------------------------------------------------

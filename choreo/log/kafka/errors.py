@@ -44,7 +44,7 @@ _REMEDIES = (  # by a part of librdkafka's own sentence
     ("Disconnected", "the port may want TLS or a login: check security.protocol"),
     (
         "Failed to get committed offsets",  # librdkafka tells neither that they are unstable nor why
-        "repeat; if it lasts for minutes, the broker has never ended a transaction: kafka-transactions.sh find-hanging",
+        "repeat; if all else is answered for minutes, a transaction may never have ended: kafka-transactions.sh find-hanging",
     ),
     ("Broken pipe", "the port may want TLS or a login: check security.protocol"),
 )
