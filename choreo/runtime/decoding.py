@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Awaitable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import structlog
@@ -31,11 +31,17 @@ class KillerError(Exception):
 
 
 class Route(NamedTuple):
-    """What a service does with one event type; `ordered`: whether one of the handlers needs the order of its keys."""
+    """What a service does with one event type.
+
+    Attributes:
+        ordered: whether one of the handlers needs the order of its keys.
+        bare: the tasks of all its records where there is no inbox.
+    """
 
     event_class: type[Event]
     handlers: tuple[Handler, ...]
     ordered: bool
+    bare: tuple[Task, ...]
 
 
 def routes_of(service: Service) -> dict[str, Route]:
@@ -44,7 +50,8 @@ def routes_of(service: Service) -> dict[str, Route]:
     routes = {}
     for name, event in classes.items():
         handlers = tuple(handler for handler in service.handlers.values() if event in handler.consumes)
-        routes[name] = Route(event, handlers, any(handler.ordered for handler in handlers))
+        bare = tuple(Task(handler, b"") for handler in handlers)
+        routes[name] = Route(event, handlers, any(handler.ordered for handler in handlers), bare)
     return routes
 
 
@@ -64,9 +71,9 @@ class Decoder:
         self._stats = stats
         self._max_bytes = max_record_bytes
 
-    async def job(self, partition: Partition, record: Record) -> Job | None:
+    def job(self, partition: Partition, record: Record) -> Awaitable[Job | None]:
         """The job for a record; None if no handler wants it or none can have it (then it is a dead letter)."""
-        return await self._patiently(partition, record, self._job)
+        return self._patiently(partition, record, self._job)
 
     async def follower(self, owner: Job, record: Record, name: str) -> Job | None:
         """The job of the handler of this name for a record that waits behind the one of `owner`; None as in `job`."""
@@ -116,7 +123,8 @@ class Decoder:
             return None
         event = self._codec.decode(record, route.event_class)
         lane = (partition.at, record.key if record.key is not None and route.ordered else record.offset)
-        return Job(partition, record, metadata, event, self._tasks(route.handlers, metadata), lane)
+        tasks = self._tasks(route.handlers, metadata) if self._has_inbox else route.bare
+        return Job(partition, record, metadata, event, tasks, lane)
 
     def _returned(self, partition: Partition, record: Record) -> Job:
         """The job for a record of the retry topic. One that is discarded needs no handler, only lets its key go.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Any
 
 from choreo.errors import StoreUnavailableError
@@ -102,18 +103,19 @@ class Invoker:
         finally:
             del failed  # its traceback holds this call: a circle that would keep the record for long
 
-    async def _call(self, job: Job, handler: Handler, session: Session) -> Any:
+    def _call(self, job: Job, handler: Handler, session: Session) -> Awaitable[Any]:
         if not handler.takes_context:
             arguments: tuple[Any, ...] = (job.event,)
         else:
             attempt = 1
             if job.failing is not None and handler.name in job.failing:
                 attempt += job.failing[handler.name].calls
-            made = Context if handler.is_async else SyncContext
-            arguments = (job.event, made(job, handler, attempt, self._state, session))
+            context = Context if handler.is_async else SyncContext
+            arguments = (job.event, context(job, handler, attempt, self._state, session))
         if handler.is_async:
-            return await handler.function(*arguments)
-        return await self._threads.run(lambda: _in_thread(handler, arguments), handler)
+            made: Awaitable[Any] = handler.function(*arguments)
+            return made
+        return self._threads.run(lambda: _in_thread(handler, arguments), handler)
 
 
 def _in_thread(handler: Handler, arguments: tuple[Any, ...]) -> Any:

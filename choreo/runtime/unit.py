@@ -85,7 +85,8 @@ class UnitOfWork:
         if partition.gone and self._doomed:  # given up: the handler's writes will be undone
             return
         if self._whole:
-            partition.staged.setdefault(offset, []).extend(records)
+            if records:
+                partition.staged.setdefault(offset, []).extend(records)
             return
         pending = self._pending
         if inbox_key is not None:

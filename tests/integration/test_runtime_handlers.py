@@ -373,7 +373,7 @@ async def test_the_largest_event_is_counted_with_key_and_headers(memory_world):
 
 async def test_a_record_that_was_given_up_is_not_kept_in_memory(memory_world):
     """The cyclic collector comes late; records may be large, and all of them may fail."""
-    service, events = Service("payments"), weakref.WeakSet()
+    service, events = Service("payments", concurrency=1), weakref.WeakSet()  # each worker remembers its last one
 
     @service.on(Placed, retry=AT_ONCE)
     async def pay(order: Placed) -> None:
@@ -385,7 +385,7 @@ async def test_a_record_that_was_given_up_is_not_kept_in_memory(memory_world):
         async with memory_world.running(service):
             await memory_world.publish(*(Placed(id=f"o{n}") for n in range(6)))
             await memory_world.read_to_the_end(service)
-            await eventually(lambda: len(events) <= 1, lambda: len(events))  # a worker remembers its last one
+            await eventually(lambda: len(events) <= 1, lambda: len(events))
     finally:
         gc.enable()
     assert len(await memory_world.letters("payments")) == 6
