@@ -86,7 +86,7 @@ class Bench:
 
         registry = open_registry(self._told["schemas"])
         for event in (OrderPlaced, PaymentCharged):
-            subject = f"{event.contract.topic}-{event.contract.type_name}"
+            subject = f"{event.contract.topics[0]}-{event.contract.type_name}"
             self._told["payment_schema_id"] = await registry.register(subject, schema_of(event))
 
     async def _fill(self, url: str) -> None:

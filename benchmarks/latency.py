@@ -105,7 +105,7 @@ async def by_choreo(settings: Settings, rate: int, seconds: float) -> dict[str, 
     run = uuid.uuid4().hex[:8]
     events = hops(run)
     async with open_log(settings.log) as log:
-        await log.create_topics([Topic(name=event.contract.topic) for event in events])
+        await log.create_topics([Topic(name=event.contract.topics[0]) for event in events])
         times = Times()
         services = [chain(events, number, f"hop-{run}", times) for number in range(HOPS)]
         async with running(services, settings, log=log), connect(settings, log=log) as bus:

@@ -83,7 +83,7 @@ class Meters:
 async def run(settings: Settings, *, poisoned: bool) -> dict[str, float]:
     meters = Meters(poisoned=poisoned)
     async with open_log(settings.log) as log:
-        await log.create_topics([Topic(name=meters.event.contract.topic)])
+        await log.create_topics([Topic(name=meters.event.contract.topics[0])])
         async with (
             running([meters.service], settings, log=log) as instances,
             choreo.connect(settings, log=log) as bus,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from choreo.choreography import Choreography
 from choreo.errors import ChoreoError, ConfigurationError, DeclarationError
 from choreo.events import Event, Failure, Metadata
+from choreo.routing import Route, route
 from choreo.service import Retry, Service
 
 if TYPE_CHECKING:
@@ -40,12 +41,14 @@ __all__ = [
     "Failure",
     "Metadata",
     "Retry",
+    "Route",
     "Service",
     "Settings",
     "SyncBus",
     "SyncContext",
     "connect",
     "connect_sync",
+    "route",
 ]
 
 

@@ -43,12 +43,13 @@ class EventNode:
 
     Attributes:
         name: its type name on the wire.
+        topics: where its records go: more than one if that depends on the event.
         failure: whether it ends a branch unsuccessfully; so it is as soon as one service declares it so.
         emitted_by, consumed_by: the ids of the handlers at its two ends.
     """
 
     name: str
-    topic: str
+    topics: tuple[str, ...]
     key: str
     failure: bool
     emitted_by: tuple[str, ...]
@@ -74,11 +75,16 @@ class HandlerNode:
 
 
 class Edge(NamedTuple):
-    """`consumes`: from an event's name to a handler's id; `emits`: from a handler's id to an event's name."""
+    """`consumes`: from an event's name to a handler's id; `emits`: from a handler's id to an event's name.
+
+    Attributes:
+        topics: through which; a handler may read only some of its event's topics.
+    """
 
     kind: Literal["consumes", "emits"]
     source: str
     target: str
+    topics: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -126,7 +132,7 @@ class Choreography:
         return tuple(
             EventNode(
                 name=name,
-                topic=classes[0].contract.topic,
+                topics=_widest(classes).contract.topics,
                 key=classes[0].contract.key,
                 failure=any(cls.contract.failure for cls in classes),
                 emitted_by=tuple(handler.id for handler in self.handlers if name in handler.emits),
@@ -138,8 +144,13 @@ class Choreography:
     @property
     def edges(self) -> tuple[Edge, ...]:
         """Which event leads to which handler, and which handler to which event."""
-        consumes = [Edge("consumes", event, handler.id) for handler in self.handlers for event in handler.consumes]
-        emits = [Edge("emits", handler.id, event) for handler in self.handlers for event in handler.emits]
+        consumes, emits = [], []
+        for handler in (handler for service in self.services for handler in service.handlers.values()):
+            name = str(handler)
+            consumes += [
+                Edge("consumes", cls.contract.type_name, name, cls.contract.topics) for cls in handler.consumes
+            ]
+            emits += [Edge("emits", name, cls.contract.type_name, cls.contract.topics) for cls in handler.emits.classes]
         return (*consumes, *emits)
 
     @property
@@ -157,7 +168,7 @@ class Choreography:
         """Every topic that is needed, those of retries and dead letters included, by name."""
         own = {dead_letter_topic(service.name) for service in self.services}
         own |= {retry_topic(service.name) for service in self.services if not service.transactional}
-        return sorted(own | {event.topic for event in self.events})
+        return sorted(own | {topic for event in self.events for topic in event.topics})
 
     def to_json(self) -> str:
         """The graph as indented JSON.
@@ -186,20 +197,33 @@ class Choreography:
             lines.append("  end")
         for event in self.events:
             lines.append(f'  {_node("e", event.name)}(["{event.name}"]){":::failure" * event.failure}')
+        whole = {event.name: event.topics for event in self.events}
         for edge in self.edges:
             source, target = ("e", "h") if edge.kind == "consumes" else ("h", "e")
-            lines.append(f"  {_node(source, edge.source)} --> {_node(target, edge.target)}")
+            name = edge.source if edge.kind == "consumes" else edge.target
+            through = f'|"{", ".join(edge.topics)}"|' if edge.topics != whole[name] else ""
+            lines.append(f"  {_node(source, edge.source)} -->{through} {_node(target, edge.target)}")
         return "\n".join([*lines, "  classDef failure stroke:#c00,stroke-width:2px"])
 
     def to_text(self) -> str:
         """The graph for reading: each event, causes before effects, and below it who reacts and what that emits."""
         lines = [f"services: {len(self.services)}, handlers: {len(self.handlers)}, events: {len(self.events)}"]
         for event in self._causes_first():
-            notes = [f"topic {event.topic}", f"key {event.key}"]
+            notes = [f"topic {' or '.join(event.topics)}", f"key {event.key}"]
             notes += ["failure"] * event.failure + ["from outside"] * (not event.emitted_by)
             lines += ["", f"{event.name} ({', '.join(notes)})"]
-            lines += [f"  {_reaction(h)}" for h in self.handlers if event.name in h.consumes] or ["  nobody reacts"]
+            lines += self._reactions(event) or ["  nobody reacts"]
         return "\n".join(lines)
+
+    def _reactions(self, event: EventNode) -> list[str]:
+        by_id = {handler.id: handler for handler in self.handlers}
+        read = {
+            edge.target: edge.topics for edge in self.edges if edge.kind == "consumes" and edge.source == event.name
+        }
+        return [
+            f"  {_reaction(by_id[name])}" + (f" (only from {', '.join(topics)})" if topics != event.topics else "")
+            for name, topics in read.items()
+        ]
 
     def _causes_first(self) -> list[EventNode]:
         """Breadth first from the entries; what only a cycle leads to comes last."""
@@ -213,15 +237,34 @@ class Choreography:
 
 
 def _check_views(classes: tuple[type[Event], ...]) -> None:
-    known: dict[str, type[Event]] = {}
+    """Check that the classes of one event name one key, and one topic or some of those that one of them routes to."""
+    views: dict[str, list[type[Event]]] = {}
     for cls in classes:
-        other = known.setdefault(cls.contract.type_name, cls)
-        if (other.contract.topic, other.contract.key) != (cls.contract.topic, cls.contract.key):
-            one, two = (f"{c.__module__}.{c.__qualname__} ({c.contract.topic}, {c.contract.key})" for c in (other, cls))
-            raise DeclarationError(
-                f"event {cls.contract.type_name!r} has two topics or keys: {one} and {two}",
-                remedy="let both classes name one topic= and key=, or give one of them name='...'",
-            )
+        views.setdefault(cls.contract.type_name, []).append(cls)
+    for name, same in views.items():
+        other = _widest(same)
+        for cls in same:
+            if cls.contract.key != other.contract.key or not set(cls.contract.topics) <= set(other.contract.topics):
+                one, two = (
+                    f"{c.__module__}.{c.__qualname__} ({' or '.join(c.contract.topics)}, {c.contract.key})"
+                    for c in (other, cls)
+                )
+                raise DeclarationError(
+                    f"event {name!r} has two topics or keys: {one} and {two}",
+                    remedy="let both classes name one topic= and key=, or give one of them name='...'",
+                )
+
+
+def _widest(views: list[type[Event]]) -> type[Event]:
+    """Of the classes of one event, and those of it that they derive from, the one that names most topics."""
+    name = views[0].contract.type_name
+    all_views = [
+        base
+        for cls in views
+        for base in cls.__mro__
+        if "contract" in base.__dict__ and issubclass(base, Event) and base.contract.type_name == name
+    ]
+    return max(all_views, key=lambda cls: len(cls.contract.topics))
 
 
 def _handler_node(handler: Handler) -> HandlerNode:

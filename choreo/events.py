@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 import types
+from collections.abc import Callable
 from enum import Enum
 from typing import Annotated, Any, ClassVar, ForwardRef, Literal, NamedTuple, Union, Unpack, get_args, get_origin
 from uuid import UUID
 
 import pydantic
 
-from choreo.errors import DeclarationError
+from choreo.errors import DeclarationError, EncodeError
+from choreo.routing import Route, topics_of
 
 _TYPE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*\Z")
-_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}\Z")
 
 
 class Contract(NamedTuple):
@@ -21,23 +22,20 @@ class Contract(NamedTuple):
 
     Attributes:
         type_name: the event's type on the wire (`ce_type`) and the full name of its Avro record.
-        topic: where its records go.
+        topics: where its records go; the first is the one unless `choose` says another.
         key: the field whose value is the record's key, so that records of one key keep their order.
         failure: whether it ends a branch of its saga unsuccessfully.
+        choose: names the topic of one event; None where there is only one.
     """
 
     type_name: str
-    topic: str
+    topics: tuple[str, ...]
     key: str
     failure: bool
+    choose: Callable[[Any], str] | None = None
 
 
-def _check_names(cls: type[Event], topic: str, type_name: str) -> None:
-    if not _TOPIC.match(topic) or topic in {".", ".."}:
-        raise DeclarationError(
-            f"event {cls.__qualname__} names topic {topic!r}, which is no legal Kafka topic",
-            remedy="use 1 to 249 letters, digits, '.', '_' or '-'",
-        )
+def _check_type_name(cls: type[Event], type_name: str) -> None:
     if not _TYPE_NAME.match(type_name):
         raise DeclarationError(
             f"event {cls.__qualname__} has the type name {type_name!r}, which is no legal Avro name",
@@ -119,7 +117,7 @@ class Event(pydantic.BaseModel):
             total: Decimal
 
     Class arguments:
-        topic: the topic of its records.
+        topic: the topic of its records, or `choreo.route(...)` where it depends on the event.
         key: the field that orders them; a required field of type str, int or UUID.
         name: the type's name on the wire; the class name unless given.
 
@@ -134,7 +132,7 @@ class Event(pydantic.BaseModel):
     def __init_subclass__(
         cls,
         *,
-        topic: str | None = None,
+        topic: str | Route | None = None,
         key: str | None = None,
         name: str | None = None,
         **kwargs: Unpack[pydantic.ConfigDict],
@@ -149,7 +147,7 @@ class Event(pydantic.BaseModel):
 
     @classmethod
     def __pydantic_init_subclass__(
-        cls, *, topic: str | None = None, key: str | None = None, name: str | None = None, **kwargs: Any
+        cls, *, topic: str | Route | None = None, key: str | None = None, name: str | None = None, **kwargs: Any
     ) -> None:
         super().__pydantic_init_subclass__(**kwargs)
         if "contract" in cls.model_fields:
@@ -170,9 +168,11 @@ class Event(pydantic.BaseModel):
             raise DeclarationError(
                 f"event {cls.__qualname__} names no {missing}", remedy="an event names both topic= and key="
             )
-        _check_names(cls, topic, name or cls.__name__)
+        topics = topics_of(topic, f"event {cls.__qualname__}")
+        _check_type_name(cls, name or cls.__name__)
         _check_key(cls, key)
-        cls.contract = Contract(name or cls.__name__, topic, key, issubclass(cls, Failure))
+        choose = topic.choose if isinstance(topic, Route) else None
+        cls.contract = Contract(name or cls.__name__, topics, key, issubclass(cls, Failure), choose)
 
 
 class Failure(Event):
@@ -187,6 +187,29 @@ def is_event_class(candidate: object) -> bool:
 def key_of(event: Event) -> bytes:
     """The record key of an event: its key field as UTF-8 text."""
     return str(getattr(event, event.contract.key)).encode()
+
+
+def topic_of(event: Event) -> str:
+    """The topic that an event is published to.
+
+    Raises:
+        EncodeError: its class's route failed, or named a topic that is not among its own.
+    """
+    _, topics, _, _, choose = event.contract
+    if choose is None:
+        return topics[0]
+    try:
+        topic = choose(event)
+    except Exception as error:
+        what = f"the route of event {type(event).__qualname__} failed"
+        raise EncodeError(what, why=f"{type(error).__name__}: {error}") from error
+    if topic not in topics:
+        raise EncodeError(
+            f"the route of event {type(event).__qualname__} named topic {topic!r}",
+            why=f"it is not among {', '.join(topics)}",
+            remedy="let `choose` name one of these, or add it to among=(...)",
+        )
+    return topic
 
 
 class Metadata(NamedTuple):

@@ -42,8 +42,9 @@ def write_command(modules: Modules = None, registry: Address = "schemas", as_jso
     """Write the .avsc contract of every event class; the one before is kept as a version."""
     folder, rows = _folder(registry), []
     for cls in _classes(modules):
-        path, changed = folder.write_contract(cls.contract.topic, cls.contract.type_name, schema_of(cls))
-        rows.append({"path": str(path), "changed": changed})
+        for topic in cls.contract.topics:
+            path, changed = folder.write_contract(topic, cls.contract.type_name, schema_of(cls))
+            rows.append({"path": str(path), "changed": changed})
     lines = [f"{'written' if row['changed'] else 'unchanged'} {row['path']}" for row in rows]
     typer.echo(json.dumps(rows) if as_json else "\n".join(lines))
 
@@ -77,12 +78,12 @@ async def find(classes: list[type[Event]], registry: Registry, mode: Mode) -> li
     """What is wrong between the classes and their contracts, and between the classes and all versions."""
     found = []
     try:
-        for cls in classes:
-            topic, name = cls.contract.topic, cls.contract.type_name
+        for event, topic in [(cls, topic) for cls in classes for topic in cls.contract.topics]:
+            name = event.contract.type_name
             versions = await registry.versions(f"{topic}-{name}")
             newest = versions[-1] if versions else None
             contract = registry.contract(topic, name) if isinstance(registry, FolderRegistry) else newest
-            found += [Finding(name, topic, *fault) for fault in _faults(schema_of(cls), contract, versions, mode)]
+            found += [Finding(name, topic, *fault) for fault in _faults(schema_of(event), contract, versions, mode)]
     finally:
         await registry.aclose()
     return found

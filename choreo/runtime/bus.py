@@ -175,7 +175,7 @@ class Bus:
         """Make sure that events of these classes can be written; `later`: whether the log is there or not."""
         log, codec = self._check()
         if fresh := classes - self._known:
-            topics = {event.contract.topic for event in fresh}
+            topics = {topic for event in fresh for topic in event.contract.topics}
             if self._settings.creates_topics or not later:
                 with suppress(LogUnavailableError) if later else nullcontext():
                     await ensure_topics(log, sorted(topics), create=self._settings.creates_topics)

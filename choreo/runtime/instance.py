@@ -137,7 +137,12 @@ class Instance:
             decoder, unit=self._unit, lanes=self._lanes, owned=self._owned, stats=self.stats, settled=self._settled,
             has_inbox=not service.transactional,
         )  # fmt: skip
-        topics = {event.contract.topic for handler in service.handlers.values() for event in handler.consumes}
+        topics = {
+            topic
+            for handler in service.handlers.values()
+            for event in handler.consumes
+            for topic in event.contract.topics
+        }
         if not service.transactional:
             topics.add(retry_topic(service.name))
         self._pressure = pressure = Backpressure(

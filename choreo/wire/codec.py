@@ -18,7 +18,7 @@ import pydantic
 from fastavro.read import SchemaResolutionError as Unresolvable
 
 from choreo.errors import DecodeError, EncodeError, SchemaNotCachedError
-from choreo.events import Event, Metadata, key_of
+from choreo.events import Event, Metadata, key_of, topic_of
 from choreo.log.port import Headers, NewRecord, Record
 from choreo.wire import envelope, plain
 from choreo.wire.avro import identity, normal
@@ -38,9 +38,9 @@ _record: Callable[[tuple[Any, ...]], NewRecord] = partial(tuple.__new__, NewReco
 
 
 class _Writer(NamedTuple):
-    """What is the same for all records of an event class."""
+    """What is the same for all records of an event class; `topic` is None where each event chooses its own."""
 
-    topic: str
+    topic: str | None
     framing: bytes
     schema: Any
     datum: Convert
@@ -72,11 +72,13 @@ class Codec:
         for event_class in writes:
             if event_class not in self._writers:
                 schema, contract = schema_of(event_class), event_class.contract
-                schema_id = await self._registry.register(f"{contract.topic}-{contract.type_name}", schema)
+                for topic in reversed(contract.topics):  # who reads one of them looks for the contract there
+                    schema_id = await self._registry.register(f"{topic}-{contract.type_name}", schema)
                 parsed = self._schemas.setdefault(schema_id, _parsed(schema_id, schema))
                 headers = envelope.constant(contract.type_name, self._registry.address(schema_id))
                 framing, datum = _ID.pack(0, schema_id), plan_of(event_class).write
-                self._writers[event_class] = _Writer(contract.topic, framing, parsed, datum, headers)
+                only = contract.topics[0] if contract.choose is None else None
+                self._writers[event_class] = _Writer(only, framing, parsed, datum, headers)
 
     async def load(self, schema_id: int | str) -> None:
         """Bring a writer's schema into memory; may be repeated after RegistryUnavailableError.
@@ -91,7 +93,8 @@ class Codec:
         """The record of an event, with `meta` as its headers; `timestamp` is in milliseconds.
 
         Raises:
-            EncodeError: a value does not fit the schema, named by its field; or the class was not prepared.
+            EncodeError: a value does not fit the schema, named by its field; or the class was not prepared, or its route
+                names no topic.
         """
         writer = self._writers.get(type(event))
         if writer is None:
@@ -106,7 +109,9 @@ class Codec:
             what, remedy = f"event {type(event).__qualname__}", "build events by their constructor, which validates"
             raise EncodeError(f"{what} cannot be written", why=_reason(error), remedy=remedy) from None
         key = key_of(event)
-        return _record((topic, key, stream.getvalue(), envelope.write(meta, headers, key), timestamp, None))
+        return _record(
+            (topic or topic_of(event), key, stream.getvalue(), envelope.write(meta, headers, key), timestamp, None)
+        )
 
     metadata = staticmethod(envelope.read)
 

@@ -127,7 +127,7 @@ async def gather(log: Log, registry: str, stores: dict[str, str]) -> Evidence:
     await codec.prepare(writes=(), reads=classes.values())
     letters, resolved, discarded = _letters(records)
     events: dict[str, list[Seen]] = {}
-    for topic in {cls.contract.topic for cls in classes.values()} & records.keys():
+    for topic in {topic for cls in classes.values() for topic in cls.contract.topics} & records.keys():
         for record in records[topic]:
             if (seen := await _seen(codec, classes, record)) is not None:
                 events.setdefault(topic, []).append(seen)

@@ -119,7 +119,12 @@ class World:
 
     async def read_to_the_end(self, service: Service) -> None:
         """Wait until the store knows every record of the service's topics as done."""
-        topics = {event.contract.topic for handler in service.handlers.values() for event in handler.consumes}
+        topics = {
+            topic
+            for handler in service.handlers.values()
+            for event in handler.consumes
+            for topic in event.contract.topics
+        }
 
         async def is_done() -> bool:
             known = await self.log.topics()

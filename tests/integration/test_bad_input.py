@@ -43,7 +43,7 @@ def with_header(record: Record, name: str, value: bytes) -> list[tuple[str, byte
 async def schema_framing(world: World, event: type[Event]) -> bytes:
     """What begins the values of this event: its schema's id."""
     registry = open_registry(str(world.folder / "schemas"))
-    schema_id = await registry.register(f"{event.contract.topic}-{event.contract.type_name}", schema_of(event))
+    schema_id = await registry.register(f"{event.contract.topics[0]}-{event.contract.type_name}", schema_of(event))
     await registry.aclose()
     return b"\0" + schema_id.to_bytes(4, "big")
 

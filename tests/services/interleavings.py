@@ -109,7 +109,7 @@ def endings(services: Sequence[Service], first: Event, *, in_topic_order: bool) 
 
 
 def _same_queue(one: Delivery, other: Delivery) -> bool:
-    return one.service == other.service and one.event.contract.topic == other.event.contract.topic
+    return one.service == other.service and one.event.contract.topics == other.event.contract.topics
 
 
 def _delivered(world: World, services: Sequence[Service], place: int) -> World:

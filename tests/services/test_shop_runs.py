@@ -85,7 +85,7 @@ async def test_failing_notifications_hurt_no_order(
 
     monkeypatch.setattr(notifications, "message_for", failing)
     told = Counter({key: times for key, times in books.notifications.items() if key[0] not in unreachable})
-    topic = {event.contract.type_name: event.contract.topic for event in notifications.notifications.event_classes}
+    topic = {event.contract.type_name: event.contract.topics[0] for event in notifications.notifications.event_classes}
     # The first of a key is a dead letter, what comes later for it waits behind it.
     lost = len({(topic[event], order) for order, event in books.notifications - told})
     with capture_logs() as lines:

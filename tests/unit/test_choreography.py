@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from choreo import Choreography, DeclarationError, Event, Failure, Service
+from choreo import Choreography, DeclarationError, Event, Failure, Service, route
 from choreo.choreography import Edge, dead_letter_topic
 
 
@@ -78,7 +78,7 @@ def test_events_know_both_their_ends(graph):
     charged = events["PaymentCharged"]
     assert charged.emitted_by == ("payments.charge",)
     assert charged.consumed_by == ("mail.thank", "ship-ping.send_parcels")
-    assert (charged.topic, charged.key, charged.failure) == ("payments", "order_id", False)
+    assert (charged.topics, charged.key, charged.failure) == (("payments",), "order_id", False)
     assert events["PaymentDeclined"].failure
 
 
@@ -95,15 +95,15 @@ def test_handlers_know_causes_and_effects(graph):
 
 def test_edges_lead_from_event_to_handler_to_event(graph):
     assert set(graph.edges) == {
-        Edge("consumes", "OrderPlaced", "payments.charge"),
-        Edge("consumes", "OrderRetried", "payments.charge"),
-        Edge("consumes", "PaymentCharged", "ship-ping.send_parcels"),
-        Edge("consumes", "PaymentCharged", "mail.thank"),
-        Edge("consumes", "OrderPlaced", "mail.retry"),
-        Edge("emits", "payments.charge", "PaymentCharged"),
-        Edge("emits", "payments.charge", "PaymentDeclined"),
-        Edge("emits", "ship-ping.send_parcels", "shipping.ParcelSent"),
-        Edge("emits", "mail.retry", "OrderRetried"),
+        Edge("consumes", "OrderPlaced", "payments.charge", ("orders",)),
+        Edge("consumes", "OrderRetried", "payments.charge", ("orders",)),
+        Edge("consumes", "PaymentCharged", "ship-ping.send_parcels", ("payments",)),
+        Edge("consumes", "PaymentCharged", "mail.thank", ("payments",)),
+        Edge("consumes", "OrderPlaced", "mail.retry", ("orders",)),
+        Edge("emits", "payments.charge", "PaymentCharged", ("payments",)),
+        Edge("emits", "payments.charge", "PaymentDeclined", ("payments",)),
+        Edge("emits", "ship-ping.send_parcels", "shipping.ParcelSent", ("parcels",)),
+        Edge("emits", "mail.retry", "OrderRetried", ("orders",)),
     }
     assert len(graph.edges) == 9
 
@@ -145,13 +145,13 @@ def test_json_holds_the_whole_graph(graph):
     }
     assert data["events"][0] == {
         "name": "OrderPlaced",
-        "topic": "orders",
+        "topics": ["orders"],
         "key": "order_id",
         "failure": False,
         "emitted_by": [],
         "consumed_by": ["mail.retry", "payments.charge"],
     }
-    assert {(edge["kind"], edge["source"], edge["target"]) for edge in data["edges"]} == set(graph.edges)
+    assert {Edge(**(edge | {"topics": tuple(edge["topics"])})) for edge in data["edges"]} == set(graph.edges)
     assert data["outcomes"] == ["PaymentDeclined", "shipping.ParcelSent"]
 
 
@@ -227,6 +227,55 @@ def test_views_must_share_topic_and_key(different):
     assert f"{__name__}.OrderPlaced (orders, order_id)" in message
     assert f"{__name__}.View (" in message
     assert "let both classes name one topic= and key=" in message
+
+
+class FileArrived(
+    Event,
+    topic=route(lambda file: "files.large" if file.size > 9 else "files", among=("files", "files.large")),
+    key="tenant",
+):
+    tenant: str
+    size: int
+
+
+class LargeFile(FileArrived, topic="files.large", key="tenant", name="FileArrived"):
+    pass
+
+
+class SmallFile(FileArrived, topic="files", key="tenant", name="FileArrived"):
+    pass
+
+
+def test_a_routed_event_shows_its_topics_and_who_reads_only_some_of_them():
+    graph = Choreography.of([consumer("all", FileArrived), consumer("large", LargeFile)])
+    assert [(event.name, event.topics) for event in graph.events] == [("FileArrived", ("files", "files.large"))]
+    assert {edge.target: edge.topics for edge in graph.edges} == {
+        "all.handle": ("files", "files.large"),
+        "large.handle": ("files.large",),
+    }
+    assert {"files", "files.large"} < set(graph.topics)
+    assert (
+        "FileArrived (topic files or files.large, key tenant, from outside)\n"
+        "  all.handle -> nothing\n"
+        "  large.handle -> nothing (only from files.large)"
+    ) in graph.to_text()
+    assert '-->|"files.large"| h_large' in graph.to_mermaid()
+    assert "--> h_all" in graph.to_mermaid()
+
+
+def test_views_of_a_routed_event_are_known_as_such_without_it():
+    graph = Choreography.of([consumer("small", SmallFile), consumer("large", LargeFile)])
+    assert graph.events[0].topics == ("files", "files.large")
+
+
+def test_a_view_of_a_topic_that_is_not_routed_to_is_refused():
+    class Stray(FileArrived, topic="strays", key="tenant", name="FileArrived"):
+        pass
+
+    with pytest.raises(
+        DeclarationError, match=r"FileArrived \(files or files.large, tenant\) and .*Stray \(strays, tenant\)"
+    ):
+        Choreography.of([consumer("all", FileArrived), consumer("strays", Stray)])
 
 
 def test_two_services_of_one_name_are_refused():

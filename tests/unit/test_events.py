@@ -43,8 +43,8 @@ def declare(annotation, default=..., *, key="order_id", field="order_id", **argu
 
 
 def test_a_class_names_its_contract():
-    assert OrderPlaced.contract == Contract("OrderPlaced", "orders", "order_id", failure=False)
-    assert PaymentDeclined.contract == Contract("shop.PaymentDeclined", "payments", "order_id", failure=True)
+    assert OrderPlaced.contract == Contract("OrderPlaced", ("orders",), "order_id", failure=False)
+    assert PaymentDeclined.contract == Contract("shop.PaymentDeclined", ("payments",), "order_id", failure=True)
     assert FromBase.contract.type_name == "FromBase"
 
 

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from choreo.cli import schema as cli
 from choreo.errors import ConfigurationError
 from choreo.events import Event
+from choreo.routing import route
 from choreo.wire.compat import Mode
 from choreo.wire.folder import FolderRegistry
 from choreo.wire.schema import schema_of
@@ -55,7 +56,7 @@ def found(rows: list[Any]) -> list[tuple[str, str]]:
 
 
 def write(folder: FolderRegistry, cls: type[Event]) -> bool:
-    return folder.write_contract(cls.contract.topic, cls.contract.type_name, schema_of(cls))[1]
+    return folder.write_contract(cls.contract.topics[0], cls.contract.type_name, schema_of(cls))[1]
 
 
 async def test_written_contracts_agree_with_their_classes(folder):
@@ -63,6 +64,19 @@ async def test_written_contracts_agree_with_their_classes(folder):
     assert [write(folder, cls) for cls in (Placed, Paid)] == [False, False]
     assert folder.contract("orders", "Placed") == schema_of(Placed)
     assert await cli.find([Placed, Paid], folder, Mode.FULL_TRANSITIVE) == []
+
+
+async def test_a_routed_event_has_its_contract_in_each_topic(run, folder, tmp_path):
+    class Arrived(Event, topic=route(str, among=("files", "files.large")), key="id"):
+        id: str
+
+    code, output = run("write", classes=(Arrived,))
+    assert (code, output.count("written")) == (0, 2)
+    assert folder.contract("files", "Arrived") == folder.contract("files.large", "Arrived") == schema_of(Arrived)
+    assert await cli.find([Arrived], folder, Mode.FULL_TRANSITIVE) == []
+    (tmp_path / "schemas" / "files.large" / "Arrived.avsc").unlink()
+    [finding] = await cli.find([Arrived], folder, Mode.NONE)
+    assert (finding.topic, finding.kind) == ("files.large", "missing")
 
 
 async def test_a_class_without_contract_is_found(folder):
