@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from choreo.errors import DeclarationError
-from choreo.events import Event
+from choreo.events import Event, origin_of
 from choreo.service import Handler, Service
 
 
@@ -168,7 +168,7 @@ class Choreography:
         """Every topic that is needed, those of retries and dead letters included, by name."""
         own = {dead_letter_topic(service.name) for service in self.services}
         own |= {retry_topic(service.name) for service in self.services if not service.transactional}
-        return sorted(own | {topic for event in self.events for topic in event.topics})
+        return sorted(own | {topic for cls in self.event_classes for topic in cls.contract.topics})
 
     def to_json(self) -> str:
         """The graph as indented JSON.
@@ -256,15 +256,8 @@ def _check_views(classes: tuple[type[Event], ...]) -> None:
 
 
 def _widest(views: list[type[Event]]) -> type[Event]:
-    """Of the classes of one event, and those of it that they derive from, the one that names most topics."""
-    name = views[0].contract.type_name
-    all_views = [
-        base
-        for cls in views
-        for base in cls.__mro__
-        if "contract" in base.__dict__ and issubclass(base, Event) and base.contract.type_name == name
-    ]
-    return max(all_views, key=lambda cls: len(cls.contract.topics))
+    """Of the classes of one event, and those that they are views of, the one that names most topics."""
+    return max(map(origin_of, views), key=lambda cls: len(cls.contract.topics))
 
 
 def _handler_node(handler: Handler) -> HandlerNode:

@@ -6,7 +6,19 @@ import re
 import types
 from collections.abc import Callable
 from enum import Enum
-from typing import Annotated, Any, ClassVar, ForwardRef, Literal, NamedTuple, Union, Unpack, get_args, get_origin
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    ForwardRef,
+    Literal,
+    NamedTuple,
+    TypeGuard,
+    Union,
+    Unpack,
+    get_args,
+    get_origin,
+)
 from uuid import UUID
 
 import pydantic
@@ -179,9 +191,15 @@ class Failure(Event):
     """An event that ends a branch of its saga unsuccessfully, such as a declined payment."""
 
 
-def is_event_class(candidate: object) -> bool:
+def is_event_class(candidate: object) -> TypeGuard[type[Event]]:
     """Whether `candidate` is a concrete event class: an `Event` that names its topic and key."""
     return isinstance(candidate, type) and issubclass(candidate, Event) and hasattr(candidate, "contract")
+
+
+def origin_of(event_class: type[Event]) -> type[Event]:
+    """The class that this one is a view of, since it derives from it and has its type name; itself if it is none."""
+    name = event_class.contract.type_name
+    return [cls for cls in event_class.__mro__ if is_event_class(cls) and cls.contract.type_name == name][-1]
 
 
 def key_of(event: Event) -> bytes:

@@ -12,7 +12,7 @@ from rich.console import Console
 from choreo.cli.common import LogOption, RegistryOption, run_async, settings_with
 from choreo.cli.load import event_classes
 from choreo.errors import ChoreoError, ConfigurationError
-from choreo.events import Event
+from choreo.events import Event, origin_of
 from choreo.runtime.settings import Settings
 
 EXAMPLES = """Examples:
@@ -51,7 +51,7 @@ def publish(
 
 def _class(type_name: str, modules: list[str]) -> type[Event]:
     classes = event_classes(modules)
-    found = [cls for cls in classes if cls.contract.type_name == type_name]
+    found = list(dict.fromkeys(origin_of(cls) for cls in classes if cls.contract.type_name == type_name))
     if len(found) != 1:
         names = ", ".join(sorted(f"{cls.contract.type_name} in {cls.__module__}" for cls in found or classes))
         what = f"several event classes are {type_name!r}" if found else f"no event class is {type_name!r}"

@@ -11,7 +11,7 @@ import typer
 
 from choreo.cli.common import JsonOption, Modules
 from choreo.errors import ConfigurationError
-from choreo.events import Event
+from choreo.events import Event, origin_of
 from choreo.wire.avro import identity, normal, schema_id, text
 from choreo.wire.compat import Mode, check
 from choreo.wire.folder import FolderRegistry
@@ -41,7 +41,7 @@ class Finding(NamedTuple):
 def write_command(modules: Modules = None, registry: Address = "schemas", as_json: JsonOption = False) -> None:
     """Write the .avsc contract of every event class; the one before is kept as a version."""
     folder, rows = _folder(registry), []
-    for cls in _classes(modules):
+    for cls in dict.fromkeys(map(origin_of, _classes(modules))):
         for topic in cls.contract.topics:
             path, changed = folder.write_contract(topic, cls.contract.type_name, schema_of(cls))
             rows.append({"path": str(path), "changed": changed})

@@ -268,6 +268,12 @@ def test_views_of_a_routed_event_are_known_as_such_without_it():
     assert graph.events[0].topics == ("files", "files.large")
 
 
+def test_who_reads_one_topic_of_a_routed_event_needs_no_other():
+    graph = Choreography.of([consumer("large", LargeFile)])
+    assert graph.topics == ["dlq.large", "files.large", "retry.large"]
+    assert graph.events[0].topics == ("files", "files.large")
+
+
 def test_a_view_of_a_topic_that_is_not_routed_to_is_refused():
     class Stray(FileArrived, topic="strays", key="tenant", name="FileArrived"):
         pass

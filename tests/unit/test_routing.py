@@ -1,8 +1,9 @@
 import pytest
 
 from choreo import DeclarationError, Event, route
+from choreo.cli import publish
 from choreo.errors import EncodeError
-from choreo.events import Metadata
+from choreo.events import Metadata, origin_of
 from choreo.wire import Codec, open_registry
 
 META = Metadata("e1", "FileArrived", "web", "2026-11-22T08:00:00Z", "e1")
@@ -35,6 +36,15 @@ def test_the_contract_names_all_topics():
     assert FileArrived.contract.choose is pool
     assert LargeFile.contract.topics == ("files.large",)
     assert LargeFile.contract.choose is None
+
+
+def test_a_view_knows_what_it_is_a_view_of():
+    assert origin_of(LargeFile) is origin_of(FileArrived) is FileArrived
+
+
+def test_a_name_means_the_event_and_not_a_view_of_it(monkeypatch):
+    monkeypatch.setattr(publish, "event_classes", lambda _: [LargeFile, FileArrived])
+    assert publish._class("FileArrived", []) is FileArrived
 
 
 @pytest.mark.parametrize(("size", "topic"), [(9, "files"), (10, "files.large")])
