@@ -20,10 +20,11 @@ from typing import Any, TypeVar
 import confluent_kafka as ck
 
 from choreo.errors import AccessError, LogError, LogUnavailableError, NotOwnerError, UnknownTopicError
-from choreo.log.kafka import telemetry
+from choreo.log.kafka import patience, telemetry
 from choreo.log.kafka.buffer import Buffer
 from choreo.log.kafka.errors import UNKNOWN_TOPIC, as_choreo, explained
 from choreo.log.kafka.partitions import Partitions, theirs
+from choreo.log.kafka.patience import Patience
 from choreo.log.kafka.rights import Right
 from choreo.log.port import Listener, Record, TopicPartition
 
@@ -32,7 +33,6 @@ T = TypeVar("T")
 BATCH = 500
 POLL = 0.005  # seconds that a command waits at most while no records come
 STALL = 0.5  # nobody takes records for so long: pause, which throws away what librdkafka has prefetched
-LEFT_OUT = 60.0  # a member that its group leaves out for so long begins again with a new client
 GRACE = 2.0  # a topic may be unknown for so long after its creation
 REFRESH = 30.0  # how often a reader without a group looks for new partitions
 
@@ -80,8 +80,9 @@ class Owner:
         self._outage = telemetry.Outage(self.name)
         reporting = telemetry.callbacks(settings, lambda error: self._on_error(error, None))
         self._settings = {**reporting, "on_commit": self.commits.answered}
-        self._patience, self._give_up_at = LEFT_OUT, time.monotonic() + LEFT_OUT
         self.client = ck.Consumer(self._settings)
+        session = float(settings.get("session.timeout.ms", 45_000)) / 1_000
+        self._patience = Patience(patience.LEFT_OUT + session, time.monotonic())
         threading.Thread(target=self._run, name=f"choreo {self.name}", daemon=True).start()
 
     def call(self, work: Callable[[Future[T]], None]) -> asyncio.Future[T]:
@@ -130,16 +131,14 @@ class Owner:
             self._wait_for_room()
 
     def _is_left_out(self) -> bool:
-        """Whether the group does not take this member in for so long that its client may have lost its brokers for good."""
         now = time.monotonic()
         if self.partitions.joined or not self._member or self._settings.get("group.protocol") == "consumer":
-            self._patience, self._give_up_at = LEFT_OUT, now + LEFT_OUT
-        return now > self._give_up_at
+            self._patience.taken_in(now)
+        return self._patience.is_over(now)
 
     def _replace_client(self) -> None:
         telemetry.log.warning("kafka_client_replaced", client=self.name, reason="its group has left it out for long")
-        self._patience *= 2  # or the group takes its time, and begins anew with each member that goes
-        self._give_up_at = time.monotonic() + self._patience
+        self._patience.replaced(time.monotonic())
         threading.Thread(target=self.client.close, name=f"choreo old {self.name}", daemon=True).start()
         self.commits.refuse(LogUnavailableError(f"commit of {self.name}: no answer", remedy="repeat"))
         self.client = ck.Consumer(self._settings)
@@ -285,6 +284,7 @@ class Owner:
             self._outage.refused(reason)
         elif isinstance(reason, LogUnavailableError) or (isinstance(reason, NotOwnerError) and not error.fatal()):
             self._outage.seen(error)
+            self._patience.unreachable(time.monotonic())
         else:
             self._fail(reason)
 

@@ -187,8 +187,10 @@ async def test_a_member_that_its_group_leaves_out_for_long_begins_again_with_a_n
                 super().subscribe(topics, on_assign, on_revoke, on_lost)
 
     monkeypatch.setattr(ck, "Consumer", Deaf)
-    monkeypatch.setattr("choreo.log.kafka.owner.LEFT_OUT", 0.05)
-    owner = Owner({"group.id": "g", "client.id": "g"}, ["t"], None, "nobody", None, member=True)
+    monkeypatch.setattr("choreo.log.kafka.patience.LEFT_OUT", 0.05)
+    owner = Owner(
+        {"group.id": "g", "client.id": "g", "session.timeout.ms": 1}, ["t"], None, "nobody", None, member=True
+    )
     consumer = KafkaConsumer(owner, "g")
     committed = asyncio.ensure_future(
         owner.call(lambda future: owner.commits.begin(made[0], [], future, at_once=False))
