@@ -52,7 +52,7 @@ def route(choose: Callable[[Any], str], *, among: tuple[str, ...]) -> Route:
         raise DeclarationError(
             f"route({choose!r}) cannot be called", remedy="give it a function: route(pool, among=...)"
         )
-    if isinstance(among, str) or len(set(among)) < 2:  # noqa: PLR2004 - a choice has two sides
+    if not isinstance(among, (tuple, list)) or len(set(among)) < 2:  # noqa: PLR2004 - a choice has two sides
         raise DeclarationError(
             f"route(among={among!r}) leaves no choice", remedy="name two topics or more: among=('files', 'files.large')"
         )
@@ -67,7 +67,7 @@ def topics_of(topic: str | Route, what: str) -> tuple[str, ...]:
     """
     topics = topic.among if isinstance(topic, Route) else (topic,)
     for name in topics:
-        if not _TOPIC.match(name) or name in {".", ".."}:
+        if not isinstance(name, str) or not _TOPIC.match(name) or name in {".", ".."}:
             raise DeclarationError(
                 f"{what} names topic {name!r}, which is no legal Kafka topic",
                 remedy="use 1 to 249 letters, digits, '.', '_' or '-'",

@@ -249,6 +249,12 @@ class Service:
             found.update(dict.fromkeys((*handler.consumes, *handler.emits.classes)))
         return tuple(found)
 
+    @property
+    def topics(self) -> list[str]:
+        """The topics of the events that its handlers consume, by name."""
+        consumed = (event for handler in self.handlers.values() for event in handler.consumes)
+        return sorted({topic for event in consumed for topic in event.contract.topics})
+
 
 def _check_failures(where: str, retry: Retry, emits: Emits) -> None:
     """Check that the functions of a business mapping, where they are annotated, make failures that are declared."""

@@ -119,9 +119,9 @@ def _obstacles(wish: Wish, existing: Topic) -> list[str]:
 
 def rights_of(service: Service) -> list[Right]:
     """The least that a service has to be allowed, on topics that exist."""
-    handlers = service.handlers.values()
-    reads = {topic for handler in handlers for event in handler.consumes for topic in event.contract.topics}
-    writes = {topic for handler in handlers for event in handler.emits.classes for topic in event.contract.topics}
+    reads = set(service.topics)
+    emitted = (event for handler in service.handlers.values() for event in handler.emits.classes)
+    writes = {topic for event in emitted for topic in event.contract.topics}
     writes.add(dead_letter_topic(service.name))
     if not service.transactional:
         reads.add(retry_topic(service.name))

@@ -30,7 +30,7 @@ class KillerError(Exception):
     """Why a record is a dead letter that was never handled to its end."""
 
 
-class Route(NamedTuple):
+class Reaction(NamedTuple):
     """What a service does with one event type.
 
     Attributes:
@@ -44,15 +44,15 @@ class Route(NamedTuple):
     bare: tuple[Task, ...]
 
 
-def routes_of(service: Service) -> dict[str, Route]:
-    """The routes of a service, by event type name."""
+def reactions_of(service: Service) -> dict[str, Reaction]:
+    """The reactions of a service, by event type name."""
     classes = {event.contract.type_name: event for handler in service.handlers.values() for event in handler.consumes}
-    routes = {}
+    reactions = {}
     for name, event in classes.items():
         handlers = tuple(handler for handler in service.handlers.values() if event in handler.consumes)
         bare = tuple(Task(handler, b"") for handler in handlers)
-        routes[name] = Route(event, handlers, any(handler.ordered for handler in handlers), bare)
-    return routes
+        reactions[name] = Reaction(event, handlers, any(handler.ordered for handler in handlers), bare)
+    return reactions
 
 
 class Decoder:
@@ -64,7 +64,7 @@ class Decoder:
         self._service = service.name
         self._has_inbox = not service.transactional
         self._retry_topic = retry_topic(service.name)
-        self._routes = routes_of(service)
+        self._reactions = reactions_of(service)
         self._codec = codec
         self._unit = unit
         self._clock = clock
@@ -79,11 +79,11 @@ class Decoder:
         """The job of the handler of this name for a record that waits behind the one of `owner`; None as in `job`."""
 
         def decode(partition: Partition, record: Record) -> Job | None:
-            metadata, route = self._route(record)
-            handlers = [handler for handler in route.handlers if handler.name == name] if route else []
-            if route is None or not handlers:
+            metadata, reaction = self._reaction(record)
+            handlers = [handler for handler in reaction.handlers if handler.name == name] if reaction else []
+            if reaction is None or not handlers:
                 return None
-            event = self._codec.decode(record, route.event_class)
+            event = self._codec.decode(record, reaction.event_class)
             tasks = self._tasks(handlers, metadata)
             job = Job(partition, record, metadata, event, tasks, owner.lane, Back(None, [name]))
             job.offset = owner.offset
@@ -111,19 +111,19 @@ class Decoder:
                 return None
             delay = min(_MAX_DELAY, delay * 2)
 
-    def _route(self, record: Record) -> tuple[Metadata, Route | None]:
+    def _reaction(self, record: Record) -> tuple[Metadata, Reaction | None]:
         metadata = self._codec.metadata(record)
-        return metadata, self._routes.get(metadata.type_name or self._codec.type_of(record, metadata))
+        return metadata, self._reactions.get(metadata.type_name or self._codec.type_of(record, metadata))
 
     def _job(self, partition: Partition, record: Record) -> Job | None:
         if record.topic == self._retry_topic:
             return self._returned(partition, record)
-        metadata, route = self._route(record)
-        if route is None:
+        metadata, reaction = self._reaction(record)
+        if reaction is None:
             return None
-        event = self._codec.decode(record, route.event_class)
-        lane = (partition.at, record.key if record.key is not None and route.ordered else record.offset)
-        tasks = self._tasks(route.handlers, metadata) if self._has_inbox else route.bare
+        event = self._codec.decode(record, reaction.event_class)
+        lane = (partition.at, record.key if record.key is not None and reaction.ordered else record.offset)
+        tasks = self._tasks(reaction.handlers, metadata) if self._has_inbox else reaction.bare
         return Job(partition, record, metadata, event, tasks, lane)
 
     def _returned(self, partition: Partition, record: Record) -> Job:
@@ -134,14 +134,14 @@ class Decoder:
         """
         told = returned(record)
         original = told.record
-        metadata, route = self._route(original)
-        handlers = [h for h in (route.handlers if route else ()) if told.handler in {"", h.name}]
-        if not told.discard and (route is None or not handlers):
+        metadata, reaction = self._reaction(original)
+        handlers = [h for h in (reaction.handlers if reaction else ()) if told.handler in {"", h.name}]
+        if not told.discard and (reaction is None or not handlers):
             raise DecodeError(
                 f"service {self._service!r} has no handler {told.handler!r} for {metadata.type_name!r} (any more)",
                 remedy="bring the handler back before redriving",
             )
-        event: Any = None if told.discard or route is None else self._codec.decode(original, route.event_class)
+        event: Any = None if told.discard or reaction is None else self._codec.decode(original, reaction.event_class)
         ordered = original.key is not None and (not told.handler or not handlers or handlers[0].ordered)
         place: Hashable = (told.handler, original.topic, original.key) if ordered else record.offset
         back = Back(told, [told.handler] if told.handler else [handler.name for handler in handlers])
@@ -168,7 +168,7 @@ class Decoder:
         told = _told(record, self._retry_topic)
         original = told.record if told else record
         try:
-            metadata, route = self._route(original)
+            metadata, reaction = self._reaction(original)
         except Exception:  # noqa: BLE001 - nobody can read it, so nobody parks its key
             self._bury(partition, record, told, error, kind="killer")
             return
@@ -177,7 +177,7 @@ class Decoder:
                 lane_of(handler.name, original.topic, original.key),
                 *(TopicPartition(original.topic, original.partition), metadata.event_id, handler.name, original.key),
             )
-            for handler in (route.handlers if route and not told else ())
+            for handler in (reaction.handlers if reaction and not told else ())
             if handler.ordered and original.key is not None
         ]
         self._bury(partition, record, told, error, kind="killer", parked=bool(parks or told))

@@ -137,12 +137,7 @@ class Instance:
             decoder, unit=self._unit, lanes=self._lanes, owned=self._owned, stats=self.stats, settled=self._settled,
             has_inbox=not service.transactional,
         )  # fmt: skip
-        topics = {
-            topic
-            for handler in service.handlers.values()
-            for event in handler.consumes
-            for topic in event.contract.topics
-        }
+        topics = set(service.topics)
         if not service.transactional:
             topics.add(retry_topic(service.name))
         self._pressure = pressure = Backpressure(

@@ -158,12 +158,7 @@ async def _have_read_all(services: Sequence[Service], log: Log, since: Ends) -> 
     """Whether no service has anything of this trial before it."""
     ends = await ends_of(services, log)
     for service in services:
-        topics = {
-            topic
-            for handler in service.handlers.values()
-            for event in handler.consumes
-            for topic in event.contract.topics
-        }
+        topics = service.topics
         grown = {at: end for at, end in ends.items() if at.topic in topics and end > since.get(at, 0)}
         committed = await log.committed(service.name, grown)
         if any(at not in committed or committed[at].offset < end for at, end in grown.items()):

@@ -119,12 +119,7 @@ class World:
 
     async def read_to_the_end(self, service: Service) -> None:
         """Wait until the store knows every record of the service's topics as done."""
-        topics = {
-            topic
-            for handler in service.handlers.values()
-            for event in handler.consumes
-            for topic in event.contract.topics
-        }
+        topics = service.topics
 
         async def is_done() -> bool:
             known = await self.log.topics()

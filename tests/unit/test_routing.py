@@ -71,7 +71,7 @@ async def test_the_contract_is_kept_for_every_topic(codec, tmp_path):
     ).read_text()
 
 
-@pytest.mark.parametrize("among", ["files", (), ("files",), ("files", "files")])
+@pytest.mark.parametrize("among", ["files", None, (), ("files",), ("files", "files")])
 def test_a_route_without_a_choice_is_refused(among):
     with pytest.raises(DeclarationError, match=r"leaves no choice \(name two topics or more"):
         route(pool, among=among)
@@ -82,8 +82,9 @@ def test_a_route_that_is_no_function_is_refused():
         route("files", among=("files", "files.large"))
 
 
-def test_an_illegal_topic_of_a_route_is_refused():
-    with pytest.raises(DeclarationError, match=r"event .*Wrong names topic 'no spaces', which is no legal Kafka topic"):
+@pytest.mark.parametrize("topic", ["no spaces", 7])
+def test_an_illegal_topic_of_a_route_is_refused(topic):
+    with pytest.raises(DeclarationError, match=rf"event .*Wrong names topic {topic!r}, which is no legal Kafka topic"):
 
-        class Wrong(Event, topic=route(pool, among=("files", "no spaces")), key="k"):
+        class Wrong(Event, topic=route(pool, among=("files", topic)), key="k"):
             k: str

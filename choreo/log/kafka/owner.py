@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import confluent_kafka as ck
 
 from choreo.errors import AccessError, LogError, LogUnavailableError, NotOwnerError, UnknownTopicError
-from choreo.log.kafka import patience, telemetry
+from choreo.log.kafka import telemetry
 from choreo.log.kafka.buffer import Buffer
 from choreo.log.kafka.errors import UNKNOWN_TOPIC, as_choreo, explained
 from choreo.log.kafka.partitions import Partitions, theirs
@@ -82,7 +82,7 @@ class Owner:
         self._settings = {**reporting, "on_commit": self.commits.answered}
         self.client = ck.Consumer(self._settings)
         session = float(settings.get("session.timeout.ms", 45_000)) / 1_000
-        self._patience = Patience(patience.LEFT_OUT + session, time.monotonic())
+        self._patience = Patience(session, time.monotonic())
         threading.Thread(target=self._run, name=f"choreo {self.name}", daemon=True).start()
 
     def call(self, work: Callable[[Future[T]], None]) -> asyncio.Future[T]:

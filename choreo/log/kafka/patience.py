@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 LEFT_OUT = 45.0
-"""Beside the session's time, which a group waits for its members of before an outage."""
+"""Seconds, beside a session's time: so long a group waits, after an outage, for members that it had before."""
 _IN_VAIN = 10
 
 
@@ -15,16 +15,16 @@ class Patience:
     replacement doubles the patience, or the group takes its time, and begins anew with each member that goes.
 
     Args:
-        first: until the first replacement.
+        session: the group's session timeout.
     """
 
-    def __init__(self, first: float, now: float) -> None:
-        self._first = first
+    def __init__(self, session: float, now: float) -> None:
+        self._first = LEFT_OUT + session
         self.taken_in(now)
 
     def taken_in(self, now: float) -> None:
         """The group has taken it in."""
-        self._now, self._since, self._unreachable = self._first, now, now
+        self._length, self._since, self._unreachable = self._first, now, now
 
     def unreachable(self, now: float) -> None:
         """The client says that it cannot reach its brokers."""
@@ -32,8 +32,8 @@ class Patience:
 
     def replaced(self, now: float) -> None:
         """It begins again with a new client."""
-        self._now, self._since, self._unreachable = 2 * self._now, now, now
+        self._length, self._since, self._unreachable = 2 * self._length, now, now
 
     def is_over(self, now: float) -> bool:
         """Whether it is time for a new client."""
-        return now > min(self._unreachable + self._now, self._since + _IN_VAIN * self._now)
+        return now > min(self._unreachable + self._length, self._since + _IN_VAIN * self._length)

@@ -1,7 +1,7 @@
 """Which handlers get which event type."""
 
 from choreo import Event, Service
-from choreo.runtime.decoding import routes_of
+from choreo.runtime.decoding import reactions_of
 
 
 class Placed(Event, topic="orders", key="id"):
@@ -21,12 +21,14 @@ def test_every_handler_of_a_type_is_found_by_its_name_on_the_wire():
     @service.on(Paid)
     async def one(event: Paid) -> None: ...
 
-    routes = routes_of(service)
-    assert set(routes) == {"Placed", "acme.Paid"}
-    assert routes["Placed"].event_class is Placed
-    assert [handler.name for handler in routes["Placed"].handlers] == ["both"]
-    assert routes["acme.Paid"].event_class is Paid
-    assert [handler.name for handler in routes["acme.Paid"].handlers] == ["both", "one"], "in the order of declaration"
+    reactions = reactions_of(service)
+    assert set(reactions) == {"Placed", "acme.Paid"}
+    assert reactions["Placed"].event_class is Placed
+    assert [handler.name for handler in reactions["Placed"].handlers] == ["both"]
+    assert reactions["acme.Paid"].event_class is Paid
+    assert [handler.name for handler in reactions["acme.Paid"].handlers] == ["both", "one"], (
+        "in the order of declaration"
+    )
 
 
 def test_events_that_are_only_emitted_have_no_route():
@@ -35,4 +37,4 @@ def test_events_that_are_only_emitted_have_no_route():
     @service.on(Placed)
     async def pay(event: Placed) -> Paid: ...
 
-    assert set(routes_of(service)) == {"Placed"}
+    assert set(reactions_of(service)) == {"Placed"}
