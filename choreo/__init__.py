@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from choreo.choreography import Choreography
 from choreo.errors import ChoreoError, ConfigurationError, DeclarationError
 from choreo.events import Event, Failure, Metadata
+from choreo.retry import Retry
 from choreo.routing import Route, route
-from choreo.service import Retry, Service
+from choreo.service import Service
 
 if TYPE_CHECKING:
     from choreo.runtime.bus import Bus, SyncBus, connect, connect_sync

@@ -15,7 +15,8 @@ from typing import Literal, NamedTuple
 
 from choreo.errors import DeclarationError
 from choreo.events import Event, origin_of
-from choreo.service import Handler, Service
+from choreo.handler import Handler
+from choreo.service import Service
 
 
 def dead_letter_topic(service: str) -> str:

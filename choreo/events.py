@@ -13,6 +13,7 @@ from typing import (
     ForwardRef,
     Literal,
     NamedTuple,
+    TypeAlias,
     TypeGuard,
     Union,
     Unpack,
@@ -29,6 +30,10 @@ from choreo.routing import Route, topics_of
 _TYPE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*\Z")
 
 
+Outcome: TypeAlias = Literal["completed", "failed"]
+"""How a saga ends: what was wanted has happened, or everything is undone."""
+
+
 class Contract(NamedTuple):
     """What an event class declares about its records.
 
@@ -38,6 +43,7 @@ class Contract(NamedTuple):
         key: the field whose value is the record's key, so that records of one key keep their order.
         failure: whether it ends a branch of its saga unsuccessfully.
         choose: names the topic of one event; None where there is only one.
+        ends: the outcome that it gives its saga; None if it goes on.
     """
 
     type_name: str
@@ -45,6 +51,7 @@ class Contract(NamedTuple):
     key: str
     failure: bool
     choose: Callable[[Any], str] | None = None
+    ends: Outcome | None = None
 
 
 def _check_type_name(cls: type[Event], type_name: str) -> None:
@@ -119,6 +126,15 @@ def _check_defaults(cls: type[Event]) -> None:
             )
 
 
+def _check_ends(cls: type[Event], ends: Outcome | None) -> None:
+    if ends not in {None, "completed", "failed"}:
+        raise DeclarationError(
+            f"event {cls.__qualname__} has ends={ends!r}", remedy='write ends="completed" or ends="failed"'
+        )
+    if ends == "completed" and issubclass(cls, Failure):
+        raise DeclarationError(f"event {cls.__qualname__} is a failure and ends its saga as completed")
+
+
 class Event(pydantic.BaseModel):
     """Base of all events: something that happened, immutable.
 
@@ -132,6 +148,7 @@ class Event(pydantic.BaseModel):
         topic: the topic of its records, or `choreo.route(...)` where it depends on the event.
         key: the field that orders them; a required field of type str, int or UUID.
         name: the type's name on the wire; the class name unless given.
+        ends: the outcome that it gives its saga, "completed" or "failed"; a saga has one. Unless given, the saga goes on.
 
     Raises:
         DeclarationError: at import, when the key is missing or optional, a default is mutable, or a name is not legal.
@@ -147,19 +164,26 @@ class Event(pydantic.BaseModel):
         topic: str | Route | None = None,
         key: str | None = None,
         name: str | None = None,
+        ends: Outcome | None = None,
         **kwargs: Unpack[pydantic.ConfigDict],
     ) -> None:
         """Take the class arguments; they are read below, once pydantic knows the fields."""
         if kwargs:  # pydantic has taken out its own by now
             raise DeclarationError(
                 f"event {cls.__qualname__} has an unknown class argument: {', '.join(kwargs)}",
-                remedy="an event names topic=, key= and, where the class's name will not do, name=",
+                remedy="an event names topic=, key= and, where they are of use, name= and ends=",
             )
         super().__init_subclass__()
 
     @classmethod
     def __pydantic_init_subclass__(
-        cls, *, topic: str | Route | None = None, key: str | None = None, name: str | None = None, **kwargs: Any
+        cls,
+        *,
+        topic: str | Route | None = None,
+        key: str | None = None,
+        name: str | None = None,
+        ends: Outcome | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__pydantic_init_subclass__(**kwargs)
         if "contract" in cls.model_fields:
@@ -183,8 +207,9 @@ class Event(pydantic.BaseModel):
         topics = topics_of(topic, f"event {cls.__qualname__}")
         _check_type_name(cls, name or cls.__name__)
         _check_key(cls, key)
+        _check_ends(cls, ends)
         choose = topic.choose if isinstance(topic, Route) else None
-        cls.contract = Contract(name or cls.__name__, topics, key, issubclass(cls, Failure), choose)
+        cls.contract = Contract(name or cls.__name__, topics, key, issubclass(cls, Failure), choose, ends)
 
 
 class Failure(Event):
@@ -213,7 +238,7 @@ def topic_of(event: Event) -> str:
     Raises:
         EncodeError: its class's route failed, or named a topic that is not among its own.
     """
-    _, topics, _, _, choose = event.contract
+    _, topics, _, _, choose, _ = event.contract
     if choose is None:
         return topics[0]
     try:
@@ -241,6 +266,9 @@ class Metadata(NamedTuple):
         correlation_id: the saga it belongs to (`ce_correlationid`).
         causation_id: the event that caused it; None for the first of a saga (`ce_causationid`).
         traceparent, tracestate: W3C trace context, None if there is none.
+        compensates: the event whose effect was undone when this one was emitted; None if none was (`ce_compensates`).
+        parent_id: the saga in which this one was started, None if it came from outside (`ce_parentid`); on the first
+            event of a saga.
     """
 
     event_id: str
@@ -251,3 +279,5 @@ class Metadata(NamedTuple):
     causation_id: str | None = None
     traceparent: str | None = None
     tracestate: str | None = None
+    compensates: str | None = None
+    parent_id: str | None = None

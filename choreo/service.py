@@ -7,99 +7,22 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from inspect import Signature
+from typing import Any, Literal, TypeVar
 
+from choreo import rules
 from choreo.durations import Duration, seconds
 from choreo.errors import DeclarationError
-from choreo.events import Event, Failure, is_event_class
-from choreo.signatures import Emits, emits_of, events_of_parameter, read_signature
+from choreo.events import Event, Failure
+from choreo.handler import Batch, Compensation, Handler, Rule
+from choreo.retry import Retry
+from choreo.signatures import Emits, check_accepts, emits_of, read_signature
 
 _HANDLER_NAME = re.compile(r"\w[\w-]{0,199}\Z")
 _SERVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")
 
 H = TypeVar("H", bound=Callable[..., Any])
 Lifespan = Callable[[], AbstractAsyncContextManager[Any]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Retry:
-    """What to do when a handler raises, by the kind of the exception.
-
-    An exception is of the kind that names its nearest class: with `transient=(Exception,), fatal=(TypeError,)` a
-    `TypeError` is fatal and every other exception transient. One that no kind names is fatal.
-
-    Attributes:
-        attempts: how often it is called at most, the first time included; 1 means never again.
-        within: no attempt begins later than this after the first.
-        delay: the longest wait before the second attempt; it doubles with each further one. The actual wait is
-            drawn evenly from zero to that ("full jitter", AWS Architecture Blog, 2015), so that many do not
-            come back together.
-        max_delay: where the doubling stops.
-        in_place: waits that may be longer than this are spent in the retry topic, shorter ones in the lane.
-        transient: exceptions that may not come again; worth another attempt.
-        business: exceptions that mean "no": never tried again, and no sign of trouble for the circuit breaker. They
-            go to the dead letters, or, given as a mapping, become the failure that a function makes of event and
-            exception; the handler's return annotation must name it.
-        fatal: exceptions that would come again: straight to the dead letters.
-    """
-
-    attempts: int = 5
-    within: Duration = "1h"
-    delay: Duration = "100ms"
-    max_delay: Duration = "5m"
-    in_place: Duration = "1s"
-    transient: tuple[type[BaseException], ...] = (Exception,)
-    business: tuple[type[BaseException], ...] | Mapping[type[BaseException], Callable[[Any, Any], Failure]] = ()
-    fatal: tuple[type[BaseException], ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.attempts < 1:
-            raise DeclarationError(f"Retry(attempts={self.attempts})", why="a handler is called at least once")
-        for duration in (self.within, self.in_place):
-            seconds(duration)
-        if seconds(self.delay) > seconds(self.max_delay):
-            raise DeclarationError(
-                f"Retry(delay={self.delay!r}, max_delay={self.max_delay!r})", why="delay is longer than max_delay"
-            )
-        kinds: dict[type[BaseException], str] = {}
-        for kind in ("transient", "business", "fatal"):
-            for error in getattr(self, kind):
-                if not (isinstance(error, type) and issubclass(error, BaseException)):
-                    raise DeclarationError(f"Retry({kind}=...) names {error!r}", why="that is no exception class")
-                if kinds.setdefault(error, kind) != kind:
-                    raise DeclarationError(
-                        f"Retry names {error.__name__} as {kinds[error]} and as {kind}", remedy="name it once"
-                    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Handler:
-    """One declared handler of a service.
-
-    Attributes:
-        service, name: together its identity in event ids, dead letters and the choreography.
-        function: what the user wrote.
-        consumes: the event classes it is called with.
-        emits: what its return annotation declares.
-        takes_context: whether it has a second parameter, `ctx`.
-        is_async: `async def` runs on the event loop, `def` in a worker thread.
-        timeout: seconds after which a call is given up.
-        ordered: whether a key's events wait while one of them is being retried or is a dead letter.
-    """
-
-    service: str
-    name: str
-    function: Callable[..., Any]
-    consumes: tuple[type[Event], ...]
-    emits: Emits
-    takes_context: bool
-    is_async: bool
-    retry: Retry
-    timeout: float
-    ordered: bool
-
-    def __str__(self) -> str:
-        return f"{self.service}.{self.name}"
 
 
 @dataclass(frozen=True)
@@ -172,24 +95,213 @@ class Service:
                 f"handler {self.name}.{events[0].__name__} names no event", remedy="write @service.on(SomeEvent)"
             )
 
+        def rule(where: str, signature: Signature) -> None:
+            if not events:
+                raise DeclarationError(f"{where} names no event", remedy="write @service.on(SomeEvent)")
+            check_accepts(next(iter(signature.parameters.values())), rules.named_events(where, "on", events), where)
+
+        return self._declare(rule, events, ("event",), name, retry, timeout, ordered=ordered)
+
+    def compensates(
+        self,
+        step: Callable[..., Any] | str,
+        *,
+        on: tuple[type[Failure], ...],
+        name: str | None = None,
+        retry: Retry | None = None,
+        timeout: Duration = "60s",
+    ) -> Callable[[H], H]:
+        """Declare what undoes a step when its saga fails.
+
+            @payments.compensates(charge, on=(StockUnavailable, ShipmentRejected))
+            async def refund(charged: PaymentCharged, failure: StockUnavailable | ShipmentRejected) -> PaymentRefunded: ...
+
+        It is called once for each event that the step has emitted in the saga and that its first parameter takes, after the
+        first of these failures; later ones change nothing. A step whose saga has failed already is not started. Events
+        that it emits say that they compensate (`ce_compensates`).
+
+        Args:
+            step: the handler that it undoes, declared above in this service; its name, if its function has several.
+            on: the failures.
+            name, retry, timeout: as for `on`. What fails for good is a dead letter of kind `compensation`.
+
+        Raises:
+            DeclarationError: at import: no such step, nothing to undo, or no failure.
+        """
+        failures = on
+
+        def rule(where: str, signature: Signature) -> Rule:
+            undone = self._step(where, step)
+            made = rules.compensation(where, signature, undone, failures)
+            for other in self.handlers.values():
+                same = isinstance(other.rule, Compensation) and other.rule.step == undone.name and other.rule.failures
+                if both := set(same or ()) & set(made.failures):
+                    raise DeclarationError(
+                        f"{where} undoes {undone} on {next(iter(both)).__name__}, as {other} does",
+                        why="what a step did is undone once",
+                    )
+            return made
+
+        return self._declare(rule, failures, ("emitted", "failure"), name, retry, timeout, ordered=False)
+
+    def join(
+        self,
+        *events: type[Event],
+        by: str | None = None,
+        need: int | None = None,
+        count: int | Callable[[Any], int] | None = None,
+        unless: tuple[type[Event], ...] = (),
+        name: str | None = None,
+        retry: Retry | None = None,
+        timeout: Duration = "60s",
+    ) -> Callable[[H], H]:
+        """Declare a handler for several events together, in any order of arrival; it fires once.
+
+            @shipping.join(PaymentCharged, StockReserved, unless=(OrderCancelled,))
+            async def ship(paid: PaymentCharged, reserved: StockReserved, ctx: Context) -> Shipped: ...
+
+        Args:
+            events: what it waits for, in the order of its parameters. Of each kind the first to come counts.
+            by: a field that all of them have, and whose value they must have in common; the correlation id unless given.
+            need: fires with so many of the events, all unless given; the others are None.
+            count: how many of the last event to gather in a list: a number, or a function of the first event.
+            unless: events of the same saga (or value of `by`) after which it cannot fire any more.
+            name, retry, timeout: as for `on`.
+
+        Raises:
+            DeclarationError: at import: it could never fire, or its parameters do not fit.
+        """
+
+        def rule(where: str, signature: Signature) -> Rule:
+            return rules.join(where, signature, events, by=by, need=need, count=count, unless=unless)
+
+        takes = tuple(getattr(event, "__name__", "event").lower() for event in events) or ("event",)
+        return self._declare(rule, (*events, *_tuple(unless)), takes, name, retry, timeout, ordered=False)
+
+    def deadline(
+        self,
+        event: type[Event],
+        *,
+        within: Duration | None = None,
+        every: Duration | None = None,
+        times: int | None = None,
+        unless: tuple[type[Event], ...] = (),
+        grace: Duration = "500ms",
+        name: str | None = None,
+        retry: Retry | None = None,
+        timeout: Duration = "60s",
+    ) -> Callable[[H], H]:
+        """Declare a handler that is called with an event some time after it was produced, unless another one came.
+
+            @orders.deadline(OrderPlaced, within="15m", unless=(OrderConfirmed, OrderCancelled))
+            async def expire(order: OrderPlaced) -> OrderExpired: ...
+
+        Args:
+            event: what sets the timer; kept in the store, however long it takes.
+            within: when it is called, counted from the event's own time.
+            every, times: reminders: called again at this pace, `times` in all. Without `within`, the first time after `every`.
+            unless: events of the saga that stop it if they were produced before its time. Another event of the class that
+                sets the timer stops earlier ones.
+            grace: how long such an event may be under way; the handler is called so much later.
+            name, retry, timeout: as for `on`.
+
+        Raises:
+            DeclarationError: at import: no time, or reminders without an end.
+        """
+
+        def rule(where: str, signature: Signature) -> Rule:
+            return rules.deadline(
+                where, signature, event, within=within, every=every, times=times, unless=unless, grace=grace
+            )
+
+        return self._declare(rule, (event, *_tuple(unless)), ("event",), name, retry, timeout, ordered=False)
+
+    def batch(
+        self,
+        *events: type[Event],
+        max_size: int = 500,
+        max_age: Duration = "1s",
+        per: Literal["partition", "key"] = "partition",
+        name: str | None = None,
+        retry: Retry | None = None,
+        timeout: Duration = "60s",
+    ) -> Callable[[H], H]:
+        """Declare a handler that is called with many events at once, in their order.
+
+            @lake.batch(Clicked, max_size=500, max_age="2s")
+            async def load(clicks: list[Clicked], ctx: Context) -> None: ...
+
+        What it writes through `ctx.db` and how far it has come are one transaction. When it fails for good it is called again with
+        each half of the batch, until the record that fails is alone and goes to the dead letters. What it emits begins
+        sagas of its own.
+
+        Args:
+            events: what it takes; no other handler of the service may take these.
+            max_size: how many events at most.
+            max_age: how long the first of them waits for others.
+            per: whether a batch holds events of one partition, or of one key.
+            name, retry, timeout: as for `on`.
+
+        Raises:
+            DeclarationError: at import: its parameter is no list of these events, or another handler takes one of them.
+        """
+
+        def rule(where: str, signature: Signature) -> Rule:
+            if not events:
+                raise DeclarationError(f"{where} names no event", remedy="write @service.batch(SomeEvent)")
+            named = rules.named_events(where, "batch", events)
+            return rules.batch(where, signature, named, max_size=max_size, max_age=max_age, per=per)
+
+        return self._declare(rule, events, ("events",), name, retry, timeout, ordered=False)
+
+    def _declare(
+        self,
+        rule_of: Callable[[str, Signature], Rule | None],
+        events: tuple[type[Event], ...],
+        takes: tuple[str, ...],
+        name: str | None,
+        retry: Retry | None,
+        timeout: Duration,
+        *,
+        ordered: bool,
+    ) -> Callable[[H], H]:
         def declare(function: H) -> H:
             handler_name = name or str(getattr(function, "__name__", ""))
-            self._add(function, events, handler_name, retry or Retry(), seconds(timeout), ordered=ordered)
+            where = f"handler {self.name}.{handler_name}"
+            self._check_name(where, handler_name)
+            if not seconds(timeout):
+                raise DeclarationError(f"{where} has the timeout 0", why="every call would be given up")
+            signature = read_signature(function, where, *takes)
+            rule = rule_of(where, signature)
+            if rule is not None and self.transactional:
+                raise DeclarationError(
+                    f"{where} needs a store, and service {self.name!r} is transactional",
+                    why="what a compensation, join, deadline or batch waits for is kept there",
+                    remedy="leave out transactional=True",
+                )
+            emits = emits_of(signature, where)
+            _check_failures(where, retry or Retry(), emits)
+            handler = Handler(
+                service=self.name,
+                name=handler_name,
+                function=function,
+                consumes=tuple(dict.fromkeys(events)),
+                emits=emits,
+                takes_context=len(signature.parameters) > len(takes),
+                is_async=inspect.iscoroutinefunction(function),
+                retry=retry or Retry(),
+                timeout=seconds(timeout),
+                ordered=ordered,
+                rule=rule,
+            )
+            self._check_alone(handler)
+            self._check_type_names(where, (*handler.consumes, *emits.classes))
+            self.handlers[handler_name] = handler
             return function
 
         return declare
 
-    def _add(
-        self,
-        function: Callable[..., Any],
-        events: tuple[type[Event], ...],
-        name: str,
-        retry: Retry,
-        timeout: float,
-        *,
-        ordered: bool,
-    ) -> None:
-        where = f"handler {self.name}.{name}"
+    def _check_name(self, where: str, name: str) -> None:
         if not _HANDLER_NAME.match(name):
             raise DeclarationError(
                 f"{where} has no legal name", remedy="give it one of letters, digits, '_' or '-': name='...'"
@@ -198,36 +310,31 @@ class Service:
             raise DeclarationError(
                 f"{where} is declared twice", remedy="rename one of the functions, or give one of them name='...'"
             )
-        self._check_consumed(where, events)
-        if not timeout:
-            raise DeclarationError(f"{where} has the timeout 0", why="every call would be given up")
-        signature = read_signature(function, where)
-        events_of_parameter(signature, events, where)
-        emits = emits_of(signature, where)
-        _check_failures(where, retry, emits)
-        handler = Handler(
-            service=self.name,
-            name=name,
-            function=function,
-            consumes=tuple(dict.fromkeys(events)),
-            emits=emits,
-            takes_context=len(signature.parameters) > 1,
-            is_async=inspect.iscoroutinefunction(function),
-            retry=retry,
-            timeout=timeout,
-            ordered=ordered,
-        )
-        self._check_type_names(where, (*events, *emits.classes))
-        self.handlers[name] = handler
 
-    def _check_consumed(self, where: str, events: tuple[type[Event], ...]) -> None:
-        if not events:
-            raise DeclarationError(f"{where} names no event", remedy="write @service.on(SomeEvent)")
-        for event in events:
-            if not is_event_class(event):
+    def _step(self, where: str, step: Callable[..., Any] | str) -> Handler:
+        """The handler that a compensation names."""
+        found = [handler for handler in self.handlers.values() if step in (handler.name, handler.function)]
+        if len(found) == 1:
+            return found[0]
+        shown = step if isinstance(step, str) else getattr(step, "__name__", repr(step))
+        if found:
+            raise DeclarationError(
+                f"{where} would undo {shown!r}, which is several handlers",
+                remedy=f"name one of them: {', '.join(repr(handler.name) for handler in found)}",
+            )
+        raise DeclarationError(
+            f"{where} would undo {shown!r}, which is no handler of service {self.name!r}",
+            remedy="declare the step first, in the same service",
+        )
+
+    def _check_alone(self, handler: Handler) -> None:
+        """Check that what comes in batches comes to nobody else here: a record is done when its batch is."""
+        for other in self.handlers.values():
+            both = set(other.consumes) & set(handler.consumes)
+            if both and (isinstance(other.rule, Batch) or isinstance(handler.rule, Batch)):
                 raise DeclarationError(
-                    f"{where} is declared on {event!r}, which is no event",
-                    remedy="name a class that derives from choreo.Event with topic= and key=",
+                    f"handlers {other} and {handler} both take {next(iter(both)).__name__}, one of them in batches",
+                    remedy="let another service take it too",
                 )
 
     def _check_type_names(self, where: str, classes: tuple[type[Event], ...]) -> None:
@@ -254,6 +361,10 @@ class Service:
         """The topics of the events that its handlers consume, by name."""
         consumed = (event for handler in self.handlers.values() for event in handler.consumes)
         return sorted({topic for event in consumed for topic in event.contract.topics})
+
+
+def _tuple(events: tuple[type[Event], ...]) -> tuple[type[Event], ...]:
+    return events if isinstance(events, tuple) else ()  # what else it is, the rule says
 
 
 def _check_failures(where: str, retry: Retry, emits: Emits) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from choreo.errors import DeclarationError
 from choreo.events import Event, is_event_class
 
-_EVENT_AND_CONTEXT = 2
+_LISTS = {list, Sequence, Iterable, Collection}
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,11 @@ class Emits:
     many: bool
 
 
-def read_signature(function: Callable[..., Any], where: str) -> inspect.Signature:
+def read_signature(function: Callable[..., Any], where: str, *names: str) -> inspect.Signature:
     """The function's signature with its annotations evaluated.
+
+    Args:
+        names: what it takes before `ctx`, for people; an event unless given.
 
     Raises:
         DeclarationError: it is no function, takes the wrong number of arguments, or an annotation cannot be read.
@@ -42,13 +45,15 @@ def read_signature(function: Callable[..., Any], where: str) -> inspect.Signatur
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise DeclarationError(f"{where} yields its events", remedy="return them as a list, and write -> list[...]")
     signature = inspect.signature(function)
+    names = names or ("event",)
     positional = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
     parameters = list(signature.parameters.values())
     required = [p for p in parameters if p.default is p.empty]
-    if not 1 <= len(required) <= len(parameters) <= _EVENT_AND_CONTEXT or any(
+    if not len(names) <= len(required) <= len(parameters) <= len(names) + 1 or any(
         p.kind not in positional for p in parameters
     ):
-        raise DeclarationError(f"{where} takes {signature}", remedy="a handler takes (event) or (event, ctx)")
+        takes = ", ".join(names)
+        raise DeclarationError(f"{where} takes {signature}", remedy=f"a handler takes ({takes}) or ({takes}, ctx)")
     hints = _hints(function, where)
     return signature.replace(
         parameters=[p.replace(annotation=hints.get(p.name, p.annotation)) for p in parameters],
@@ -67,23 +72,59 @@ def _hints(function: Callable[..., Any], where: str) -> dict[str, Any]:
         ) from error
 
 
-def events_of_parameter(signature: inspect.Signature, declared: tuple[type[Event], ...], where: str) -> None:
-    """Check that the first parameter's annotation, if there is one, fits every declared event.
+def check_accepts(
+    parameter: inspect.Parameter,
+    declared: tuple[type[Event], ...],
+    where: str,
+    *,
+    in_list: bool = False,
+    or_none: bool = False,
+) -> None:
+    """Check that a parameter's annotation, if there is one, fits every declared event.
+
+    Args:
+        in_list: whether it is handed a list of them.
+        or_none: whether it is handed None where there is none.
 
     Raises:
         DeclarationError: an event the decorator names is not among what the parameter accepts.
     """
-    parameter = next(iter(signature.parameters.values()))
     if parameter.annotation is parameter.empty:
         return
-    alternatives = _alternatives(parameter.annotation)
+    whole = _alternatives(parameter.annotation)
+    alternatives = _items(whole) if in_list else whole
     accepted = tuple(cls for cls in alternatives if isinstance(cls, type))
     for event in declared:
         if Any not in alternatives and not issubclass(event, accepted):
             raise DeclarationError(
-                f"{where} is declared on {event.__name__}, but its parameter {parameter.name!r} takes {_name(parameter.annotation)}",
+                f"{where} is declared on {f'list[{event.__name__}]' if in_list else event.__name__}, "
+                f"but its parameter {parameter.name!r} takes {_name(parameter.annotation)}",
                 remedy="let the decorator and the annotation name the same events",
             )
+    if or_none and not in_list and not {None, type(None), Any} & set(whole):
+        raise DeclarationError(
+            f"{where} may be called without {declared[0].__name__}, but its parameter {parameter.name!r} takes no None",
+            remedy=f"annotate it as {declared[0].__name__} | None",
+        )
+
+
+def accepted_events(
+    parameter: inspect.Parameter, candidates: tuple[type[Event], ...]
+) -> tuple[tuple[type[Event], ...], bool]:
+    """Which of the candidates a parameter takes (all, if it has no annotation), and whether it takes a list of them."""
+    if parameter.annotation is parameter.empty:
+        return candidates, False
+    whole = _alternatives(parameter.annotation)
+    items = _items(whole)
+    alternatives = items or whole
+    accepted = tuple(cls for cls in alternatives if isinstance(cls, type))
+    return tuple(cls for cls in candidates if Any in alternatives or issubclass(cls, accepted)), bool(items)
+
+
+def _items(alternatives: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What the lists and sequences among these hold."""
+    lists = (part for part in alternatives if get_origin(part) in _LISTS)
+    return tuple(member for part in lists for item in get_args(part) for member in _alternatives(item))
 
 
 def emits_of(signature: inspect.Signature, where: str) -> Emits:

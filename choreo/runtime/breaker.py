@@ -7,10 +7,10 @@ from typing import Any
 
 import structlog
 
+from choreo.handler import Handler
 from choreo.runtime.clock import Clock
 from choreo.runtime.lanes import Lanes
 from choreo.runtime.partitions import Job
-from choreo.service import Handler
 
 _log = structlog.get_logger("choreo.runtime")
 _RECORDS = 50

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 import structlog
 
+from choreo.handler import Handler
 from choreo.runtime.partitions import Job
 from choreo.runtime.unit import Session
-from choreo.service import Handler
 from choreo.store.port import Database, Row
 from choreo.wire.ids import derive_event_id
 

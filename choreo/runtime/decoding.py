@@ -10,6 +10,7 @@ import structlog
 from choreo.choreography import retry_topic
 from choreo.errors import ConfigurationError, DecodeError, RegistryUnavailableError, SchemaNotCachedError
 from choreo.events import Event, Metadata
+from choreo.handler import Handler
 from choreo.log.port import Record, TopicPartition
 from choreo.runtime.clock import Clock
 from choreo.runtime.deadletter import Failed, dead_letter, said
@@ -17,7 +18,7 @@ from choreo.runtime.parking import Returned, lane_of, returned
 from choreo.runtime.partitions import Back, Failing, Job, Partition, Task
 from choreo.runtime.stats import Stats
 from choreo.runtime.unit import UnitOfWork
-from choreo.service import Handler, Service
+from choreo.service import Service
 from choreo.store.port import Park
 from choreo.wire import Codec
 from choreo.wire.ids import inbox_key

@@ -6,11 +6,11 @@ from typing import Any
 
 from choreo.errors import RecordTooLargeError, UndeclaredEmissionError
 from choreo.events import Event, Failure, Metadata
+from choreo.handler import Handler
 from choreo.log.port import NewRecord
 from choreo.runtime.clock import Clock, rfc3339
 from choreo.runtime.deadletter import size_of
 from choreo.runtime.partitions import Job
-from choreo.service import Handler
 from choreo.wire import Codec
 from choreo.wire.ids import derive_event_id
 

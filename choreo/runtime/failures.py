@@ -8,6 +8,7 @@ import structlog
 
 from choreo.durations import seconds
 from choreo.errors import ChoreoError, UndeclaredEmissionError
+from choreo.handler import Handler
 from choreo.log.port import NewRecord, TopicPartition
 from choreo.runtime.breaker import Breakers
 from choreo.runtime.clock import Clock
@@ -19,7 +20,6 @@ from choreo.runtime.partitions import AbandonedError, Failing, Job, Task
 from choreo.runtime.retry import Again, Decision, Declare, Far, GiveUp, Later, decide, kind_of
 from choreo.runtime.stats import Stats
 from choreo.runtime.unit import UnitOfWork
-from choreo.service import Handler
 from choreo.store.port import Park
 
 _log = structlog.get_logger("choreo.runtime")

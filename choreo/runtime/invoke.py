@@ -7,6 +7,7 @@ from collections.abc import Awaitable
 from typing import Any
 
 from choreo.errors import StoreUnavailableError
+from choreo.handler import Handler
 from choreo.runtime.breaker import Breakers
 from choreo.runtime.context import Context, SyncContext
 from choreo.runtime.deadletter import Stage
@@ -17,7 +18,6 @@ from choreo.runtime.stats import Stats
 from choreo.runtime.threads import Threads
 from choreo.runtime.unit import Session, UnitOfWork
 from choreo.runtime.watchdog import Watchdog
-from choreo.service import Handler
 
 _ENDS_MORE_THAN_THE_HANDLER = (AbandonedError, asyncio.CancelledError, KeyboardInterrupt, SystemExit, GeneratorExit)
 

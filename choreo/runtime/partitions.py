@@ -8,10 +8,10 @@ from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 from choreo.events import Event, Metadata
+from choreo.handler import Handler
 from choreo.log.port import NewRecord, Record, TopicPartition
 from choreo.runtime.offsets import OffsetTracker
 from choreo.runtime.parking import Returned
-from choreo.service import Handler
 from choreo.store.port import Progress
 
 

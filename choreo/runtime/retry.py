@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from choreo.durations import seconds
 from choreo.events import Failure
-from choreo.service import Retry
+from choreo.retry import Retry
 
 Kind = Literal["transient", "business", "fatal"]
 Far = Literal["topic", "lane", "never"]

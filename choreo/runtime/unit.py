@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from choreo.errors import ChoreoError, StoreUnavailableError
+from choreo.handler import Handler
 from choreo.log.port import NewRecord, TopicPartition
 from choreo.runtime.partitions import AbandonedError, Job, Partition, Task
-from choreo.service import Handler
 from choreo.store.port import Behind, Database, Effects, Park, Store
 
 T = TypeVar("T")

@@ -19,7 +19,10 @@ from choreo.events import Metadata
 from choreo.log.port import Headers, Record
 from choreo.wire.ids import derive_event_id
 
-_TEXT = ("ce_id", "ce_type", "ce_source", "ce_time", "ce_correlationid", "ce_causationid", "traceparent", "tracestate")
+_TEXT = (
+    *("ce_id", "ce_type", "ce_source", "ce_time", "ce_correlationid", "ce_causationid", "traceparent", "tracestate"),
+    *("ce_compensates", "ce_parentid"),
+)
 _metadata: Callable[[tuple[str | None, ...]], Metadata] = partial(tuple.__new__, Metadata)  # thrice as fast as its own
 _YEAR_10000 = 253_402_300_800_000
 """Milliseconds after which datetime knows no times."""
@@ -51,6 +54,10 @@ def write(meta: Metadata, common: Headers, key: bytes) -> Headers:
         headers.append(("traceparent", meta.traceparent.encode()))
         if meta.tracestate is not None:
             headers.append(("tracestate", meta.tracestate.encode()))
+    if meta.compensates is not None:
+        headers.append(("ce_compensates", meta.compensates.encode()))
+    if meta.parent_id is not None:
+        headers.append(("ce_parentid", meta.parent_id.encode()))
     return headers
 
 
@@ -79,6 +86,8 @@ def read(record: Record) -> Metadata:
                 got("ce_causationid", b"").decode() or None,
                 got("traceparent", b"").decode() or None,
                 got("tracestate", b"").decode() or None,
+                got("ce_compensates", b"").decode() or None,
+                got("ce_parentid", b"").decode() or None,
             )
         )
     except UnicodeDecodeError as error:
@@ -107,7 +116,7 @@ def binary_mode(record: Record) -> Record:
     if not isinstance(document, dict):
         raise unreadable(record, "its CloudEvents document is no JSON object")
     headers = [header for header in record.headers if header[0] != "content-type"]
-    for name in ("id", "type", "source", "time", "correlationid", "causationid"):
+    for name in ("id", "type", "source", "time", "correlationid", "causationid", "compensates", "parentid"):
         value = document.get(name) or ""
         if not isinstance(value, str):
             raise unreadable(record, f"the CloudEvents attribute {name} is no text")
