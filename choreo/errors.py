@@ -129,3 +129,7 @@ class FencedError(StoreError):
 
 class ReleasedError(StoreError):
     """A key that records were to be parked behind has been released meanwhile: handle them. Passing: start over."""
+
+
+class OvertakenError(StoreError):
+    """Another instance has noted something of one of these sagas first: read its notes, decide anew. Passing: start over."""

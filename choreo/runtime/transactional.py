@@ -91,6 +91,11 @@ class TransactionalStore(Store):
     behind: Any = _nothing
     release: Any = _nothing
     expire: Any = _nothing
+    notes: Any = _nothing
+    expire_notes: Any = _nothing
+    due: Any = _nothing
+    next_due: Any = _nothing
+    watermarks: Any = _nothing
     abandoned: Any = _nothing
 
 

@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 from choreo.errors import ConfigurationError
-from choreo.store.port import Behind, Database, Effects, OutboxRow, Park, Progress, Row, Store, Takeover
+from choreo.store.port import (
+    Behind,
+    Database,
+    Effects,
+    NewNote,
+    Note,
+    OutboxRow,
+    Park,
+    Progress,
+    Row,
+    Store,
+    Takeover,
+    Timer,
+)
 
 __all__ = [
-    "Behind", "Database", "Effects", "OutboxRow", "Park", "Progress", "Row", "Store", "Takeover", "make_store",
+    "Behind", "Database", "Effects", "NewNote", "Note", "OutboxRow", "Park", "Progress", "Row", "Store", "Takeover", "Timer",
+    "make_store",
 ]  # fmt: skip
 
 

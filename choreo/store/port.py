@@ -73,6 +73,53 @@ class Park(NamedTuple):
     key: bytes
 
 
+class Note(NamedTuple):
+    """Something that one handler has to remember of one saga (`choreo.runtime.sagas` says what).
+
+    Attributes:
+        number: the notes of a key are numbered from 0, without gaps. Two instances that decide something at the same time from
+            the same notes write the same number, and only one of them can: that decides every race.
+        kind: what it says; a short word.
+    """
+
+    number: int
+    kind: str
+    content: bytes
+
+
+class NewNote(NamedTuple):
+    """A note to be written.
+
+    Attributes:
+        key: whose it is, 16 bytes.
+        keep_ms: until when it matters at least, ms since the epoch; see `Store.expire_notes`.
+        alone: whether it says all there is to say: the earlier notes of the key go.
+    """
+
+    key: bytes
+    note: Note
+    keep_ms: int
+    alone: bool = False
+
+
+class Timer(NamedTuple):
+    """Something that is to happen at a time.
+
+    Attributes:
+        timer_id: 16 bytes; setting it again replaces it.
+        at: the partition that its event came from; the owner of this partition lets it happen.
+        due_ms: when, ms since the epoch.
+        handler: the name of the handler to call.
+        record: the event, as it was read.
+    """
+
+    timer_id: bytes
+    at: TopicPartition
+    due_ms: int
+    handler: str
+    record: Record
+
+
 class Takeover(NamedTuple):
     """What a new owner finds.
 
@@ -99,6 +146,10 @@ class Effects(NamedTuple):
         behind: records to put behind the heads of their parked keys.
         unparked: sequence numbers of records, as `Store.behind` gave them, that wait no more.
         survived: partitions whose new owner has come past what killed others: deaths and suspects are forgotten.
+        notes: to be written in this order; all of one key follow on those that are there.
+        forgotten: keys of whose notes nothing is needed any more, those of this transaction included.
+        timers: to be set.
+        unset: ids of timers that are done with; those that are not there are passed over.
     """
 
     progress: Mapping[TopicPartition, Progress]
@@ -109,6 +160,10 @@ class Effects(NamedTuple):
     behind: Sequence[Behind] = ()
     unparked: Sequence[int] = ()
     survived: Sequence[TopicPartition] = ()
+    notes: Sequence[NewNote] = ()
+    forgotten: Sequence[bytes] = ()
+    timers: Sequence[Timer] = ()
+    unset: Sequence[bytes] = ()
 
 
 class Database(Protocol):
@@ -199,6 +254,26 @@ class Store(Protocol):
         """
         ...
 
+    async def notes(self, keys: Sequence[bytes]) -> dict[bytes, list[Note]]:
+        """The committed notes of these keys, in order; keys without notes are left out. Never waits for a writer."""
+        ...
+
+    async def expire_notes(self, before_ms: int, after: bytes, limit: int) -> bytes:
+        """Remove the notes of keys of which none is to be kept until this time or longer; else as `expire`."""
+        ...
+
+    async def due(self, partitions: Sequence[TopicPartition], before_ms: int, limit: int) -> list[Timer]:
+        """The timers of these partitions that are due before this time, earliest first. However many others there are."""
+        ...
+
+    async def next_due(self, partitions: Sequence[TopicPartition]) -> int | None:
+        """When the earliest timer of these partitions is due; None if there is none."""
+        ...
+
+    async def watermarks(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """How far these partitions are done, whoever owns them; those that nobody has begun are left out."""
+        ...
+
     async def abandoned(self, before_ms: int) -> list[OutboxRow]:
         """Outbox rows read from no partition (`Bus.transaction` wrote them) before this time, oldest first."""
         ...
@@ -237,6 +312,7 @@ class Store(Protocol):
         Raises:
             FencedError: another instance has taken over one of the partitions; everything is rolled back.
             ReleasedError: a lane that records were to be put behind is parked no more; everything is rolled back.
+            OvertakenError: another instance has written a note of this number; everything is rolled back.
             StoreUnavailableError: everything is rolled back.
         """
         ...

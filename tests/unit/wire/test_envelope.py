@@ -32,6 +32,8 @@ def record(
         causation_id=st.none() | TEXT,
         traceparent=st.none() | TEXT,
         tracestate=st.none(),
+        compensates=st.none() | TEXT,
+        parent_id=st.none() | TEXT,
     )
 )
 def test_metadata_survives_the_headers(meta):
