@@ -200,8 +200,8 @@ class Service:
             event: what sets the timer; kept in the store, however long it takes.
             within: when it is called, counted from the event's own time.
             every, times: reminders: called again at this pace, `times` in all. Without `within`, the first time after `every`.
-            unless: events of the saga that stop it if they were produced before its time. Another event of the class that
-                sets the timer stops earlier ones.
+            unless: events of the saga that stop it if they were produced before its time. Where this names `event` itself, a
+                later one stops the timer of an earlier one.
             grace: how long such an event may be under way; the handler is called so much later.
             name, retry, timeout: as for `on`.
 

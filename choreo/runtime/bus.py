@@ -77,11 +77,14 @@ class Bus:
         self._outboxes.clear()
         await self._exit.aclose()
 
-    async def publish(self, event: Event, *, correlation_id: str | None = None, event_id: str | None = None) -> str:
+    async def publish(
+        self, event: Event, *, correlation_id: str | None = None, parent: str | None = None, event_id: str | None = None
+    ) -> str:
         """Publish an event; it is in the log when this returns.
 
         Args:
             correlation_id: the saga it goes on with; a new saga unless given.
+            parent: the saga that was the cause of the new one.
             event_id: an id of your own (a request's idempotency key, a row's id), so that publishing the same
                 thing twice has one effect; a new one unless given.
 
@@ -94,7 +97,7 @@ class Bus:
                 an `event_id`; without one it may start a second saga.
         """
         await self._prepare({type(event)})
-        metadata, record = self._record(event, correlation_id, event_id)
+        metadata, record = self._record(event, correlation_id, parent, event_id)
         await self._producer.append([record])
         return metadata.correlation_id
 
@@ -109,7 +112,7 @@ class Bus:
             RegistryUnavailableError, LogUnavailableError: some may be published and some not.
         """
         await self._prepare({type(event) for event in events})
-        made = [self._record(event, None, None) for event in events]
+        made = [self._record(event, None, None, None) for event in events]
         await self._producer.append([record for _, record in made])
         return [metadata.correlation_id for metadata, _ in made]
 
@@ -135,15 +138,17 @@ class Bus:
             LogUnavailableError: nothing was written, because too many events wait for the log already.
         """
         outbox = await self._outbox(store)
-        events: list[tuple[Event, str | None, str]] = []
+        events: list[tuple[Event, str | None, str | None, str]] = []
 
-        def publish(event: Event, *, correlation_id: str | None = None, event_id: str | None = None) -> str:
+        def publish(
+            event: Event, *, correlation_id: str | None = None, parent: str | None = None, event_id: str | None = None
+        ) -> str:
             identity = event_id or new_event_id()
-            events.append((event, correlation_id, identity))
+            events.append((event, correlation_id, parent, identity))
             return correlation_id or identity
 
         async def records() -> list[NewRecord]:
-            await self._prepare({type(event) for event, _, _ in events}, later=True)
+            await self._prepare({type(event) for event, *_ in events}, later=True)
             return [self._record(*each)[1] for each in events]
 
         async with outbox.transaction(records) as opened:
@@ -182,7 +187,9 @@ class Bus:
             await codec.prepare(writes=fresh, reads=())
             self._known |= fresh
 
-    def _record(self, event: Event, correlation_id: str | None, event_id: str | None) -> tuple[Metadata, NewRecord]:
+    def _record(
+        self, event: Event, correlation_id: str | None, parent: str | None, event_id: str | None
+    ) -> tuple[Metadata, NewRecord]:
         assert self._codec is not None  # noqa: S101 - `_prepare` has checked it
         now_ms = self._clock.now_ms()
         identity = event_id or new_event_id()
@@ -196,6 +203,8 @@ class Bus:
             None,
             traceparent,
             tracestate,
+            None,
+            parent,
         )
         record = self._codec.encode(event, metadata, timestamp=now_ms)
         check_size(record, self._settings.max_record_bytes)
@@ -255,9 +264,11 @@ class SyncBus:
         self._thread.join()
         self._loop.close()
 
-    def publish(self, event: Event, *, correlation_id: str | None = None, event_id: str | None = None) -> str:
+    def publish(
+        self, event: Event, *, correlation_id: str | None = None, parent: str | None = None, event_id: str | None = None
+    ) -> str:
         """See `Bus.publish`."""
-        return self._wait(self._bus.publish(event, correlation_id=correlation_id, event_id=event_id))
+        return self._wait(self._bus.publish(event, correlation_id=correlation_id, parent=parent, event_id=event_id))
 
     def publish_many(self, events: Sequence[Event]) -> list[str]:
         """See `Bus.publish_many`."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
 import structlog
 
+from choreo.events import Event
 from choreo.handler import Handler
+from choreo.runtime.emit import undeclared
 from choreo.runtime.partitions import Job
+from choreo.runtime.remember import Steps, adapter_of, dump
 from choreo.runtime.unit import Session
 from choreo.store.port import Database, Row
 from choreo.wire.ids import derive_event_id
@@ -60,12 +63,14 @@ class HandlerDatabase:
 class _About:
     """What both kinds of context tell about the event."""
 
-    __slots__ = ("_database", "_handler", "_job", "_log", "_session", "attempt", "state")
+    __slots__ = ("_database", "_handler", "_job", "_log", "_scope", "_session", "_steps", "attempt", "state")
 
-    def __init__(self, job: Job, handler: Handler, attempt: int, state: Any, session: Session) -> None:
+    def __init__(self, job: Job, handler: Handler, attempt: int, state: Any, session: Session, scope: str = "") -> None:
         self._job = job
         self._handler = handler
         self._session = session
+        self._scope = scope
+        self._steps: Any = None
         self._database: Any = None
         self._log: Any = None
         self.attempt = attempt
@@ -96,8 +101,37 @@ class _About:
         """The same in every attempt and after every crash: hand it to outside services that know idempotency keys."""
         job, handler = self._job, self._handler
         return derive_event_id(
-            job.metadata.event_id, handler.service, handler.name, _IDEMPOTENCY_ORDINAL, time_ms=job.record.timestamp
+            *(job.metadata.event_id, handler.service, handler.name + self._scope, _IDEMPOTENCY_ORDINAL),
+            time_ms=job.record.timestamp,
         )
+
+    def start_saga(self, event: Event) -> str:
+        """Begin a saga of its own with this event, published with what the handler emits; the saga knows its parent.
+
+        The return annotation names the event's class too.
+
+        Returns:
+            The new saga's correlation id, the same in every attempt.
+
+        Raises:
+            UndeclaredEmissionError: the return annotation does not name the event's class.
+        """
+        job, handler, started = self._job, self._handler, self._session.started
+        if type(event) not in handler.emits.classes:
+            raise undeclared(handler, f"a {type(event).__name__} that begins a saga")
+        source = f"{handler.name}{self._scope}/saga"
+        event_id = derive_event_id(
+            job.metadata.event_id, handler.service, source, len(started), time_ms=job.record.timestamp
+        )
+        started.append((event_id, event))
+        return event_id
+
+    @property
+    def _remembered(self) -> Steps:
+        if self._steps is None:
+            self._steps = Steps(self._session, self._job, f"{self._handler.name}{self._scope}")
+        steps: Steps = self._steps
+        return steps
 
     @property
     def log(self) -> Any:
@@ -124,6 +158,26 @@ class Context(_About):
             self._database = HandlerDatabase(self._session)
         database: HandlerDatabase = self._database
         return database
+
+    async def step(self, name: str, function: Callable[..., Any], *args: Any, returns: Any = None) -> Any:
+        """Call a function once for this event, and remember its result: in a later attempt it is not called again.
+
+            quote = await ctx.step("price", pricing.quote, claim)
+
+        The result is in the store before this returns. Make such calls before the first use of `ctx.db`.
+
+        Args:
+            name: what the result is remembered by; each step of a handler has its own.
+            function: an `async def` or a function that does not block, called with `args`.
+            returns: the result's type, if the function's annotation does not say; anything pydantic can write as JSON.
+
+        Returns:
+            The result, always as it is read back.
+
+        Raises:
+            ChoreoError: `ctx.db` was used before, a name is used twice, or the result is not JSON.
+        """
+        return await self._remembered.take(name, function, args, returns)
 
 
 class SyncDatabase:
@@ -160,8 +214,8 @@ class SyncContext(_About):
 
     __slots__ = ("_loop",)
 
-    def __init__(self, job: Job, handler: Handler, attempt: int, state: Any, session: Session) -> None:
-        super().__init__(job, handler, attempt, state, session)
+    def __init__(self, job: Job, handler: Handler, attempt: int, state: Any, session: Session, scope: str = "") -> None:
+        super().__init__(job, handler, attempt, state, session, scope)
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -171,6 +225,15 @@ class SyncContext(_About):
             self._database = SyncDatabase(HandlerDatabase(self._session), self._loop)
         database: SyncDatabase = self._database
         return database
+
+    def step(self, name: str, function: Callable[..., Any], *args: Any, returns: Any = None) -> Any:
+        """See `Context.step`; `function` is called in this thread and may block."""
+        steps, adapter = self._remembered, adapter_of(function, returns)
+        known = asyncio.run_coroutine_threadsafe(steps.known(name), self._loop).result()
+        if known is None:
+            known = dump(name, adapter, function(*args))
+            asyncio.run_coroutine_threadsafe(steps.remember(name, known), self._loop).result()
+        return adapter.validate_json(known)
 
 
 def identity(job: Job, handler: Handler) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from choreo.log.port import Headers, NewRecord, Record
 from choreo.runtime.parking import OWN_HEADERS
 
 Stage = Literal["decode", "handle", "emit"]
-LetterKind = Literal["undecodable", "rejected", "fatal", "exhausted", "undeclared", "killer"]
+LetterKind = Literal["undecodable", "rejected", "fatal", "exhausted", "undeclared", "killer", "compensation"]
 _FRAMES = 5
 
 
@@ -28,7 +28,8 @@ class Failed:
         stage: `decode` (no event could be made of it), `handle` (the handler raised), `emit` (what it returned
             cannot be published).
         kind: `undecodable`; `rejected` (a business error), `fatal`, `exhausted` (no attempts or no time left);
-            `undeclared` (it returned what it does not declare); `killer` (it ended the process, again and again).
+            `undeclared` (it returned what it does not declare); `killer` (it ended the process, again and again);
+            `compensation` (whatever the reason: what a failed saga did is not undone).
         handler: the handler's name; empty where that is no single one.
         attempts: how often it was called.
         first_failed_ms, now_ms: when it failed first and for good, milliseconds since the epoch.

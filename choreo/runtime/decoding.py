@@ -10,16 +10,16 @@ import structlog
 from choreo.choreography import retry_topic
 from choreo.errors import ConfigurationError, DecodeError, RegistryUnavailableError, SchemaNotCachedError
 from choreo.events import Event, Metadata
-from choreo.handler import Handler
+from choreo.handler import Deadline, Handler
 from choreo.log.port import Record, TopicPartition
 from choreo.runtime.clock import Clock
 from choreo.runtime.deadletter import Failed, dead_letter, said
 from choreo.runtime.parking import Returned, lane_of, returned
-from choreo.runtime.partitions import Back, Failing, Job, Partition, Task
+from choreo.runtime.partitions import NO_OFFSET, Back, Failing, Job, Partition, Task
 from choreo.runtime.stats import Stats
 from choreo.runtime.unit import UnitOfWork
 from choreo.service import Service
-from choreo.store.port import Park
+from choreo.store.port import Park, Timer
 from choreo.wire import Codec
 from choreo.wire.ids import inbox_key
 
@@ -92,6 +92,23 @@ class Decoder:
 
         return await self._patiently(owner.partition, record, decode)
 
+    async def timer(self, partition: Partition, timer: Timer) -> Job | None:
+        """The job for what is to happen now; None if its event cannot be read or its handler is not there (any more)."""
+
+        def decode(partition: Partition, record: Record) -> Job | None:
+            metadata, reaction = self._reaction(record)
+            handlers = [handler for handler in reaction.handlers if handler.name == timer.handler] if reaction else []
+            if reaction is None or not handlers:
+                return None
+            event = self._codec.decode(record, reaction.event_class)
+            call = f"{timer.handler}#{timer.due_ms}"  # each by itself: a timer may be set again and again
+            tasks = [Task(handlers[0], inbox_key(metadata.source, metadata.event_id, call))]
+            job = Job(partition, record, metadata, event, tasks, (partition.at, timer.timer_id))
+            job.offset, job.timer = NO_OFFSET, timer
+            return job
+
+        return await self._patiently(partition, timer.record, decode)
+
     async def _patiently(self, partition: Partition, record: Record, decode: Any) -> Job | None:
         delay = _FIRST_DELAY
         while True:
@@ -146,7 +163,12 @@ class Decoder:
         ordered = original.key is not None and (not told.handler or not handlers or handlers[0].ordered)
         place: Hashable = (told.handler, original.topic, original.key) if ordered else record.offset
         back = Back(told, [told.handler] if told.handler else [handler.name for handler in handlers])
-        job = Job(partition, original, metadata, event, self._tasks(handlers, metadata), (partition.at, place), back)
+        tasks = self._tasks(handlers, metadata)
+        if told.handler and handlers and isinstance(handlers[0].rule, Deadline):
+            # Its event has set the timer long ago; this is a call, and there may be several.
+            call = f"{told.handler}#{told.first_failed_ms}.{told.attempt}.{told.due_ms}.{told.redrives}"
+            tasks = [Task(handlers[0], inbox_key(metadata.source, metadata.event_id, call))]
+        job = Job(partition, original, metadata, event, tasks, (partition.at, place), back)
         job.offset = record.offset
         now_ms = self._clock.now_ms()
         first_ms = now_ms if told.redrives else told.first_failed_ms

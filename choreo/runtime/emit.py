@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from choreo.errors import RecordTooLargeError, UndeclaredEmissionError
@@ -23,46 +24,62 @@ class Emitter:
         self._clock = clock
         self.max_record_bytes = max_record_bytes
 
-    def records(self, job: Job, handler: Handler, result: Any) -> list[NewRecord]:
-        """The records of what a handler returned.
+    def records(
+        self, job: Job, handler: Handler, events: Sequence[Event], scope: str = "", compensates: str | None = None
+    ) -> list[NewRecord]:
+        """The records of events that a call of a handler emits.
+
+        Args:
+            scope: what tells this call from others of the handler for the same event.
+            compensates: the event that it undoes.
 
         Raises:
-            UndeclaredEmissionError: its annotation does not name it.
-            EncodeError, RecordTooLargeError: it cannot be written.
+            EncodeError, RecordTooLargeError: one of them cannot be written.
         """
-        return self._records(job, handler, _emitted(handler, result))
-
-    def failure(self, job: Job, handler: Handler, event: Any) -> list[NewRecord]:
-        """The record of the failure that stands for a business error; raises as `records`."""
-        if not isinstance(event, Failure) or type(event) not in handler.emits.classes:
-            raise _undeclared(handler, f"a {type(event).__name__} for a business error")
-        return self._records(job, handler, [event])
-
-    def _records(self, job: Job, handler: Handler, events: list[Event]) -> list[NewRecord]:
         if not events:
             return []
         now_ms = self._clock.now_ms()
-        time = rfc3339(now_ms)
-        return [self._record(job, handler, event, ordinal, time, now_ms) for ordinal, event in enumerate(events)]
+        time, cause, source = rfc3339(now_ms), job.metadata, handler.name + scope
+        records = []
+        for ordinal, event in enumerate(events):
+            event_id = derive_event_id(cause.event_id, handler.service, source, ordinal, time_ms=job.record.timestamp)
+            metadata = Metadata(
+                *(event_id, event.contract.type_name, handler.service, time, cause.correlation_id, cause.event_id),
+                *(cause.traceparent, cause.tracestate, compensates),
+            )
+            records.append(self._record(event, metadata, now_ms))
+        return records
 
-    def _record(self, job: Job, handler: Handler, event: Event, ordinal: int, time: str, now_ms: int) -> NewRecord:
-        cause = job.metadata
-        metadata = Metadata(
-            derive_event_id(cause.event_id, handler.service, handler.name, ordinal, time_ms=job.record.timestamp),
-            event.contract.type_name,
-            handler.service,
-            time,
-            cause.correlation_id,
-            cause.event_id,
-            cause.traceparent,
-            cause.tracestate,
-        )
+    def failure(self, job: Job, handler: Handler, event: Any) -> list[NewRecord]:
+        """The record of the failure that stands for a business error.
+
+        Raises:
+            UndeclaredEmissionError, EncodeError, RecordTooLargeError: it cannot be emitted.
+        """
+        if not isinstance(event, Failure) or type(event) not in handler.emits.classes:
+            raise undeclared(handler, f"a {type(event).__name__} for a business error")
+        return self.records(job, handler, [event])
+
+    def starts(self, job: Job, sagas: Sequence[tuple[str, Event]], service: str) -> list[NewRecord]:
+        """The records of events that begin sagas of their own, each given with its id; raises as `records`."""
+        now_ms = self._clock.now_ms()
+        time, cause = rfc3339(now_ms), job.metadata
+        records = []
+        for event_id, event in sagas:
+            metadata = Metadata(
+                *(event_id, event.contract.type_name, service, time, event_id, cause.event_id),
+                *(cause.traceparent, cause.tracestate, None, cause.correlation_id),
+            )
+            records.append(self._record(event, metadata, now_ms))
+        return records
+
+    def _record(self, event: Event, metadata: Metadata, now_ms: int) -> NewRecord:
         record = self._codec.encode(event, metadata, timestamp=now_ms)
         check_size(record, self.max_record_bytes)
         return record
 
 
-def _emitted(handler: Handler, result: Any) -> list[Event]:
+def emitted(handler: Handler, result: Any) -> list[Event]:
     """The events a handler returned, checked against its declaration.
 
     Raises:
@@ -71,21 +88,22 @@ def _emitted(handler: Handler, result: Any) -> list[Event]:
     emits = handler.emits
     if result is None:
         if not emits.nothing:
-            raise _undeclared(handler, "nothing")
+            raise undeclared(handler, "nothing")
         return []
     if isinstance(result, Event):
         if not emits.one or type(result) not in emits.classes:
-            raise _undeclared(handler, f"a {type(result).__name__}")
+            raise undeclared(handler, f"a {type(result).__name__}")
         return [result]
     if isinstance(result, (list, tuple)) and emits.many:
         for event in result:
             if type(event) not in emits.classes:
-                raise _undeclared(handler, f"a {type(event).__name__} among its events")
+                raise undeclared(handler, f"a {type(event).__name__} among its events")
         return list(result)
-    raise _undeclared(handler, f"a {type(result).__name__}")
+    raise undeclared(handler, f"a {type(result).__name__}")
 
 
-def _undeclared(handler: Handler, what: str) -> UndeclaredEmissionError:
+def undeclared(handler: Handler, what: str) -> UndeclaredEmissionError:
+    """The error for something that a handler's return annotation does not name."""
     declared = [cls.__name__ for cls in handler.emits.classes] + (["None"] if handler.emits.nothing else [])
     return UndeclaredEmissionError(
         f"handler {handler} returned {what}, but declares {' | '.join(declared)}",

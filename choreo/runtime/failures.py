@@ -8,7 +8,7 @@ import structlog
 
 from choreo.durations import seconds
 from choreo.errors import ChoreoError, UndeclaredEmissionError
-from choreo.handler import Handler
+from choreo.handler import Compensation, Handler
 from choreo.log.port import NewRecord, TopicPartition
 from choreo.runtime.breaker import Breakers
 from choreo.runtime.clock import Clock
@@ -18,8 +18,9 @@ from choreo.runtime.emit import Emitter
 from choreo.runtime.parking import lane_of, retry_record
 from choreo.runtime.partitions import AbandonedError, Failing, Job, Task
 from choreo.runtime.retry import Again, Decision, Declare, Far, GiveUp, Later, decide, kind_of
+from choreo.runtime.sagas.turn import Turn
 from choreo.runtime.stats import Stats
-from choreo.runtime.unit import UnitOfWork
+from choreo.runtime.unit import Session, UnitOfWork
 from choreo.store.port import Park
 
 _log = structlog.get_logger("choreo.runtime")
@@ -44,15 +45,15 @@ class Failures:
         self._breakers = breakers
         self._transactional = transactional
 
-    async def judge(self, job: Job, task: Task, error: BaseException, stage: Stage, *, timed_out: bool) -> float | None:
+    async def judge(self, job: Job, task: Task, error: BaseException, session: Session) -> float | None:
         """Decide, and do it; returns the seconds until the next attempt, or None if the handler is done with this record.
 
         Raises:
             AbandonedError: the partition has gone; nothing was done.
         """
-        handler = task.handler
-        retry = handler.retry
-        kind = kind_of(retry, error, unnamed="transient" if timed_out else "fatal") if stage == "handle" else "fatal"
+        handler, stage = task.handler, session.stage
+        retry, unnamed = handler.retry, "transient" if session.ended else "fatal"
+        kind = kind_of(retry, error, unnamed=unnamed) if stage == "handle" else "fatal"
         if job.partition.gone:
             raise AbandonedError
         now_ms = self._clock.now_ms()
@@ -77,8 +78,7 @@ class Failures:
                 wrong.__context__ = None if wrong is error else error
                 error, stage, decision = wrong, "emit", GiveUp("fatal")
             else:
-                self._declare(job, task, records, error)
-                return None
+                return self._declare(job, task, records, error, session.turn)
         return await self._carry_out(job, task, error, stage, failing, self._apart(job, handler, decision, now_ms))
 
     def _far(self, job: Job) -> Far:
@@ -118,21 +118,36 @@ class Failures:
                 _log.warning("handler failed, trying again through the retry topic", **about, due_ms=decision.due_ms)
                 return None
             decision = GiveUp("exhausted")
-        kind: LetterKind = "undeclared" if isinstance(error, UndeclaredEmissionError) else decision.kind  # type: ignore[union-attr] # the others have returned
+        kind = _kind_of_letter(handler, error, decision)
         await self._bury(job, task, error, stage, kind, failing)
         about["attempts"] = about.pop("attempt")
         trace = error if not isinstance(error, ChoreoError) else None
-        _log.error("handler gave up, record goes to the dead letters", **about, stage=stage, kind=kind, exc_info=trace)
+        if kind == "compensation":
+            _log.critical(
+                "compensation gave up: what its step did is not undone until the dead letter is redriven",
+                **about, stage=stage, kind=kind, exc_info=trace,
+            )  # fmt: skip
+        else:
+            _log.error(
+                "handler gave up, record goes to the dead letters", **about, stage=stage, kind=kind, exc_info=trace
+            )
         return None
 
-    def _declare(self, job: Job, task: Task, records: list[NewRecord], error: BaseException) -> None:
+    def _declare(
+        self, job: Job, task: Task, records: list[NewRecord], error: BaseException, turn: Turn | None
+    ) -> float | None:
         if self._unit.is_pending(task.inbox_key):
             self._stats.duplicates += 1
-            return
+            return None
+        if turn is not None and not turn.holds():
+            return 0.0
         self._unit.add(job.partition, job.offset, records, task.inbox_key)
+        if turn is not None:
+            turn.conclude(())
         self._stats.handled += 1
         self._stats.emitted += len(records)
         _log.info("business error declared as a failure", **identity(job, task.handler), error=said(error))
+        return None
 
     async def _bury(
         self, job: Job, task: Task, error: BaseException, stage: Stage, kind: LetterKind, failing: Failing
@@ -147,7 +162,7 @@ class Failures:
         failed = Failed(
             service=handler.service, handler=handler.name, stage=stage, kind=kind, error=error,
             attempts=failing.calls, first_failed_ms=self._first_failed_ms(job, failing), now_ms=self._clock.now_ms(),
-            subject=f"{job.metadata.source}\0{job.metadata.event_id}", redrives=told.redrives if told else 0, parked=waits,
+            subject=_subject(job), redrives=told.redrives if told else 0, parked=waits,
         )  # fmt: skip
         self._send_away(job, task)
         self._unit.add(job.partition, job.offset, [dead_letter(job.record, failed, self._emitter.max_record_bytes)])
@@ -163,6 +178,8 @@ class Failures:
         """The record goes elsewhere: what comes later for its key waits, if it does not already."""
         handler, record, back = task.handler, job.record, job.back
         self._unit.forget_key(task.inbox_key)
+        if job.timer is not None:
+            self._unit.unset(job.timer.timer_id)
         if back is not None:
             back.ended.remove(handler.name)
         if (back is None or back.said is None) and self._parks(job, handler):
@@ -171,3 +188,17 @@ class Failures:
             self._unit.park(
                 Park(lane_of(handler.name, record.topic, key), at, job.metadata.event_id, handler.name, key)
             )
+
+
+def _kind_of_letter(handler: Handler, error: BaseException, decision: Decision) -> LetterKind:
+    if isinstance(handler.rule, Compensation):
+        return "compensation"
+    if isinstance(error, UndeclaredEmissionError):
+        return "undeclared"
+    return decision.kind if isinstance(decision, GiveUp) else "exhausted"
+
+
+def _subject(job: Job) -> str:
+    """What a dead letter is about: the same in each copy, another for each call that a timer let happen."""
+    due = f"\0{job.timer.due_ms}" if job.timer is not None else ""
+    return f"{job.metadata.source}\0{job.metadata.event_id}{due}"

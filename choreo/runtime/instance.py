@@ -12,6 +12,7 @@ import structlog
 from choreo.choreography import dead_letter_topic, retry_topic
 from choreo.durations import seconds
 from choreo.errors import ChoreoError, ConfigurationError
+from choreo.handler import Deadline
 from choreo.log.port import Consumer, Log, TopicPartition
 from choreo.runtime import transactional
 from choreo.runtime.backpressure import Backpressure
@@ -31,9 +32,12 @@ from choreo.runtime.publisher import Publisher
 from choreo.runtime.reader import Reader
 from choreo.runtime.recovery import Recovery
 from choreo.runtime.returns import Returns
+from choreo.runtime.sagas.memory import Memories
+from choreo.runtime.sagas.turns import Turns, is_needed
 from choreo.runtime.settings import Settings
 from choreo.runtime.stats import Stats
 from choreo.runtime.threads import Threads
+from choreo.runtime.timers import Timers
 from choreo.runtime.unit import Committed, UnitOfWork
 from choreo.runtime.watchdog import Watchdog
 from choreo.runtime.workers import Workers
@@ -81,6 +85,7 @@ class Instance:
         self._tasks: list[asyncio.Task[None]] = []
         self._some_published = asyncio.Event()
         self._tick: asyncio.TimerHandle | None = None
+        self._timers: Timers | None = None
         self._running = False
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._exit = AsyncExitStack()
@@ -126,16 +131,22 @@ class Instance:
         self._ownership = Ownership(
             service=service.name, log=self._log, unit=self._unit, lanes=self._lanes, publisher=self._publisher,
             committer=self._committer, owned=self._owned, clock=self._clock, grace=settings.stop_grace,
-            max_in_flight=settings.max_in_flight, on_dropped=self._on_dropped, spawn=self._spawn,
+            max_in_flight=settings.max_in_flight, on_dropped=self._on_dropped,
+            on_taken=lambda: self._timers.look() if self._timers else None, spawn=self._spawn,
         )  # fmt: skip
         decoder = Decoder(
             service, codec=self._codec, unit=self._unit, clock=self._clock, stats=self.stats,
             max_record_bytes=settings.max_record_bytes,
         )  # fmt: skip
-        self._workers = self._make_workers(state, decoder)
+        memories = Memories(self._store)
+        turns = None
+        if is_needed(service):
+            turns = Turns(service, unit=self._unit, memories=memories, codec=self._codec, clock=self._clock)
+        self._workers = self._make_workers(state, decoder, turns)
+        self._timers = self._make_timers(decoder)
         self._intake = Intake(
             decoder, unit=self._unit, lanes=self._lanes, owned=self._owned, stats=self.stats, settled=self._settled,
-            has_inbox=not service.transactional,
+            has_inbox=not service.transactional, turns=turns, forget_notes=memories.forget,
         )  # fmt: skip
         topics = set(service.topics)
         if not service.transactional:
@@ -173,8 +184,22 @@ class Instance:
             self._spawn(part)
         keep = seconds(self._settings.inbox_keep)
         self._spawn(clean_inbox(unit, clock, keep, lambda: self._lanes.has_ready))
+        if self._timers is not None:
+            self._spawn(self._timers.run())
 
-    def _make_workers(self, state: Any, decoder: Decoder) -> Workers:
+    def _make_timers(self, decoder: Decoder) -> Timers | None:
+        rules = [handler.rule for handler in self.service.handlers.values() if isinstance(handler.rule, Deadline)]
+        if not rules:
+            return None
+        topics = frozenset(topic for rule in rules for event in rule.unless for topic in event.contract.topics)
+        timers = Timers(
+            service=self.service.name, topics=topics, log=self._log, unit=self._unit, decoder=decoder, lanes=self._lanes,
+            owned=self._owned, clock=self._clock, wake=self._workers.wake,
+        )  # fmt: skip
+        self._unit.timer_set = timers.set
+        return timers
+
+    def _make_workers(self, state: Any, decoder: Decoder, turns: Turns | None) -> Workers:
         service, unit, clock = self.service, self._unit, self._clock
         unit.flush = self._committer.commit
         threads = Threads(service.name, min(_MAX_THREADS, service.concurrency))
@@ -188,7 +213,7 @@ class Instance:
         )  # fmt: skip
         invoker = Invoker(
             unit=unit, stats=self.stats, state=state, threads=threads, emitter=emitter, failures=failures,
-            breakers=breakers, watchdog=self._watchdog,
+            breakers=breakers, watchdog=self._watchdog, turns=turns,
         )  # fmt: skip
         returns = Returns(unit=unit, decoder=decoder, invoker=invoker, clock=clock, published=self._published)
         workers = Workers(

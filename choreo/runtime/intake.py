@@ -8,6 +8,7 @@ from choreo.log.port import Record, TopicPartition
 from choreo.runtime.decoding import Decoder
 from choreo.runtime.lanes import Lanes
 from choreo.runtime.partitions import Job, Partition
+from choreo.runtime.sagas.turns import Turns
 from choreo.runtime.stats import Stats
 from choreo.runtime.unit import UnitOfWork
 
@@ -22,6 +23,8 @@ class Intake:
         owned: the partitions this instance owns, changed by others while a call waits.
         settled: wakes the workers and waits until no job runs or could run, and what is done is committed.
         has_inbox: whether what is done is known by its inbox key.
+        turns: of handlers for which more than the event decides; None if there are none.
+        forget_notes: called when what is pending has been undone.
     """
 
     def __init__(
@@ -34,6 +37,8 @@ class Intake:
         stats: Stats,
         settled: Callable[[], Awaitable[None]],
         has_inbox: bool,
+        turns: Turns | None,
+        forget_notes: Callable[[], None],
     ) -> None:
         self._decoder = decoder
         self._unit = unit
@@ -42,6 +47,8 @@ class Intake:
         self._stats = stats
         self._settled = settled
         self._has_inbox = has_inbox
+        self._turns = turns
+        self._forget_notes = forget_notes
         self._under_way: dict[bytes, Hashable] = {}  # inbox key -> lane, from intake to commit
 
     async def accept(self, records: Sequence[Record]) -> None:
@@ -98,21 +105,24 @@ class Intake:
     def forget_all(self) -> None:
         """Everything under way was given up."""
         self._under_way.clear()
+        self._forget_notes()
 
     # --- the inbox ------------------------------------------------------------------------------------------------
 
     async def _place(self, jobs: Sequence[Job]) -> None:
         """Put jobs into their lanes, without the handlers that have done this event before."""
+        if self._turns is not None:
+            await self._turns.prepare(jobs)
         seen = await self._unit.store.seen([task.inbox_key for job in jobs for task in job.tasks])
-        for job in jobs:
-            if not job.partition.gone:
-                self._put(job, seen)
-
-    def _put(self, job: Job, seen: set[bytes]) -> None:
-        if seen:
+        for job in jobs if seen else ():
             fresh = [task for task in job.tasks if task.inbox_key not in seen]
             self._stats.duplicates += len(job.tasks) - len(fresh)
             job.tasks = job.left = fresh
+        for job in jobs:
+            if not job.partition.gone:
+                self._put(job)
+
+    def _put(self, job: Job) -> None:
         if not job.tasks and job.back is None:
             self._unit.finish(job.partition, job.offset)
             return

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
-from choreo.errors import StoreUnavailableError
+from choreo.errors import OvertakenError, StoreUnavailableError
+from choreo.events import Event
 from choreo.handler import Handler
+from choreo.log.port import NewRecord
 from choreo.runtime.breaker import Breakers
 from choreo.runtime.context import Context, SyncContext
-from choreo.runtime.deadletter import Stage
-from choreo.runtime.emit import Emitter
+from choreo.runtime.emit import Emitter, emitted
 from choreo.runtime.failures import HELD, Failures
 from choreo.runtime.partitions import AbandonedError, Job, Task
+from choreo.runtime.sagas.turn import Call
+from choreo.runtime.sagas.turns import Turns
 from choreo.runtime.stats import Stats
 from choreo.runtime.threads import Threads
 from choreo.runtime.unit import Session, UnitOfWork
@@ -28,6 +31,7 @@ class Invoker:
     Args:
         state: what the service's lifespan yielded.
         threads: where `def` handlers run.
+        turns: decides what is called; None if each handler is called with each event.
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class Invoker:
         failures: Failures,
         breakers: Breakers,
         watchdog: Watchdog,
+        turns: Turns | None,
     ) -> None:
         self._unit = unit
         self._stats = stats
@@ -50,6 +55,7 @@ class Invoker:
         self._failures = failures
         self._breakers = breakers
         self._calls = watchdog.calls
+        self._turns = turns
 
     async def run(self, job: Job, task: Task, worker: asyncio.Task[Any]) -> float | None:
         """Call one handler for one event. `worker` is the task that calls.
@@ -66,24 +72,9 @@ class Invoker:
             return HELD
         session = Session(self._unit, job, handler, worker)
         self._calls[worker] = session
-        stage: Stage = "handle"
         try:
-            result = await self._call(job, handler, session)
-            if session.ended:  # too late: it has returned
-                session.reason(None)
-            stage = "emit"
-            records = self._emitter.records(job, handler, result)
-            if job.partition.gone:
-                raise AbandonedError
-            if self._unit.is_pending(task.inbox_key):  # a copy of this event in another partition was faster
-                await session.undo()
-                self._stats.duplicates += 1
-                return None
-            await session.keep()
-            self._unit.add(job.partition, job.offset, records, task.inbox_key)
-            self._stats.handled += 1
-            self._stats.emitted += len(records)
-        except StoreUnavailableError:
+            wait = await self._attempt(job, task, session)
+        except (StoreUnavailableError, OvertakenError):
             raise
         except BaseException as error:  # whatever a handler raises is its retry policy's business
             await session.undo()
@@ -93,25 +84,75 @@ class Invoker:
             if failed is None or (isinstance(failed, _ENDS_MORE_THAN_THE_HANDLER) and not own):
                 raise
         else:
-            if self._breakers.troubled:
+            if self._breakers.troubled and wait is None:
                 self._breakers.succeeded(job, handler)
-            return None
+            return wait
         finally:
             session.leave()
         try:
-            return await self._failures.judge(job, task, failed, stage, timed_out=session.ended > 0)
+            return await self._failures.judge(job, task, failed, session)
         finally:
             del failed  # its traceback holds this call: a circle that would keep the record for long
 
-    def _call(self, job: Job, handler: Handler, session: Session) -> Awaitable[Any]:
-        if not handler.takes_context:
-            arguments: tuple[Any, ...] = (job.event,)
-        else:
+    async def _attempt(self, job: Job, task: Task, session: Session) -> float | None:
+        """Take a turn with an event; None if it has its effect, or 0 if it is to be taken again."""
+        handler = task.handler
+        if self._turns is not None:
+            session.turn = await self._turns.begin(job, task)
+        turn = session.turn
+        made = await self._make(job, handler, session, turn.calls if turn else (Call((job.event,)),))
+        if job.partition.gone:
+            raise AbandonedError
+        if self._unit.is_pending(task.inbox_key):  # a copy of this event in another partition was faster
+            await session.undo()
+            self._stats.duplicates += 1
+            return None
+        if turn is not None and not turn.holds():  # its saga has gone on meanwhile
+            await session.undo()
+            return 0.0
+        await session.keep()
+        if turn is not None and not turn.holds():
+            raise OvertakenError(f"the saga of {handler} went on while its writes were kept")
+        self._take_effect(job, task, session, made)
+        return None
+
+    async def _make(
+        self, job: Job, handler: Handler, session: Session, calls: Sequence[Call]
+    ) -> list[tuple[Event, NewRecord]]:
+        """Make the calls of a turn; gives what they emit."""
+        made: list[tuple[Event, NewRecord]] = []
+        for call in calls:
+            session.stage = "handle"
+            result = await self._call(job, handler, session, call)
+            if session.ended:  # too late: it has returned
+                session.reason(None)
+            session.stage = "emit"
+            events = emitted(handler, result)
+            records = self._emitter.records(job, handler, events, call.scope, call.compensates)
+            made += zip(events, records, strict=True)
+        if session.started:
+            records = self._emitter.starts(job, session.started, handler.service)
+            made += zip((event for _, event in session.started), records, strict=True)
+        return made
+
+    def _take_effect(self, job: Job, task: Task, session: Session, made: list[tuple[Event, NewRecord]]) -> None:
+        turn = session.turn
+        self._unit.add(job.partition, job.offset, [record for _, record in made], task.inbox_key)
+        if turn is not None:
+            turn.conclude(made)
+        if session.remembered is not None:
+            self._unit.forget_notes(session.remembered)
+        self._stats.handled += turn is None or bool(turn.calls)
+        self._stats.emitted += len(made)
+
+    def _call(self, job: Job, handler: Handler, session: Session, call: Call) -> Awaitable[Any]:
+        arguments = call.arguments
+        if handler.takes_context:
             attempt = 1
             if job.failing is not None and handler.name in job.failing:
                 attempt += job.failing[handler.name].calls
             context = Context if handler.is_async else SyncContext
-            arguments = (job.event, context(job, handler, attempt, self._state, session))
+            arguments = (*arguments, context(job, handler, attempt, self._state, session, call.scope))
         if handler.is_async:
             made: Awaitable[Any] = handler.function(*arguments)
             return made

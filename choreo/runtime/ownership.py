@@ -37,6 +37,7 @@ class Ownership:
         grace: seconds that running handlers get to finish when their partition is revoked.
         max_in_flight: how many records an owner can have had under way when it died.
         on_dropped: told the jobs that will not run here.
+        on_taken: called when partitions have been taken over.
         spawn: starts a task that the instance watches.
 
     Attributes:
@@ -60,12 +61,14 @@ class Ownership:
         grace: float,
         max_in_flight: int,
         on_dropped: Callable[[Sequence[Job]], None],
+        on_taken: Callable[[], None],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
         self.lock = asyncio.Lock()
         self.doubtful: dict[TopicPartition, int] = {}
         self.stopping = False
         self._on_dropped = on_dropped
+        self._on_taken = on_taken
         self._spawn = spawn
         self._epochs: dict[TopicPartition, int] = {}  # of what was taken over and not given back, by us or by the group
         self._service = service
@@ -192,6 +195,7 @@ class Ownership:
             if known.deaths:
                 self._suspect(self._owned[at], known.deaths, starts[at], end[at])
         self._committer.catch_up({at: known.watermark for at, known in found.progress.items() if known.watermark > 0})
+        self._on_taken()
         return starts
 
     def _suspect(self, partition: Partition, deaths: int, start: int, end: int) -> None:

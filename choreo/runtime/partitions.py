@@ -12,7 +12,11 @@ from choreo.handler import Handler
 from choreo.log.port import NewRecord, Record, TopicPartition
 from choreo.runtime.offsets import OffsetTracker
 from choreo.runtime.parking import Returned
-from choreo.store.port import Progress
+from choreo.runtime.sagas.memory import Memory
+from choreo.store.port import Progress, Timer
+
+NO_OFFSET = -1
+"""The offset of a job that no record is waiting for."""
 
 
 class AbandonedError(BaseException):
@@ -126,6 +130,10 @@ class Back:
         self.ended = deque(ended)
         self.waiting: deque[tuple[int, Job | None]] = deque()
 
+    def is_for(self, handler: str) -> bool:
+        """Whether it came through the retry topic for this handler alone."""
+        return self.said is not None and self.said.handler == handler
+
 
 class Job:
     """One record on its way through the handlers of this service.
@@ -139,10 +147,13 @@ class Job:
         recheck: whether a copy of this event was under way when it was taken in, so the inbox must be asked again.
         failing: failed calls, by handler; None if there are none.
         back: None for a record that comes straight from its topic.
+        timer: what let it happen; None for a record.
+        held: what its handlers have to remember, by key, as long as it is under way.
     """
 
     __slots__ = (
-        *("back", "event", "failing", "lane", "left", "metadata", "offset", "partition", "recheck", "record", "tasks"),
+        *("back", "event", "failing", "held", "lane", "left", "metadata", "offset", "partition", "recheck", "record"),
+        *("__weakref__", "tasks", "timer"),
     )
 
     def __init__(
@@ -165,3 +176,5 @@ class Job:
         self.recheck = False
         self.failing: dict[str, Failing] | None = None
         self.back = back
+        self.timer: Timer | None = None
+        self.held: dict[bytes, Memory] = {}

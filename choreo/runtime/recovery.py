@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 import structlog
 
-from choreo.errors import FencedError, LogError, ReleasedError, StoreError
+from choreo.errors import FencedError, LogError, OvertakenError, ReleasedError, StoreError
 from choreo.log.port import Consumer, TopicPartition
 from choreo.runtime.clock import Clock
 from choreo.runtime.intake import Intake
@@ -53,6 +53,11 @@ class Recovery:
         elif isinstance(error, ReleasedError):
             _log.info("a parked key was released meanwhile, records under way are handled again", service=self._service)
             self._last_ms = 0  # a race, no trouble: it is no reason to wait longer and longer
+        elif isinstance(error, OvertakenError):
+            _log.info(
+                "another instance was faster with a saga, records under way are handled again", service=self._service
+            )
+            self._last_ms = 0  # as above
         elif isinstance(error, StoreError | LogError):
             _log.error(
                 "nothing was committed, records under way are handled again", service=self._service, error=str(error)

@@ -9,10 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from choreo.errors import ChoreoError, StoreUnavailableError
+from choreo.events import Event
 from choreo.handler import Handler
 from choreo.log.port import NewRecord, TopicPartition
-from choreo.runtime.partitions import AbandonedError, Job, Partition, Task
-from choreo.store.port import Behind, Database, Effects, Park, Store
+from choreo.runtime.deadletter import Stage
+from choreo.runtime.partitions import NO_OFFSET, AbandonedError, Job, Partition, Task
+from choreo.runtime.sagas.memory import Memory
+from choreo.runtime.sagas.turn import Turn
+from choreo.store.port import Behind, Database, Effects, NewNote, Park, Store, Timer
 
 T = TypeVar("T")
 
@@ -30,6 +34,11 @@ class Pending:
     behind: list[Behind] = field(default_factory=list)
     unparked: list[int] = field(default_factory=list)
     survived: list[TopicPartition] = field(default_factory=list)
+    notes: list[NewNote] = field(default_factory=list)
+    held: list[Memory] = field(default_factory=list)
+    """Whose notes these are: not to be read from the store before they are there."""
+    forgotten: list[bytes] = field(default_factory=list)
+    timers: dict[bytes, Timer | None] = field(default_factory=dict)
     jobs: int = 0
 
 
@@ -63,12 +72,14 @@ class UnitOfWork:
         parked: the parked keys whose records may come here. One that another instance has released may still be among
             them; `put_behind` finds out.
         flush: commits what is pending; `held` as for `commit`.
+        timer_set: told when a timer is due that is to be set.
     """
 
     def __init__(self, store: Store, *, whole: bool = False) -> None:
         self.store = store
         self.parked: set[bytes] = set()
         self.flush: Callable[..., Awaitable[None]]
+        self.timer_set: Callable[[int], None]
         self._whole = whole
         self.lock = asyncio.Lock()
         self.changed = asyncio.Event()
@@ -95,11 +106,30 @@ class UnitOfWork:
         pending.partitions[partition.at] = partition
         self.changed.set()
 
+    def note(self, memory: Memory, note: NewNote) -> None:
+        """A note to write; named beside the `add` of what it tells."""
+        self._pending.notes.append(note)
+        self._pending.held.append(memory)
+
+    def forget_notes(self, key: bytes) -> None:
+        """Notes that are needed no more; named beside the `add` of what has come of them."""
+        self._pending.forgotten.append(key)
+
+    def set_timer(self, timer: Timer) -> None:
+        """A timer to set; named beside the `add` of what sets it."""
+        self._pending.timers[timer.timer_id] = timer
+        self.timer_set(timer.due_ms)
+
+    def unset(self, timer_id: bytes) -> None:
+        """A timer that is done with; named beside the `add` of what stops it."""
+        self._pending.timers[timer_id] = None
+
     def finish(self, partition: Partition, offset: int, tasks: Sequence[Task] = ()) -> None:
-        """A record is done, whatever came of it."""
+        """A record is done, whatever came of it; so is what a timer let happen, which has the offset `NO_OFFSET`."""
         if not partition.gone:
             pending = self._pending
-            partition.tracker.finish(offset)
+            if offset != NO_OFFSET:
+                partition.tracker.finish(offset)
             if partition.staged:
                 pending.records.extend(partition.staged.pop(offset, ()))
             pending.partitions[partition.at] = partition
@@ -233,6 +263,10 @@ class UnitOfWork:
                 behind=pending.behind,
                 unparked=pending.unparked,
                 survived=pending.survived,
+                notes=pending.notes,
+                forgotten=pending.forgotten,
+                timers=[timer for timer in pending.timers.values() if timer is not None],
+                unset=[timer_id for timer_id, timer in pending.timers.items() if timer is None],
             )
             try:
                 row = await self.store.commit(effects)
@@ -273,9 +307,16 @@ class Session:
         closed: whether the handler has returned.
         ended: how often it was told to end, because it took too long.
         entered: whether it holds the connection.
+        stage: what fails if it fails now.
+        turn: what it is to do, if more than the event decides.
+        started: the first events of sagas that the handler has begun, with their ids.
+        remembered: the key of notes that are needed no more once the handler has taken effect.
     """
 
-    __slots__ = ("_cause", "_entering", "_job", "_unit", "_worker", "closed", "ended", "entered", "handler")
+    __slots__ = (
+        *("_cause", "_entering", "_job", "_unit", "_worker", "closed", "ended", "entered", "handler", "remembered"),
+        *("stage", "started", "turn"),
+    )
 
     def __init__(self, unit: UnitOfWork, job: Job, handler: Handler, worker: asyncio.Task[Any]) -> None:
         self._worker = worker
@@ -286,6 +327,20 @@ class Session:
         self.ended = 0
         self.entered = False
         self.closed = False
+        self.stage: Stage = "handle"
+        self.turn: Turn | None = None
+        self.remembered: bytes | None = None
+        self.started: list[tuple[str, Event]] = []
+
+    @property
+    def store(self) -> Store:
+        """The service's store, for what is no part of the transaction."""
+        return self._unit.store
+
+    async def apart(self, work: Callable[[], Awaitable[None]]) -> None:
+        """See `UnitOfWork.apart`; a handler that holds the connection would wait for itself."""
+        self.check()
+        await self._unit.apart(work)
 
     @property
     def database(self) -> Database:

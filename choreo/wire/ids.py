@@ -41,6 +41,18 @@ def inbox_key(source: str, event_id: str, handler: str) -> bytes:
     return bytes.fromhex(time) + digest[6:] if time else digest
 
 
+def note_key(purpose: str, handler: str, saga: str) -> bytes:
+    """The 16 bytes under which a service's store keeps what a handler has to remember of a saga.
+
+    Args:
+        purpose: what for; a handler may have to remember several things.
+        saga: a correlation id or what else its events have in common; its time begins the key, as in `inbox_key`.
+    """
+    digest = blake2b(f"{purpose}\0{handler}\0{saga}".encode(), digest_size=16).digest()
+    time = _time_of(saga)
+    return bytes.fromhex(time) + digest[6:] if time else digest
+
+
 def _time_of(event_id: str) -> str:
     """The 12 hexadecimal digits of milliseconds of a UUIDv7 or v8 in its usual spelling; empty for other ids."""
     return event_id[:8] + event_id[9:13] if len(event_id) == _LENGTH and _begins_timed(event_id) else ""

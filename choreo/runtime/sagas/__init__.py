@@ -1,0 +1,1 @@
+"""What compensations, joins and deadlines remember of a saga, and what they do with the next event."""

@@ -1,0 +1,128 @@
+"""Deadlines: which timers are set, and what stops them. Pure.
+
+All that is to be known of a deadline in a saga is one note, written anew with each change. A time is that of an event's
+producer, in ms since the epoch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple
+
+import msgpack
+
+from choreo.events import Metadata
+from choreo.handler import Deadline
+from choreo.runtime.sagas.memory import Memory
+from choreo.wire.ids import note_key
+
+KIND = "timers"
+
+
+class Armed(NamedTuple):
+    """A timer that is set.
+
+    Attributes:
+        event_id: the event that set it.
+        produced_ms: when that was produced.
+        due_ms: what stops it must have been produced by then.
+        times: which call this will be, from 1.
+    """
+
+    event_id: str
+    produced_ms: int
+    due_ms: int
+    times: int
+
+
+@dataclass
+class State:
+    """A deadline in a saga.
+
+    Attributes:
+        armed: by the event that set them.
+        stopped_ms: when the first event was produced that stops them, if one has come.
+        latest_ms: when the last event was produced that sets a timer and stops earlier ones, if one has come.
+    """
+
+    armed: dict[str, Armed] = field(default_factory=dict)
+    stopped_ms: int | None = None
+    latest_ms: int | None = None
+
+
+def key(handler: str, saga: str) -> bytes:
+    """Where a deadline's note of a saga is."""
+    return note_key("deadline", handler, saga)
+
+
+def produced_ms(metadata: Metadata, record_ms: int) -> int:
+    """When an event was produced; by its record's time if it names none that can be read."""
+    try:
+        return round(datetime.fromisoformat(metadata.time).timestamp() * 1000)
+    except ValueError:
+        return record_ms
+
+
+def state_of(memory: Memory) -> State:
+    """What the note says."""
+    note = memory.last(KIND)
+    if note is None:
+        return State()
+    armed, stopped, latest = msgpack.unpackb(note.content)
+    return State({each[0]: Armed(*each) for each in armed}, stopped, latest)
+
+
+def pack(state: State) -> bytes:
+    """The content of its note."""
+    packed: bytes = msgpack.packb([list(state.armed.values()), state.stopped_ms, state.latest_ms])
+    return packed
+
+
+def keep_ms(state: State, now_ms: int) -> int:
+    """Until when the note matters."""
+    return max([now_ms, *(armed.due_ms for armed in state.armed.values())])
+
+
+def stop(state: State, event_id: str, at_ms: int, *, sets: bool) -> list[Armed]:
+    """An event of `unless` has come: the timers that it stops, now no longer armed.
+
+    Args:
+        sets: whether it is of the class that sets the timer: then it stops what an earlier one set.
+    """
+    stopped = [
+        armed
+        for armed in state.armed.values()
+        if at_ms <= armed.due_ms and armed.event_id != event_id and not (sets and at_ms <= armed.produced_ms)
+    ]
+    for armed in stopped:
+        del state.armed[armed.event_id]
+    if sets:
+        state.latest_ms = at_ms if state.latest_ms is None else max(state.latest_ms, at_ms)
+    else:
+        state.stopped_ms = at_ms if state.stopped_ms is None else min(state.stopped_ms, at_ms)
+    return stopped
+
+
+def arm(rule: Deadline, state: State, event_id: str, at_ms: int) -> Armed | None:
+    """An event has come that sets the timer: the timer; None if what stops it came before."""
+    due_ms = at_ms + round(rule.within * 1000)
+    if state.stopped_ms is not None and state.stopped_ms <= due_ms:
+        return None
+    if state.latest_ms is not None and at_ms < state.latest_ms <= due_ms:
+        return None
+    armed = state.armed[event_id] = Armed(event_id, at_ms, due_ms, 1)
+    return armed
+
+
+def called(rule: Deadline, state: State, armed: Armed, now_ms: int) -> Armed | None:
+    """The handler has been called: the timer of its next call, if there is one. Calls that are long past are left out."""
+    del state.armed[armed.event_id]
+    pace = round(rule.every * 1000)
+    times, due_ms = armed.times + 1, armed.due_ms + pace
+    while times < rule.times and due_ms + pace <= now_ms:
+        times, due_ms = times + 1, due_ms + pace
+    if times > rule.times:
+        return None
+    following = state.armed[armed.event_id] = armed._replace(due_ms=due_ms, times=times)
+    return following

@@ -1,0 +1,110 @@
+"""Joins: what has arrived, and whether it fires. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgpack
+
+from choreo.errors import ChoreoError
+from choreo.events import Event
+from choreo.handler import Join
+from choreo.log.port import Record
+from choreo.runtime.sagas.memory import Memory
+from choreo.store import records
+from choreo.wire.ids import note_key
+
+_ARRIVED, _FIRED, _CLOSED = "arrived", "fired", "closed"
+
+
+class CountError(ChoreoError):
+    """How many events a join has to gather is not known: its function gave no number."""
+
+
+@dataclass
+class State:
+    """A join as its notes tell.
+
+    Attributes:
+        ended: why it does not fire any more, in words; empty while it may.
+        arrived: the records that have come, by the place of their event in the declaration.
+    """
+
+    ended: str = ""
+    arrived: dict[int, list[Record]] = field(default_factory=dict)
+
+
+def key(handler: str, rule: Join, event: Event, correlation_id: str) -> bytes:
+    """Where a join's notes are: by the value that its events have in common."""
+    return note_key("join", handler, correlation_id if rule.by is None else str(getattr(event, rule.by)))
+
+
+def state_of(memory: Memory) -> State:
+    """What the notes of a join say."""
+    state = State()
+    for note in memory.notes:
+        if note.kind == _ARRIVED:
+            place, packed = msgpack.unpackb(note.content)
+            state.arrived.setdefault(place, []).append(records.waiter(packed))
+        else:
+            event_id = note.content.decode()
+            state.ended = (
+                f"it has fired with event {event_id}" if note.kind == _FIRED else f"event {event_id} closed it"
+            )
+    return state
+
+
+def arrived(place: int, record: Record) -> tuple[str, bytes]:
+    """The note of an event that has come and does not make the join fire."""
+    return _ARRIVED, msgpack.packb((place, records.pack(record)))
+
+
+def fired(event_id: str) -> tuple[str, bytes]:
+    """The note of a join that has fired; it stands for all before it."""
+    return _FIRED, event_id.encode()
+
+
+def closed(event_id: str) -> tuple[str, bytes]:
+    """The note of a join that cannot fire any more; it stands for all before it."""
+    return _CLOSED, event_id.encode()
+
+
+def place_of(rule: Join, event_class: type[Event]) -> int | None:
+    """The place of an event among those of the join; None for one that closes it."""
+    return rule.events.index(event_class) if event_class in rule.events else None
+
+
+def is_surplus(rule: Join, state: State, place: int) -> bool:
+    """Whether an event of this place has come already, and no further one is wanted."""
+    return place in state.arrived and not (rule.gathers and place == len(rule.events) - 1)
+
+
+def is_complete(rule: Join, arrived: dict[int, int], first: Callable[[], Any]) -> bool:
+    """Whether what has come makes the join fire.
+
+    Args:
+        arrived: how many events of each place have come.
+        first: gives the event of the first place.
+
+    Raises:
+        CountError: its function of the first event gave no number.
+    """
+    if not rule.gathers:
+        return len(arrived) >= rule.need
+    last = len(rule.events) - 1
+    if any(place not in arrived for place in range(last)):
+        return False
+    return arrived.get(last, 0) >= _count(rule, first)
+
+
+def _count(rule: Join, first: Callable[[], Any]) -> int:
+    if not callable(rule.count):
+        return rule.count or 0
+    count = rule.count(first())
+    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+        raise CountError(
+            f"count= gave {count!r} for a {rule.events[0].__name__}", remedy="let it return a number, 0 or more"
+        )
+    return count

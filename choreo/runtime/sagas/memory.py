@@ -1,0 +1,71 @@
+"""What is known here of a saga: the notes of its store, and those that are about to be committed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from weakref import WeakValueDictionary
+
+from choreo.store.port import NewNote, Note, Store
+
+
+class Memory:
+    """The notes of one key, as if everything pending were committed.
+
+    Whoever is about to use it holds it, and so does what is pending: one that nobody holds is in the store as it is.
+
+    Attributes:
+        notes: in order; the last one may stand for all before it.
+        changes: grows with each note that is added here.
+    """
+
+    __slots__ = ("__weakref__", "changes", "key", "notes")
+
+    def __init__(self, key: bytes, notes: list[Note]) -> None:
+        self.key = key
+        self.notes = notes
+        self.changes = 0
+
+    def add(self, kind: str, content: bytes, keep_ms: int, *, alone: bool = False) -> NewNote:
+        """One more note, to be committed with what else its handler does."""
+        note = Note(self.notes[-1].number + 1 if self.notes else 0, kind, content)
+        self.notes = [note] if alone else [*self.notes, note]
+        self.changes += 1
+        return NewNote(self.key, note, keep_ms, alone)
+
+    def last(self, kind: str) -> Note | None:
+        """The last note of this kind."""
+        return next((note for note in reversed(self.notes) if note.kind == kind), None)
+
+
+class Memories:
+    """The memories that somebody holds, by key."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._held: WeakValueDictionary[bytes, Memory] = WeakValueDictionary()
+
+    async def of(self, keys: Collection[bytes]) -> dict[bytes, Memory]:
+        """The memories of these keys. Hold them as long as their events are under way.
+
+        What two instances, or two reads beside each other, make of the same notes, is decided when they are committed.
+        """
+        found: dict[bytes, Memory] = {}
+        missing = []
+        for key in keys:
+            held = self._held.get(key)
+            if held is None:
+                missing.append(key)
+            else:
+                found[key] = held
+        if missing:
+            noted = await self._store.notes(missing)
+            for key in missing:
+                memory = self._held.get(key)  # somebody else may have been faster
+                if memory is None:
+                    memory = self._held[key] = Memory(key, noted.get(key, []))
+                found[key] = memory
+        return found
+
+    def forget(self) -> None:
+        """What was pending has been undone: read everything again."""
+        self._held.clear()

@@ -1,0 +1,228 @@
+"""A handler's turn with an event, where more than the event decides: whether it is called, with what, and what is noted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import structlog
+
+from choreo.errors import SchemaNotCachedError
+from choreo.events import Event
+from choreo.handler import Compensation, Deadline, Handler, Join
+from choreo.log.port import Record
+from choreo.runtime.clock import Clock
+from choreo.runtime.context import identity
+from choreo.runtime.partitions import Job, Task
+from choreo.runtime.sagas import deadlines, joins, steps
+from choreo.runtime.sagas.memory import Memories, Memory
+from choreo.runtime.sagas.turn import Call, Emitted, Turn
+from choreo.runtime.unit import UnitOfWork
+from choreo.service import Service
+from choreo.store.port import Timer
+from choreo.wire import Codec
+from choreo.wire.ids import note_key
+
+_log = structlog.get_logger("choreo.runtime")
+
+
+def is_needed(service: Service) -> bool:
+    """Whether a service has handlers that take turns."""
+    return any(isinstance(handler.rule, Compensation | Join | Deadline) for handler in service.handlers.values())
+
+
+class Turns:
+    """Decides the turns of one service instance's handlers."""
+
+    def __init__(self, service: Service, *, unit: UnitOfWork, memories: Memories, codec: Codec, clock: Clock) -> None:
+        self._unit = unit
+        self._memories = memories
+        self._codec = codec
+        self._clock = clock
+        self._undoes: dict[str, tuple[type[Event], ...]] = {}
+        for handler in service.handlers.values():
+            if isinstance(handler.rule, Compensation):
+                self._undoes[handler.rule.step] = self._undoes.get(handler.rule.step, ()) + handler.rule.undoes
+
+    def keys(self, job: Job, handler: Handler) -> list[bytes]:
+        """What has to be remembered for a handler's turn; nothing for handlers that are called with each event alone."""
+        rule, name, saga = handler.rule, handler.name, job.metadata.correlation_id
+        keys = [steps.key(name, saga)] if name in self._undoes else []
+        if isinstance(rule, Compensation):
+            keys.append(steps.key(rule.step, saga))
+        elif isinstance(rule, Join):
+            keys.append(joins.key(name, rule, job.event, saga))
+        elif isinstance(rule, Deadline):
+            keys.append(deadlines.key(name, saga))
+        return keys
+
+    async def prepare(self, jobs: Iterable[Job]) -> None:
+        """Read at once what the turns of these jobs need."""
+        wanted = [(job, key) for job in jobs for task in job.left for key in self.keys(job, task.handler)]
+        memories = await self._memories.of({key for _, key in wanted}) if wanted else {}
+        for job, key in wanted:
+            job.held[key] = memories[key]
+
+    async def begin(self, job: Job, task: Task) -> Turn | None:
+        """Decide a turn; None for a handler that is called with each event alone."""
+        handler = task.handler
+        keys = self.keys(job, handler)
+        if not keys:
+            return None
+        if any(key not in job.held for key in keys):
+            job.held.update(await self._memories.of(keys))
+        memory, rule = job.held[keys[-1]], handler.rule
+        if isinstance(rule, Compensation):
+            return await self._compensate(job, handler, rule, memory)
+        turn = Turn([Call((job.event,))], lambda: True, lambda _: None)
+        if isinstance(rule, Join):
+            turn = await self._join(job, handler, rule, memory)
+        elif isinstance(rule, Deadline):
+            turn = self._deadline(job, handler, rule, memory)
+        return self._as_step(job, handler, turn, job.held[keys[0]]) if handler.name in self._undoes else turn
+
+    def _note(self, memory: Memory, kind: str, content: bytes, *, alone: bool = False, keep_ms: int = 0) -> None:
+        self._unit.note(memory, memory.add(kind, content, keep_ms or self._clock.now_ms(), alone=alone))
+
+    # --- steps ------------------------------------------------------------------------------------------------------
+
+    def _as_step(self, job: Job, handler: Handler, turn: Turn, memory: Memory) -> Turn:
+        """A turn of a handler that some compensation undoes: not called once its saga has failed, else noted."""
+        if turn.calls and steps.failure_of(memory) is not None:
+            _log.info("step not started, its saga has failed", **identity(job, handler))
+            turn = turn._replace(calls=[])
+
+        def holds() -> bool:
+            return steps.failure_of(memory) is None and turn.holds()
+
+        def conclude(emitted: Emitted) -> None:
+            turn.conclude(emitted)
+            if done := [record for event, record in emitted if isinstance(event, self._undoes[handler.name])]:
+                self._note(memory, *steps.done(done))
+
+        return turn._replace(holds=holds, conclude=conclude) if turn.calls else turn
+
+    async def _compensate(self, job: Job, handler: Handler, rule: Compensation, memory: Memory) -> Turn:
+        mine = job.metadata.event_id
+        failure = steps.failure_of(memory)
+        if failure is None:
+            # Now, whatever becomes of the calls: from here on the step does not start.
+            self._unit.add(job.partition, job.offset, ())
+            self._note(memory, *steps.failed(mine))
+        elif failure != mine:
+            _log.info("another failure of its saga came before", **identity(job, handler), failure=failure)
+            return Turn([], lambda: True, lambda _: None)
+        calls = [call for done in steps.to_undo(memory) for call in await self._undoing(job, rule, done)]
+        return Turn(calls, lambda: steps.failure_of(memory) == mine, lambda _: None)
+
+    async def _undoing(self, job: Job, rule: Compensation, done: steps.Undoable) -> list[Call]:
+        """The calls that undo one run of a step."""
+        classes = {event.contract.type_name: event for event in rule.undoes}
+        events: list[Event] = []
+        ids: list[str] = []
+        for record in done.records:
+            metadata = self._codec.metadata(record)
+            if metadata.type_name in classes:
+                events.append(await self._decoded(record, classes[metadata.type_name]))
+                ids.append(metadata.event_id)
+        if rule.takes_list:
+            return [Call((events, job.event), f"/{ids[0]}", ids[0])] if events else []
+        return [Call((event, job.event), f"/{event_id}", event_id) for event, event_id in zip(events, ids, strict=True)]
+
+    # --- joins ------------------------------------------------------------------------------------------------------
+
+    async def _join(self, job: Job, handler: Handler, rule: Join, memory: Memory) -> Turn:
+        state, mine = joins.state_of(memory), job.metadata.event_id
+        place = joins.place_of(rule, type(job.event))
+        nothing = Turn([], lambda: True, lambda _: None)
+        if state.ended or (place is not None and joins.is_surplus(rule, state, place)):
+            why = state.ended or "another one of its kind came before"
+            _log.info("event came too late for its join", **identity(job, handler), reason=why)
+            return nothing
+        if place is None:
+            _log.warning("join cannot fire any more", **identity(job, handler), missing=_missing(rule, state))
+            return nothing._replace(conclude=lambda _: self._note(memory, *joins.closed(mine), alone=True))
+        events = {
+            at: [await self._decoded(each, rule.events[at]) for each in came] for at, came in state.arrived.items()
+        }
+        events.setdefault(place, []).append(job.event)
+        counts = {at: len(came) for at, came in events.items()}
+        if not joins.is_complete(rule, counts, lambda: events[0][0]):
+            return nothing._replace(conclude=lambda _: self._note(memory, *joins.arrived(place, job.record)))
+        changes = memory.changes
+        return Turn(
+            [Call(_arguments(rule, events))],
+            lambda: memory.changes == changes,
+            lambda _: self._note(memory, *joins.fired(mine), alone=True),
+        )
+
+    # --- deadlines --------------------------------------------------------------------------------------------------
+
+    def _deadline(self, job: Job, handler: Handler, rule: Deadline, memory: Memory) -> Turn:
+        if job.timer is not None or (job.back is not None and job.back.is_for(handler.name)):
+            return self._call_at_last(job, handler, rule, memory)
+        return Turn([], lambda: True, lambda _: self._set(job, handler, rule, memory))
+
+    def _set(self, job: Job, handler: Handler, rule: Deadline, memory: Memory) -> None:
+        """Note an event that sets the timer, or stops it."""
+        state, mine = deadlines.state_of(memory), job.metadata.event_id
+        at_ms = deadlines.produced_ms(job.metadata, job.record.timestamp)
+        event = type(job.event)
+        if event in rule.unless:
+            for stopped in deadlines.stop(state, mine, at_ms, sets=event is rule.event):
+                self._unit.unset(_timer_id(handler, stopped.event_id))
+        if event is rule.event and (armed := deadlines.arm(rule, state, mine, at_ms)):
+            self._wind(job, handler, rule, armed)
+        self._write(memory, state)
+
+    def _call_at_last(self, job: Job, handler: Handler, rule: Deadline, memory: Memory) -> Turn:
+        mine = job.metadata.event_id
+        timer = deadlines.state_of(memory).armed.get(mine)
+        if timer is None or timer.due_ms > self._clock.now_ms():  # stopped meanwhile, or this call was made already
+            unset = job.timer is not None and timer is None
+            return Turn([], lambda: True, lambda _: self._unit.unset(_timer_id(handler, mine)) if unset else None)
+        armed = timer
+
+        def conclude(_: Emitted) -> None:
+            state = deadlines.state_of(memory)
+            following = deadlines.called(rule, state, armed, self._clock.now_ms())
+            if following:
+                self._wind(job, handler, rule, following)
+            else:
+                self._unit.unset(_timer_id(handler, mine))
+            self._write(memory, state)
+
+        call = Call((job.event,), f"#{armed.times}" if armed.times > 1 else "")
+        return Turn([call], lambda: deadlines.state_of(memory).armed.get(mine) == armed, conclude)
+
+    def _wind(self, job: Job, handler: Handler, rule: Deadline, armed: deadlines.Armed) -> None:
+        due_ms = armed.due_ms + round(rule.grace * 1000)
+        self._unit.set_timer(
+            Timer(_timer_id(handler, armed.event_id), job.partition.at, due_ms, handler.name, job.record)
+        )
+
+    def _write(self, memory: Memory, state: deadlines.State) -> None:
+        keep_ms = deadlines.keep_ms(state, self._clock.now_ms())
+        self._note(memory, deadlines.KIND, deadlines.pack(state), alone=True, keep_ms=keep_ms)
+
+    async def _decoded(self, record: Record, event_class: type[Event]) -> Event:
+        while True:
+            try:
+                return self._codec.decode(record, event_class)
+            except SchemaNotCachedError as missing:
+                await self._codec.load(missing.schema_id)
+
+
+def _arguments(rule: Join, events: dict[int, list[Any]]) -> tuple[Any, ...]:
+    last = len(rule.events) - 1
+    return tuple(
+        events.get(at, []) if rule.gathers and at == last else events.get(at, [None])[0] for at in range(last + 1)
+    )
+
+
+def _missing(rule: Join, state: joins.State) -> list[str]:
+    return [event.contract.type_name for at, event in enumerate(rule.events) if at not in state.arrived]
+
+
+def _timer_id(handler: Handler, event_id: str) -> bytes:
+    return note_key("timer", handler.name, event_id)

@@ -1,0 +1,179 @@
+"""Deadlines: what is due is handled by who owns the partition that its event came from."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+from weakref import WeakValueDictionary
+
+import structlog
+
+from choreo.errors import LogError, StoreError
+from choreo.log.port import Log, TopicPartition
+from choreo.runtime.clock import Clock
+from choreo.runtime.decoding import Decoder
+from choreo.runtime.lanes import Lanes
+from choreo.runtime.partitions import Job, Partition
+from choreo.runtime.unit import UnitOfWork
+from choreo.store.port import Timer
+
+_log = structlog.get_logger("choreo.runtime")
+_AT_ONCE = 500
+"""How many timers are taken at once."""
+_SOON = 0.05
+"""Seconds between two looks while something is due."""
+_TROUBLE = 1.0
+"""Seconds until the next look when log or store give no answer."""
+_SAID = 30_000
+"""Milliseconds between two warnings of what keeps timers waiting."""
+
+
+class Timers:
+    """Lets happen what is due.
+
+    What stops a timer may lie in the log, produced in time and not read yet: after a stop of days, or in a partition of
+    another instance. So nothing happens before all that was in the log at some moment since it was due is handled.
+
+    Args:
+        owned: the partitions this instance owns.
+        topics: those of the events that stop timers.
+        wake: called when there is something to do for the workers.
+    """
+
+    def __init__(
+        self,
+        *,
+        service: str,
+        topics: frozenset[str],
+        log: Log,
+        unit: UnitOfWork,
+        decoder: Decoder,
+        lanes: Lanes[Job],
+        owned: Mapping[TopicPartition, Partition],
+        clock: Clock,
+        wake: Callable[[], None],
+    ) -> None:
+        self._service = service
+        self._topics = topics
+        self._source = log
+        self._unit = unit
+        self._decoder = decoder
+        self._lanes = lanes
+        self._owned = owned
+        self._clock = clock
+        self._wake = wake
+        self._changed = asyncio.Event()
+        self._next_ms: int | None = None
+        self._under_way: WeakValueDictionary[bytes, Job] = WeakValueDictionary()
+        self._horizon_ms = 0  # what the log held then is handled
+        self._ends: tuple[int, Mapping[TopicPartition, int]] | None = None
+        self._said_ms = 0
+
+    def set(self, due_ms: int) -> None:
+        """A timer is to be set."""
+        if self._next_ms is None or due_ms < self._next_ms:
+            self._next_ms = due_ms
+            self._changed.set()
+
+    def look(self) -> None:
+        """Partitions have come, with their timers."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Let things happen until cancelled."""
+        while True:
+            self._changed.clear()
+            try:
+                wait = await self._look()
+            except (StoreError, LogError) as error:
+                _log.warning("timers are looked at later", service=self._service, error=str(error))
+                wait = _TROUBLE
+            await self._until_changed(wait)
+
+    async def _until_changed(self, wait: float | None) -> None:
+        changed = asyncio.ensure_future(self._changed.wait())
+        ends: set[asyncio.Future[Any]] = {changed}
+        if wait is not None:
+            ends.add(asyncio.ensure_future(self._clock.sleep(wait)))
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in ends:
+                each.cancel()
+
+    async def _look(self) -> float | None:
+        """Place what is due; returns the seconds until the next look, None if only a change can make one necessary."""
+        if not self._owned:
+            return None
+        now_ms = self._clock.now_ms()
+        due = await self._unit.store.due(list(self._owned), now_ms + 1, _AT_ONCE)
+        fresh = [timer for timer in due if timer.timer_id not in self._under_way]
+        if fresh and await self._is_handled(max(timer.due_ms for timer in fresh)):
+            for timer in fresh:
+                await self._place(timer)
+            self._wake()
+        if due:
+            return _SOON
+        self._next_ms = next_ms = await self._unit.store.next_due(list(self._owned))
+        return None if next_ms is None else max(0.0, (next_ms - self._clock.now_ms()) / 1000)
+
+    async def _place(self, timer: Timer) -> None:
+        partition = self._owned.get(timer.at)
+        if partition is None or partition.leaving.is_set() or timer.timer_id in self._under_way:
+            return
+        job = await self._decoder.timer(partition, timer)
+        if partition.gone:
+            return
+        if job is None:
+            _log.error(
+                "a timer has no handler or no readable event (any more)", handler=timer.handler, due_ms=timer.due_ms
+            )
+            self._unit.add(partition, timer.record.offset, ())
+            self._unit.unset(timer.timer_id)
+            return
+        self._under_way[timer.timer_id] = job
+        self._lanes.add(job.lane, job)
+
+    # --- what may still stop them ---------------------------------------------------------------------------------
+
+    async def _is_handled(self, due_ms: int) -> bool:
+        """Whether everything that can stop a timer of this time, and was in the log at some moment since, is handled."""
+        if not self._topics or due_ms <= self._horizon_ms:
+            return True
+        if self._ends is None or self._ends[0] < due_ms:
+            self._ends = self._clock.now_ms(), await self._log_ends()
+        asked_ms, ends = self._ends
+        if lagging := await self._lagging(ends):
+            self._say(lagging)
+            return False
+        self._horizon_ms, self._ends = asked_ms, None
+        return True
+
+    async def _log_ends(self) -> dict[TopicPartition, int]:
+        known = await self._source.topics()
+        partitions = [
+            TopicPartition(name, number)
+            for name in self._topics & known.keys()
+            for number in range(known[name].partitions)
+        ]
+        first = await self._source.beginning_offsets(partitions)
+        ends = await self._source.end_offsets(partitions)
+        return {at: end for at, end in ends.items() if end > first[at]}
+
+    async def _lagging(self, ends: Mapping[TopicPartition, int]) -> list[TopicPartition]:
+        """Those of which not all before these offsets is handled."""
+        mine = {at: self._owned[at].tracker.watermark for at in ends if at in self._owned}
+        others = await self._unit.store.watermarks([at for at in ends if at not in mine])
+        return [at for at, end in ends.items() if mine.get(at, others.get(at, -1)) < end]
+
+    def _say(self, lagging: list[TopicPartition]) -> None:
+        now_ms = self._clock.now_ms()
+        if not self._said_ms:
+            self._said_ms = now_ms
+        elif now_ms - self._said_ms > _SAID:
+            names = ", ".join(f"{topic}/{partition}" for topic, partition in lagging)
+            _log.warning(
+                "deadlines wait: events that may stop them are not handled yet", service=self._service, partitions=names
+            )
+            self._said_ms = now_ms
