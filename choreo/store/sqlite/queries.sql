@@ -35,10 +35,14 @@ UPDATE choreo_progress SET suspect = ? WHERE topic = ? AND partition = ? AND own
 UPDATE choreo_progress SET deaths = 0, suspect = NULL, suspects = '{}' WHERE topic = ? AND partition = ? AND owner = ?;
 
 -- name: unit
--- What a unit of work writes as a rule, each column one parameter. Who inserts a row here does all of it in one
--- statement, which Python's lock is let go for once; between statements, other threads would take it each time.
+-- What a unit of work writes, each column one parameter. Who inserts a row here does all of it in one statement, which
+-- Python's lock is let go for once; between statements, other threads would take it each time.
 CREATE TEMP VIEW choreo_unit AS
-SELECT '' AS progress, 0 AS partitions, x'' AS keys, '' AS each, 0 AS at, '' AS ticked, NULL AS outbox_id, '' AS read_from, x'' AS records;
+SELECT
+    '' AS progress, 0 AS partitions, x'' AS keys, '' AS each, 0 AS at, '' AS ticked, NULL AS outbox_id, '' AS read_from,
+    x'' AS records,
+    x'' AS note_keys, '' AS notes, x'' AS contents, '' AS alone, x'' AS forgotten, '' AS each_forgotten,
+    x'' AS timer_ids, '' AS timers, x'' AS timer_records, x'' AS unset, '' AS each_unset;
 
 -- name: write_unit
 -- `progress` is an array of [topic, partition, epoch, watermark, done]. A partition that another instance has taken
@@ -58,19 +62,97 @@ BEGIN
     SELECT NEW.outbox_id, NEW.read_from, NEW.at, NEW.records WHERE NEW.records IS NOT NULL;
 END;
 
+-- name: write_notes
+-- `notes` is an array of [number, kind, first byte in `contents`, length, keep], `alone` one of [place in `notes`, number].
+CREATE TEMP TRIGGER choreo_write_notes INSTEAD OF INSERT ON choreo_unit WHEN NEW.notes IS NOT NULL
+BEGIN
+    INSERT INTO choreo_notes (key, number, kind, content, keep)
+    SELECT
+        substr(NEW.note_keys, 16 * new.key + 1, 16), json_extract(new.value, '$[0]'), json_extract(new.value, '$[1]'),
+        substr(NEW.contents, json_extract(new.value, '$[2]'), json_extract(new.value, '$[3]')),
+        json_extract(new.value, '$[4]')
+    FROM json_each(NEW.notes) AS new;
+    DELETE FROM choreo_notes WHERE rowid IN (
+        SELECT earlier.rowid FROM json_each(NEW.alone) AS last CROSS JOIN choreo_notes AS earlier
+        WHERE earlier.key = substr(NEW.note_keys, 16 * json_extract(last.value, '$[0]') + 1, 16)
+            AND earlier.number < json_extract(last.value, '$[1]')
+    );
+    DELETE FROM choreo_notes WHERE key IN (
+        SELECT substr(NEW.forgotten, 16 * each.key + 1, 16) FROM json_each(NEW.each_forgotten) AS each
+    );
+END;
+
+-- name: write_timers
+-- `timers` is an array of [topic, partition, due, handler, first byte in `timer_records`, length].
+CREATE TEMP TRIGGER choreo_write_timers INSTEAD OF INSERT ON choreo_unit WHEN NEW.timers IS NOT NULL
+BEGIN
+    INSERT INTO choreo_timers (timer_id, topic, partition, due, handler, record)
+    SELECT
+        substr(NEW.timer_ids, 16 * new.key + 1, 16), json_extract(new.value, '$[0]'), json_extract(new.value, '$[1]'),
+        json_extract(new.value, '$[2]'), json_extract(new.value, '$[3]'),
+        substr(NEW.timer_records, json_extract(new.value, '$[4]'), json_extract(new.value, '$[5]'))
+    FROM json_each(NEW.timers) AS new WHERE true  -- without WHERE the next word would be part of a join
+    ON CONFLICT (timer_id) DO UPDATE SET
+        topic = excluded.topic, partition = excluded.partition, due = excluded.due, handler = excluded.handler,
+        record = excluded.record;
+    DELETE FROM choreo_timers WHERE timer_id IN (
+        SELECT substr(NEW.unset, 16 * each.key + 1, 16) FROM json_each(NEW.each_unset) AS each
+    );
+END;
+
 -- name: finish_unit
 -- The outbox row's number is the table's next one: AUTOINCREMENT takes note of it, so that none is used twice. VALUES, since
 -- what SELECT gives would be copied first, if large into a temporary file; `main`, since a handler may have made temporary tables.
 INSERT INTO choreo_unit VALUES (
     ?1, ?2, ?3, ?4, ?5, ?6,
-    coalesce((SELECT seq FROM main.sqlite_sequence WHERE name = 'choreo_outbox'), 0) + 1, ?7, ?8
+    coalesce((SELECT seq FROM main.sqlite_sequence WHERE name = 'choreo_outbox'), 0) + 1, ?7, ?8,
+    ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19
 ) RETURNING outbox_id;
+
+-- name: is_noted
+SELECT 1 FROM choreo_notes WHERE key = ? AND number = ?;
+
+-- name: seen
+-- As many placeholders as there are keys; here and below.
+SELECT key FROM choreo_inbox WHERE key IN ({keys});
+
+-- name: notes
+SELECT key, number, kind, content FROM choreo_notes WHERE key IN ({keys}) ORDER BY key, number;
 
 -- name: walk_inbox
 SELECT key, at FROM choreo_inbox WHERE key > ? ORDER BY key LIMIT ?;
 
--- name: forget
-DELETE FROM choreo_inbox WHERE key = ?;
+-- name: expire_inbox
+DELETE FROM choreo_inbox WHERE key = ? AND at < ?;
+
+-- name: walk_notes
+SELECT key, max(keep) FROM choreo_notes WHERE key > ? GROUP BY key ORDER BY key LIMIT ?;
+
+-- name: expire_notes
+-- Looked at once more: meanwhile another may have been written.
+DELETE FROM choreo_notes WHERE key = ?1 AND (SELECT max(keep) FROM choreo_notes WHERE key = ?1) < ?2;
+
+-- name: due
+-- The earliest of each partition by the index alone, and only then the records of those.
+SELECT timer.timer_id, timer.topic, timer.partition, timer.due, timer.handler, timer.record
+FROM json_each(?1) AS mine CROSS JOIN choreo_timers AS timer
+WHERE timer.rowid IN (
+    SELECT early.rowid FROM choreo_timers AS early
+    WHERE early.topic = json_extract(mine.value, '$[0]') AND early.partition = json_extract(mine.value, '$[1]')
+        AND early.due < ?2
+    ORDER BY early.due LIMIT ?3
+)
+ORDER BY timer.due LIMIT ?3;
+
+-- name: next_due
+SELECT min((
+    SELECT min(due) FROM choreo_timers
+    WHERE topic = json_extract(mine.value, '$[0]') AND partition = json_extract(mine.value, '$[1]')
+)) FROM json_each(?1) AS mine;
+
+-- name: watermarks
+SELECT topic, partition, watermark FROM json_each(?1) AS asked CROSS JOIN choreo_progress
+WHERE topic = json_extract(asked.value, '$[0]') AND partition = json_extract(asked.value, '$[1]') AND watermark >= 0;
 
 -- name: outbox
 SELECT id, partitions, records FROM choreo_outbox ORDER BY id;

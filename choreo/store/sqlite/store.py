@@ -13,17 +13,15 @@ from typing import TypeVar
 from urllib.parse import parse_qs, unquote
 from uuid import uuid4
 
-from pydantic_core import to_json
-
-from choreo.errors import ConfigurationError, FencedError, ReleasedError, StoreUnavailableError
-from choreo.log.port import Record, TopicPartition
-from choreo.store import ranges, records
+from choreo.errors import ConfigurationError, FencedError, StoreUnavailableError
+from choreo.log.port import TopicPartition
 from choreo.store.deaths import Owned, taken_over
 from choreo.store.leftovers import left_for
-from choreo.store.port import Effects, OutboxRow, Takeover
+from choreo.store.port import Effects, Takeover
 from choreo.store.sql import load_queries
-from choreo.store.sqlite import opening
+from choreo.store.sqlite import opening, writing
 from choreo.store.sqlite.database import SqliteDatabase, begin_patiently, is_busy, passing
+from choreo.store.sqlite.reading import Reading
 from choreo.store.waiting import to_its_end
 
 _Q = load_queries("choreo.store.sqlite")
@@ -31,13 +29,11 @@ _SMALL, _SWIFT = 32, 0.004
 """Up to so many rows, a transaction is committed on the event loop's thread while commits take less than so many seconds."""
 _OLDEST = (3, 35)
 """The first release of SQLite with RETURNING."""
-_MOST_KEYS = 4_096
-"""Inbox keys asked for in one statement; SQLite's limit of parameters is 32,766."""
 
 T = TypeVar("T")
 
 
-class SqliteStore:
+class SqliteStore(Reading):
     """Implements `Store` in one SQLite file (WAL; a commit is on disk when it returns).
 
     Args:
@@ -50,12 +46,10 @@ class SqliteStore:
         self._path = path
         self._synchronous = synchronous
         self._instance = uuid4().hex
-        self._publishing: set[int] = set()
-        """Outbox rows that this instance wrote, and publishes from memory."""
+        self._publishing = set()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="choreo-store")
         self._connections: list[sqlite3.Connection] = []
         self._writer: sqlite3.Connection
-        self._reader: sqlite3.Connection
         self._is_open = False
         self._is_swift = False
 
@@ -108,7 +102,7 @@ class SqliteStore:
         begin_patiently(self._writer)
         opening.migrate(self._writer, self._path, service, tables)
         self._writer.execute("COMMIT")
-        for made in ("unit", "write_unit"):  # of this connection only
+        for made in ("unit", "write_unit", "write_notes", "write_timers"):  # of this connection only
             self._writer.execute(_Q[made])
 
     async def close(self) -> None:
@@ -121,7 +115,7 @@ class SqliteStore:
         for connection in self._connections:
             connection.close()  # rolls back what is open
 
-    # --- reading --------------------------------------------------------------------------------------------------
+    # --- short transactions of their own --------------------------------------------------------------------------
 
     async def take_over(self, partitions: Sequence[TopicPartition]) -> Takeover:
         return await self._alone(lambda: self._take_over(partitions))
@@ -152,45 +146,25 @@ class SqliteStore:
         await self._alone(lambda: self._writer.execute(_Q["suspect"], (offset, *partition, self._instance)))
 
     async def expire(self, before_ms: int, after: bytes, limit: int) -> bytes:
-        """Takes the write lock only if there is something to remove."""
-        with passing(self._path):
-            walked = self._reader.execute(_Q["walk_inbox"], (after, limit)).fetchall()
-        if old := [(key,) for key, at in walked if at < before_ms]:
-            await self._alone(lambda: self._writer.executemany(_Q["forget"], old))
-        return bytes(walked[-1][0]) if len(walked) == limit else b""
+        return await self._expire("inbox", before_ms, after, limit)
 
-    async def behind(self, lane: bytes, limit: int, head: str = "") -> list[tuple[int, Record]] | None:
-        with passing(self._path):
-            rows = self._reader.execute(_Q["behind"], (lane, head, max(1, limit))).fetchall()
-        return records.waiting(rows, limit)
+    async def expire_notes(self, before_ms: int, after: bytes, limit: int) -> bytes:
+        return await self._expire("notes", before_ms, after, limit)
+
+    async def _expire(self, what: str, before_ms: int, after: bytes, limit: int) -> bytes:
+        """Takes the write lock only if there is something to remove."""
+        walked = self._walk(f"walk_{what}", after, limit)
+        if old := [(key, before_ms) for key, kept in walked if kept < before_ms]:
+            await self._alone(lambda: self._writer.executemany(_Q[f"expire_{what}"], old))
+        return bytes(walked[-1][0]) if len(walked) == limit else b""
 
     async def release(self, lane: bytes, head: str, at: TopicPartition, epoch: int) -> bool:
         def release() -> bool:
-            if not self._is_owner(at, epoch):
+            if not writing.is_owner(self._writer, at, epoch):
                 raise FencedError([at])
             return self._writer.execute(_Q["release"], (lane, head)).rowcount > 0
 
         return await self._alone(release)
-
-    async def abandoned(self, before_ms: int) -> list[OutboxRow]:
-        with passing(self._path):
-            rows = self._reader.execute(_Q["abandoned"], (before_ms,)).fetchall()
-        return [
-            OutboxRow(row_id, records.emitted(packed)) for row_id, _, packed in rows if row_id not in self._publishing
-        ]
-
-    async def seen(self, keys: Sequence[bytes]) -> set[bytes]:
-        """Reads beside the transaction, so it never waits for a writer."""
-        found: set[bytes] = set()
-        for first in range(0, len(keys), _MOST_KEYS):
-            some = keys[first : first + _MOST_KEYS]
-            # Padded to a power of two, so that SQLite's statement cache sees a handful of texts.
-            padded = [*some, *[some[-1]] * ((1 << (len(some) - 1).bit_length()) - len(some))]
-            marks = ",".join("?" * len(padded))
-            with passing(self._path):
-                rows = self._reader.execute(f"SELECT key FROM choreo_inbox WHERE key IN ({marks})", padded)
-                found.update(row[0] for row in rows)
-        return found
 
     # --- the transaction ------------------------------------------------------------------------------------------
 
@@ -223,17 +197,20 @@ class SqliteStore:
             self._writer.execute(sql)
 
     async def commit(self, effects: Effects) -> int | None:
-        small = _size(effects) <= _SMALL
-        alone = not self._writer.in_transaction and not _is_rare(effects)
+        def write() -> int | None:
+            return writing.write(self._writer, self._instance, effects)
+
+        small = writing.size(effects) <= _SMALL
+        alone = not self._writer.in_transaction and not writing.is_rare(effects)
         if not alone and not self._writer.in_transaction:
             await self.begin()
         try:
-            row_id = await self._finish(lambda: self._write(effects), at_once=small)
+            row_id = await self._finish(write, at_once=small)
         except StoreUnavailableError as error:
             if not alone or not is_busy(error.__cause__):
                 raise
             await self.begin()  # another process writes; this waits for it
-            row_id = await self._finish(lambda: self._write(effects), at_once=small)
+            row_id = await self._finish(write, at_once=small)
         self._publishing.difference_update(effects.ticked)
         if row_id is not None:
             self._publishing.add(row_id)
@@ -267,46 +244,6 @@ class SqliteStore:
             await self.rollback()
             raise
 
-    def _write(self, effects: Effects) -> int | None:
-        row_id = self._write_unit(effects)
-        self._write_parked(effects)
-        if effects.survived:
-            self._writer.executemany(_Q["survived"], [(*at, self._instance) for at in effects.survived])
-        return row_id
-
-    def _write_unit(self, effects: Effects) -> int | None:
-        progress = [
-            (*at, moved.epoch, moved.watermark, ranges.pack(moved.done)) for at, moved in effects.progress.items()
-        ]
-        row = (
-            *(to_json(progress).decode(), len(progress)),
-            *(b"".join(effects.inbox), str([0] * len(effects.inbox)), int(time.time() * 1000)),
-            *(str(list(effects.ticked)), to_json(list(effects.progress)).decode()),
-            records.pack(effects.outbox) if effects.outbox else None,
-        )
-        try:
-            ((row_id,),) = self._writer.execute(_Q["finish_unit"], row).fetchall()
-        except sqlite3.IntegrityError:
-            if fenced := [at for at, moved in effects.progress.items() if not self._is_owner(at, moved.epoch)]:
-                raise FencedError(fenced) from None
-            raise
-        return row_id if effects.outbox else None
-
-    def _is_owner(self, at: TopicPartition, epoch: int) -> bool:
-        return self._writer.execute(_Q["is_owner"], (*at, epoch)).fetchone() is not None
-
-    def _write_parked(self, effects: Effects) -> None:
-        writer = self._writer
-        for park in effects.parked:
-            writer.execute(_Q["park"], (park.lane, *park.at, park.head, park.handler, park.key))
-        for lane, record in effects.behind:
-            if not writer.execute(_Q["wait"], (lane,)).rowcount:
-                raise ReleasedError(f"the key {lane.hex()} is parked no more")
-            writer.execute(_Q["put_behind"], (lane, records.pack(record)))
-        for number in effects.unparked:
-            if taken := writer.execute(_Q["take_behind"], (number,)).fetchone():
-                writer.execute(_Q["wait_no_more"], taken)
-
     async def rollback(self) -> None:
         if self._is_open and self._writer.in_transaction:
             self._writer.execute("ROLLBACK")
@@ -319,13 +256,3 @@ class SqliteStore:
                 return work()
 
         return await to_its_end(asyncio.get_running_loop().run_in_executor(self._thread, guarded))
-
-
-def _size(effects: Effects) -> int:
-    """How much a transaction has to write, in rows and holes."""
-    return len(effects.inbox) + len(effects.outbox) + sum(len(moved.done) for moved in effects.progress.values())
-
-
-def _is_rare(effects: Effects) -> bool:
-    """Whether a transaction has more to write than the one statement of every unit of work."""
-    return bool(effects.parked or effects.behind or effects.unparked or effects.survived)

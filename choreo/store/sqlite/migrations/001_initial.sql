@@ -50,3 +50,26 @@ CREATE TABLE choreo_behind (
     record BLOB NOT NULL
 );
 CREATE INDEX choreo_behind_lane ON choreo_behind (lane, id);
+
+-- What handlers have to remember of sagas, see `Note`. Two instances that decide at the same time write the same number, and the
+-- second is refused. Keys begin with the saga's start, as in the inbox; `keep` is in ms since the epoch.
+CREATE TABLE choreo_notes (
+    key BLOB NOT NULL,
+    number INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    content BLOB NOT NULL,
+    keep INTEGER NOT NULL,
+    PRIMARY KEY (key, number)
+);
+
+-- What is to happen at a time (`due`, ms since the epoch), and the event that it is about. Who looks for what is due reads the
+-- beginning of a partition's part of the index.
+CREATE TABLE choreo_timers (
+    timer_id BLOB NOT NULL PRIMARY KEY,
+    topic TEXT NOT NULL,
+    partition INTEGER NOT NULL,
+    due INTEGER NOT NULL,
+    handler TEXT NOT NULL,
+    record BLOB NOT NULL
+);
+CREATE INDEX choreo_timers_due ON choreo_timers (topic, partition, due);

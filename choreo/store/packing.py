@@ -1,0 +1,24 @@
+"""Many rows as few parameters: that spares client and server most of the work of one statement per row. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+
+from choreo.store.port import NewNote, Timer
+
+
+def end_to_end(contents: Sequence[bytes]) -> tuple[bytes, list[tuple[int, int]]]:
+    """All as one value, and where in it each is: its first byte, counted from 1 as SQL does, and its length."""
+    lengths = [len(content) for content in contents]
+    return b"".join(contents), list(zip(accumulate(lengths, initial=1), lengths, strict=False))
+
+
+def of_keys(notes: Iterable[NewNote]) -> list[NewNote]:
+    """The notes by key, each key's in their own order: instances that write the same keys at once wait for each other in a row."""
+    return sorted(notes, key=lambda new: new.key)
+
+
+def latest(timers: Iterable[Timer]) -> list[Timer]:
+    """The timers by id, of each id the last: no statement writes a row twice."""
+    return sorted({timer.timer_id: timer for timer in timers}.values(), key=lambda timer: timer.timer_id)
