@@ -52,8 +52,10 @@ class Failures:
             AbandonedError: the partition has gone; nothing was done.
         """
         handler, stage = task.handler, session.stage
-        retry, unnamed = handler.retry, "transient" if session.ended else "fatal"
-        kind = kind_of(retry, error, unnamed=unnamed) if stage == "handle" else "fatal"
+        retry = handler.retry
+        kind = (
+            kind_of(retry, error, unnamed="transient" if session.ended else "fatal") if stage == "handle" else "fatal"
+        )
         if job.partition.gone:
             raise AbandonedError
         now_ms = self._clock.now_ms()

@@ -32,7 +32,6 @@ from choreo.runtime.publisher import Publisher
 from choreo.runtime.reader import Reader
 from choreo.runtime.recovery import Recovery
 from choreo.runtime.returns import Returns
-from choreo.runtime.sagas.memory import Memories
 from choreo.runtime.sagas.turns import Turns, is_needed
 from choreo.runtime.settings import Settings
 from choreo.runtime.stats import Stats
@@ -138,15 +137,14 @@ class Instance:
             service, codec=self._codec, unit=self._unit, clock=self._clock, stats=self.stats,
             max_record_bytes=settings.max_record_bytes,
         )  # fmt: skip
-        memories = Memories(self._store)
         turns = None
         if is_needed(service):
-            turns = Turns(service, unit=self._unit, memories=memories, codec=self._codec, clock=self._clock)
+            turns = Turns(service, unit=self._unit, codec=self._codec, clock=self._clock)
         self._workers = self._make_workers(state, decoder, turns)
         self._timers = self._make_timers(decoder)
         self._intake = Intake(
             decoder, unit=self._unit, lanes=self._lanes, owned=self._owned, stats=self.stats, settled=self._settled,
-            has_inbox=not service.transactional, turns=turns, forget_notes=memories.forget,
+            has_inbox=not service.transactional, turns=turns,
         )  # fmt: skip
         topics = set(service.topics)
         if not service.transactional:

@@ -24,7 +24,6 @@ class Intake:
         settled: wakes the workers and waits until no job runs or could run, and what is done is committed.
         has_inbox: whether what is done is known by its inbox key.
         turns: of handlers for which more than the event decides; None if there are none.
-        forget_notes: called when what is pending has been undone.
     """
 
     def __init__(
@@ -37,8 +36,7 @@ class Intake:
         stats: Stats,
         settled: Callable[[], Awaitable[None]],
         has_inbox: bool,
-        turns: Turns | None,
-        forget_notes: Callable[[], None],
+        turns: Turns | None = None,
     ) -> None:
         self._decoder = decoder
         self._unit = unit
@@ -48,7 +46,6 @@ class Intake:
         self._settled = settled
         self._has_inbox = has_inbox
         self._turns = turns
-        self._forget_notes = forget_notes
         self._under_way: dict[bytes, Hashable] = {}  # inbox key -> lane, from intake to commit
 
     async def accept(self, records: Sequence[Record]) -> None:
@@ -105,7 +102,8 @@ class Intake:
     def forget_all(self) -> None:
         """Everything under way was given up."""
         self._under_way.clear()
-        self._forget_notes()
+        if self._turns is not None:
+            self._turns.forget()
 
     # --- the inbox ------------------------------------------------------------------------------------------------
 

@@ -34,9 +34,9 @@ def is_needed(service: Service) -> bool:
 class Turns:
     """Decides the turns of one service instance's handlers."""
 
-    def __init__(self, service: Service, *, unit: UnitOfWork, memories: Memories, codec: Codec, clock: Clock) -> None:
+    def __init__(self, service: Service, *, unit: UnitOfWork, codec: Codec, clock: Clock) -> None:
         self._unit = unit
-        self._memories = memories
+        self._memories = Memories(unit.store)
         self._codec = codec
         self._clock = clock
         self._undoes: dict[str, tuple[type[Event], ...]] = {}
@@ -80,6 +80,10 @@ class Turns:
         elif isinstance(rule, Deadline):
             turn = self._deadline(job, handler, rule, memory)
         return self._as_step(job, handler, turn, job.held[keys[0]]) if handler.name in self._undoes else turn
+
+    def forget(self) -> None:
+        """What is pending has been undone."""
+        self._memories.forget()
 
     def _note(self, memory: Memory, kind: str, content: bytes, *, alone: bool = False, keep_ms: int = 0) -> None:
         self._unit.note(memory, memory.add(kind, content, keep_ms or self._clock.now_ms(), alone=alone))
