@@ -68,6 +68,10 @@ class Lanes(Generic[J]):
         self._ready.append(key)
         return True
 
+    def is_open(self, key: Hashable) -> bool:
+        """Whether this lane has a job."""
+        return key in self._lanes
+
     def is_moving(self, key: Hashable) -> bool:
         """Whether this lane has a job that runs or could run."""
         return key in self._lanes and key not in self._deferred

@@ -153,7 +153,7 @@ class Job:
 
     __slots__ = (
         *("back", "event", "failing", "held", "lane", "left", "metadata", "offset", "partition", "recheck", "record"),
-        *("__weakref__", "tasks", "timer"),
+        *("tasks", "timer"),
     )
 
     def __init__(

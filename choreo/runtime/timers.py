@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
-from weakref import WeakValueDictionary
 
 import structlog
 
@@ -65,7 +64,6 @@ class Timers:
         self._wake = wake
         self._changed = asyncio.Event()
         self._next_ms: int | None = None
-        self._under_way: WeakValueDictionary[bytes, Job] = WeakValueDictionary()
         self._horizon_ms = 0  # what the log held then is handled
         self._ends: tuple[int, Mapping[TopicPartition, int]] | None = None
         self._said_ms = 0
@@ -108,7 +106,7 @@ class Timers:
             return None
         now_ms = self._clock.now_ms()
         due = await self._unit.store.due(list(self._owned), now_ms + 1, _AT_ONCE)
-        fresh = [timer for timer in due if timer.timer_id not in self._under_way]
+        fresh = [timer for timer in due if not self._lanes.is_open((timer.at, timer.timer_id))]
         if fresh and await self._is_handled(max(timer.due_ms for timer in fresh)):
             for timer in fresh:
                 await self._place(timer)
@@ -120,10 +118,10 @@ class Timers:
 
     async def _place(self, timer: Timer) -> None:
         partition = self._owned.get(timer.at)
-        if partition is None or partition.leaving.is_set() or timer.timer_id in self._under_way:
+        if partition is None or partition.leaving.is_set():
             return
         job = await self._decoder.timer(partition, timer)
-        if partition.gone:
+        if partition.gone or (job is not None and self._lanes.is_open(job.lane)):
             return
         if job is None:
             _log.error(
@@ -132,7 +130,6 @@ class Timers:
             self._unit.add(partition, timer.record.offset, ())
             self._unit.unset(timer.timer_id)
             return
-        self._under_way[timer.timer_id] = job
         self._lanes.add(job.lane, job)
 
     # --- what may still stop them ---------------------------------------------------------------------------------
