@@ -44,6 +44,13 @@ WITH moved AS (
     INSERT INTO choreo_inbox (key, at)
     SELECT substring(%(inbox)b::bytea FROM first FOR 16), %(now)s::bigint
     FROM generate_series(1, length(%(inbox)b::bytea), 16) AS first
+), noted AS (
+    INSERT INTO choreo_notes (key, number, kind, content, keep)
+    SELECT
+        substring(%(note_keys)b::bytea FROM 16 * place::int - 15 FOR 16), number, kind,
+        substring(%(contents)b::bytea FROM first FOR length), keep
+    FROM ROWS FROM (json_to_recordset(%(notes)s) AS (number int, kind text, keep bigint, first int, length int))
+        WITH ORDINALITY AS new (number, kind, keep, first, length, place)
 ), ticked AS (
     DELETE FROM choreo_outbox WHERE id = ANY (%(ticked)s::bigint[])
 )
@@ -51,11 +58,52 @@ INSERT INTO choreo_outbox (partitions, at, records)
 SELECT %(read_from)s::text[], %(now)s::bigint, %(records)b::bytea WHERE length(%(records)b::bytea) > 0
 RETURNING id;
 
+-- name: leave_alone
+-- Key by key, however few rows the server takes the table for.
+DELETE FROM choreo_notes WHERE ctid = ANY (ARRAY(
+    SELECT earlier.ctid
+    FROM unnest(%(numbers)s::int[]) WITH ORDINALITY AS last (number, place)
+    CROSS JOIN LATERAL (
+        SELECT ctid FROM choreo_notes
+        WHERE key = substring(%(keys)b::bytea FROM 16 * place::int - 15 FOR 16) AND number < last.number
+        OFFSET 0
+    ) AS earlier
+));
+
+-- name: forget
+DELETE FROM choreo_notes WHERE key = ANY (ARRAY(
+    SELECT substring(%(keys)b::bytea FROM first FOR 16) FROM generate_series(1, length(%(keys)b::bytea), 16) AS first
+));
+
+-- name: set_timers
+INSERT INTO choreo_timers (timer_id, topic, partition, due, handler, record)
+SELECT
+    substring(%(ids)b::bytea FROM 16 * place::int - 15 FOR 16), topic, partition, due, handler,
+    substring(%(records)b::bytea FROM first FOR length)
+FROM ROWS FROM (
+        json_to_recordset(%(timers)s) AS (topic text, partition int, due bigint, handler text, first int, length int)
+    ) WITH ORDINALITY AS new (topic, partition, due, handler, first, length, place)
+ON CONFLICT (timer_id) DO UPDATE SET
+    topic = excluded.topic, partition = excluded.partition, due = excluded.due, handler = excluded.handler,
+    record = excluded.record;
+
+-- name: unset_timers
+DELETE FROM choreo_timers WHERE timer_id = ANY (ARRAY(
+    SELECT substring(%(ids)b::bytea FROM first FOR 16) FROM generate_series(1, length(%(ids)b::bytea), 16) AS first
+));
+
 -- name: seen
 SELECT key FROM choreo_inbox
 WHERE key = ANY (ARRAY(
     SELECT substring(%(keys)b::bytea FROM first FOR 16) FROM generate_series(1, length(%(keys)b::bytea), 16) AS first
 ));
+
+-- name: notes
+SELECT key, number, kind, content FROM choreo_notes
+WHERE key = ANY (ARRAY(
+    SELECT substring(%(keys)b::bytea FROM first FOR 16) FROM generate_series(1, length(%(keys)b::bytea), 16) AS first
+))
+ORDER BY key, number;
 
 -- name: expire
 WITH walked AS (
@@ -64,6 +112,36 @@ WITH walked AS (
     DELETE FROM choreo_inbox USING walked WHERE choreo_inbox.key = walked.key AND walked.at < %(before)s::bigint
 )
 SELECT count(*), (array_agg(key ORDER BY key DESC))[1] FROM walked;
+
+-- name: expire_notes
+WITH walked AS (
+    SELECT key, max(keep) AS keep FROM choreo_notes WHERE key > %(after)b GROUP BY key ORDER BY key LIMIT %(limit)s::bigint
+), gone AS (
+    DELETE FROM choreo_notes USING walked WHERE choreo_notes.key = walked.key AND walked.keep < %(before)s::bigint
+)
+SELECT count(*), (array_agg(key ORDER BY key DESC))[1] FROM walked;
+
+-- name: due
+SELECT timer.* FROM json_to_recordset(%(at)s) AS mine (topic text, partition int)
+CROSS JOIN LATERAL (
+    SELECT timer_id, topic, partition, due, handler, record FROM choreo_timers AS timer
+    WHERE timer.topic = mine.topic AND timer.partition = mine.partition AND timer.due < %(before)s::bigint
+    ORDER BY timer.due LIMIT %(limit)s::bigint
+) AS timer
+ORDER BY timer.due LIMIT %(limit)s::bigint;
+
+-- name: next_due
+SELECT min(timer.due) FROM json_to_recordset(%(at)s) AS mine (topic text, partition int)
+CROSS JOIN LATERAL (
+    SELECT due FROM choreo_timers AS timer
+    WHERE timer.topic = mine.topic AND timer.partition = mine.partition ORDER BY timer.due LIMIT 1
+) AS timer;
+
+-- name: watermarks
+SELECT progress.topic, progress.partition, progress.watermark
+FROM choreo_progress AS progress JOIN json_to_recordset(%(at)s) AS asked (topic text, partition int)
+    USING (topic, partition)
+WHERE progress.watermark >= 0;
 
 -- name: epochs
 SELECT progress.topic, progress.partition, progress.epoch, progress.owner

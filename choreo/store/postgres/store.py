@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from uuid import uuid4
 
 import psycopg
 
-from choreo.errors import ConfigurationError, FencedError, ReleasedError, StoreError, StoreUnavailableError
+from choreo.errors import (
+    ConfigurationError,
+    FencedError,
+    OvertakenError,
+    ReleasedError,
+    StoreError,
+    StoreUnavailableError,
+)
 from choreo.log.port import Record, TopicPartition
-from choreo.store import ranges, records
+from choreo.store import records
 from choreo.store.deaths import Owned, taken_over
 from choreo.store.leftovers import left_for
-from choreo.store.port import Effects, OutboxRow, Progress, Takeover
+from choreo.store.port import Effects, Note, OutboxRow, Progress, Takeover, Timer
+from choreo.store.postgres import writing
 from choreo.store.postgres.address import Address, schema_of
 from choreo.store.postgres.connection import Connection, Cursor, Statement
 from choreo.store.postgres.database import PostgresDatabase, Transaction
 from choreo.store.postgres.opening import Q, migrate
 from choreo.store.postgres.trouble import explain
+from choreo.store.postgres.writing import as_array, as_json, as_name
 
 _COMMIT: Statement = (b"COMMIT", None)
+_TAKEN = re.compile(r"\(\\x([0-9a-f]{32}), (\d+)\)")
+"""The key and the number in what PostgreSQL says of a note that is there already, in whatever language."""
 
 
 class PostgresStore:
@@ -101,8 +112,38 @@ class PostgresStore:
             return set()
         return {key for (key,) in await (await self._ask("seen", keys=b"".join(keys))).fetchall()}
 
+    async def notes(self, keys: Sequence[bytes]) -> dict[bytes, list[Note]]:
+        """Never waits for a writer."""
+        found: dict[bytes, list[Note]] = {}
+        for key, number, kind, content in await (await self._ask("notes", keys=b"".join(keys))).fetchall():
+            found.setdefault(key, []).append(Note(number, kind, content))
+        return found
+
+    async def due(self, partitions: Sequence[TopicPartition], before_ms: int, limit: int) -> list[Timer]:
+        at = as_json(partition._asdict() for partition in partitions)
+        cursor = await self._ask("due", at=at, before=str(before_ms), limit=str(limit))
+        return [
+            Timer(timer_id, TopicPartition(topic, partition), due, handler, records.waiter(packed))
+            for timer_id, topic, partition, due, handler, packed in await cursor.fetchall()
+        ]
+
+    async def next_due(self, partitions: Sequence[TopicPartition]) -> int | None:
+        cursor = await self._ask("next_due", at=as_json(partition._asdict() for partition in partitions))
+        ((due,),) = await cursor.fetchall()
+        return None if due is None else int(due)
+
+    async def watermarks(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        cursor = await self._ask("watermarks", at=as_json(partition._asdict() for partition in partitions))
+        return {TopicPartition(topic, partition): watermark for topic, partition, watermark in await cursor.fetchall()}
+
     async def expire(self, before_ms: int, after: bytes, limit: int) -> bytes:
-        cursor = await self._ask("expire", before=str(before_ms), after=after, limit=str(limit))
+        return await self._expire("expire", before_ms, after, limit)
+
+    async def expire_notes(self, before_ms: int, after: bytes, limit: int) -> bytes:
+        return await self._expire("expire_notes", before_ms, after, limit)
+
+    async def _expire(self, query: str, before_ms: int, after: bytes, limit: int) -> bytes:
+        cursor = await self._ask(query, before=str(before_ms), after=after, limit=str(limit))
         ((count, last),) = await cursor.fetchall()
         return bytes(last) if count == limit else b""
 
@@ -118,14 +159,14 @@ class PostgresStore:
         return released
 
     async def abandoned(self, before_ms: int) -> list[OutboxRow]:
-        return await _rows(await self._ask("abandoned", before=str(before_ms), publishing=_array(self._publishing)))
+        return await _rows(await self._ask("abandoned", before=str(before_ms), publishing=as_array(self._publishing)))
 
     async def suspect(self, partition: TopicPartition, offset: int) -> None:
         at = {"topic": partition.topic, "partition": str(partition.partition)}
         await self._ask("suspect", **at, offset=str(offset), me=self._instance)
 
     async def give_back(self, epochs: Mapping[TopicPartition, int]) -> None:
-        await self._ask("give_back", owned=_json({"epoch": epoch, **at._asdict()} for at, epoch in epochs.items()))
+        await self._ask("give_back", owned=as_json({"epoch": epoch, **at._asdict()} for at, epoch in epochs.items()))
         for at in epochs:
             self._epochs.pop(at, None)
 
@@ -133,7 +174,7 @@ class PostgresStore:
         self, epochs: Mapping[TopicPartition, int], unless_owner: str | None = None
     ) -> list[TopicPartition]:
         """Those of the partitions that have been taken over since, and do not belong to this owner."""
-        cursor = await self._ask("epochs", at=_json(at._asdict() for at in epochs))
+        cursor = await self._ask("epochs", at=as_json(at._asdict() for at in epochs))
         return [
             at
             for topic, partition, epoch, owner in await cursor.fetchall()
@@ -155,8 +196,8 @@ class PostgresStore:
     # --- ownership ------------------------------------------------------------------------------------------------
 
     async def take_over(self, partitions: Sequence[TopicPartition]) -> Takeover:
-        at = _json(partition._asdict() for partition in partitions)
-        await self._ask("oust", at=at, me=self._instance, dead=_array(self._dead))
+        at = as_json(partition._asdict() for partition in partitions)
+        await self._ask("oust", at=at, me=self._instance, dead=as_array(self._dead))
         await self.begin()
         try:
             with self._own_statements():
@@ -178,12 +219,12 @@ class PostgresStore:
             before = Owned(*row)
             progress[TopicPartition(topic, partition)] = taken_over(before, self._instance)
             self._dead.update({before.owner} - {"", self._instance})
-        owned = _json(
+        owned = as_json(
             {**at._asdict(), "epoch": now.epoch, "deaths": now.deaths, "suspects": json.dumps(dict(now.suspects))}
             for at, now in progress.items()
         )
-        mine = [_name(partition) for partition in partitions]
-        read_from = {"partitions": _array(mine), "publishing": _array(self._publishing)}
+        mine = [as_name(partition) for partition in partitions]
+        read_from = {"partitions": as_array(mine), "publishing": as_array(self._publishing)}
         _, left, parked, _ = await run(
             (Q["take_over"], {"owned": owned, "me": self._instance}),
             (Q["outbox"], read_from),
@@ -215,8 +256,9 @@ class PostgresStore:
     async def commit(self, effects: Effects) -> int | None:
         if not self.in_transaction:
             await self.begin()
+        first = list(writing.first(effects, self._instance))
         try:
-            *_, written, _ = await self._transaction.run(*self._statements(effects), _COMMIT)
+            cursors = await self._transaction.run(*first, writing.unit(effects), *writing.last(effects), _COMMIT)
         except psycopg.IntegrityError as error:
             await self.rollback()
             raise await self._refusal(error, effects) from error
@@ -225,47 +267,22 @@ class PostgresStore:
             raise
         self._transaction.end()
         self._publishing.difference_update(effects.ticked)
-        row = await written.fetchone()
+        row = await cursors[len(first)].fetchone()
         if row is None:
             return None
         self._publishing.add(row[0])
         return int(row[0])
 
-    def _statements(self, effects: Effects) -> Iterable[Statement]:
-        """What writes the effects; the last of them returns the outbox row's id."""
-        if len(effects.behind) + len(effects.unparked) > 1:
-            lanes = {park.lane for park in effects.parked} | {lane for lane, _ in effects.behind}
-            yield Q["lock_lanes"], {"lanes": b"".join(lanes), "numbers": _array(effects.unparked)}
-        for park in effects.parked:
-            values = {**park.at._asdict(), "lane": park.lane, "head": park.head.encode(), "key": park.key}
-            yield Q["park"], {**values, "partition": str(park.at.partition), "handler": park.handler}
-        for lane, record in effects.behind:
-            yield Q["put_behind"], {"lane": lane, "record": records.pack(record)}
-        if effects.unparked:
-            yield Q["take_behind"], {"numbers": _array(effects.unparked)}
-        if effects.survived:
-            yield Q["survived"], {"at": _json(at._asdict() for at in effects.survived), "me": self._instance}
-        yield (
-            Q["commit"],
-            {
-                "progress": _json(
-                    {**at._asdict(), "watermark": now.watermark, "done": ranges.pack(now.done), "epoch": now.epoch}
-                    for at, now in sorted(effects.progress.items())
-                ),
-                "inbox": b"".join(effects.inbox),
-                "ticked": _array(effects.ticked),
-                "read_from": _array(map(_name, effects.progress)),
-                "now": str(int(time.time() * 1000)),
-                "records": records.pack(effects.outbox) if effects.outbox else b"",
-            },
-        )
-
     async def _refusal(self, error: psycopg.IntegrityError, effects: Effects) -> Exception:
-        """Why a constraint refused the effects: two of them are there for that."""
+        """Why a constraint refused the effects: three of them are there for that."""
         if fenced := await self._fenced({at: now.epoch for at, now in effects.progress.items()}):
             return FencedError(fenced)
         if (error.diag.table_name, error.diag.column_name) == ("choreo_behind", "lane"):
             return ReleasedError("a key that records were to wait behind is parked no more")
+        if error.diag.table_name == "choreo_notes":
+            taken = _TAKEN.search(error.diag.message_detail or "")
+            note = f"note {taken[2]} of {taken[1]}" if taken else "a note of one of these sagas"
+            return OvertakenError(f"another instance has written {note} first")
         return error
 
     async def rollback(self) -> None:
@@ -278,16 +295,3 @@ class PostgresStore:
 
 async def _rows(cursor: Cursor) -> list[OutboxRow]:
     return [OutboxRow(row_id, records.emitted(packed)) for row_id, packed in await cursor.fetchall()]
-
-
-def _json(rows: Iterable[Mapping[str, object]]) -> str:
-    return json.dumps(list(rows))
-
-
-def _array(elements: Iterable[int | str]) -> str:
-    return f"{{{','.join(map(str, elements))}}}"
-
-
-def _name(at: TopicPartition) -> str:
-    """A partition as an element of an array; topic names need no quotes."""
-    return f"{at.topic}/{at.partition}"

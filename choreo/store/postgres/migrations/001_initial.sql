@@ -50,3 +50,26 @@ CREATE TABLE choreo_behind (
     record bytea NOT NULL
 );
 CREATE INDEX choreo_behind_lane ON choreo_behind (lane, id);
+
+-- What handlers have to remember of sagas, see `Note`. Two instances that decide at the same time write the same number, and the
+-- second is refused. Keys begin with the saga's start, as in the inbox; `keep` is in ms since the epoch.
+CREATE TABLE choreo_notes (
+    key bytea NOT NULL,
+    number int NOT NULL,
+    kind text NOT NULL,
+    content bytea NOT NULL,
+    keep bigint NOT NULL,
+    PRIMARY KEY (key, number)
+);
+
+-- What is to happen at a time (`due`, ms since the epoch), and the event that it is about. Who looks for what is due reads the
+-- beginning of a partition's part of the index.
+CREATE TABLE choreo_timers (
+    timer_id bytea PRIMARY KEY,
+    topic text NOT NULL,
+    partition int NOT NULL,
+    due bigint NOT NULL,
+    handler text NOT NULL,
+    record bytea NOT NULL
+);
+CREATE INDEX choreo_timers_due ON choreo_timers (topic, partition, due);
