@@ -1,4 +1,4 @@
-"""Keeping a store in order: inbox keys that are old enough go, outbox rows that somebody has left are published."""
+"""Keeping a store in order: inbox keys and notes that are old enough go, outbox rows that somebody has left are published."""
 
 from __future__ import annotations
 
@@ -32,22 +32,32 @@ async def publish_left(left: Callable[[int], Awaitable[list[OutboxRow]]], publis
         await clock.sleep(_BETWEEN_LOOKS)
 
 
-async def clean_inbox(unit: UnitOfWork, clock: Clock, keep: float, is_busy: Callable[[], bool]) -> None:
-    """Remove keys older than `keep` seconds every hour, in small bites and fewer when busy, until cancelled."""
+async def clean_store(
+    unit: UnitOfWork, clock: Clock, inbox_keep: float, saga_keep: float, is_busy: Callable[[], bool]
+) -> None:
+    """Remove what is older than so many seconds every hour, in small bites and fewer when busy, until cancelled."""
+    store = unit.store
     while True:
         await clock.sleep(_BETWEEN_ROUNDS * (0.5 + clock.random() / 2))
         try:
-            await _clean(unit, clock, clock.now_ms() - round(keep * 1000), is_busy)
+            await _clean(unit, clock, store.expire, inbox_keep, is_busy)
+            await _clean(unit, clock, store.expire_notes, saga_keep, is_busy)
             await unit.forget_released()
         except StoreError as error:
-            _log.warning("the inbox is cleaned later", error=str(error))
+            _log.warning("the store is cleaned later", error=str(error))
 
 
-async def _clean(unit: UnitOfWork, clock: Clock, before_ms: int, is_busy: Callable[[], bool]) -> None:
-    looked_at = b""
+async def _clean(
+    unit: UnitOfWork,
+    clock: Clock,
+    expire: Callable[[int, bytes, int], Awaitable[bytes]],
+    keep: float,
+    is_busy: Callable[[], bool],
+) -> None:
+    before_ms, looked_at = clock.now_ms() - round(keep * 1000), b""
 
     async def bite() -> bytes:
-        return await unit.store.expire(before_ms, looked_at, _BITE)
+        return await expire(before_ms, looked_at, _BITE)
 
     while looked_at := await unit.apart(bite):
         await clock.sleep(_BETWEEN_BITES * (10 if is_busy() else 1))  # one that is always busy must be cleaned too

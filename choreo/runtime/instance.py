@@ -22,7 +22,7 @@ from choreo.runtime.committer import Committer
 from choreo.runtime.decoding import Decoder
 from choreo.runtime.emit import Emitter
 from choreo.runtime.failures import Failures
-from choreo.runtime.housekeeping import clean_inbox, publish_left
+from choreo.runtime.housekeeping import clean_store, publish_left
 from choreo.runtime.intake import Intake
 from choreo.runtime.invoke import Invoker
 from choreo.runtime.lanes import Lanes
@@ -180,8 +180,8 @@ class Instance:
 
         for part in (self._committer.run_offsets(), self._publisher.run(), publish_left(left, self._publisher, clock)):
             self._spawn(part)
-        keep = seconds(self._settings.inbox_keep)
-        self._spawn(clean_inbox(unit, clock, keep, lambda: self._lanes.has_ready))
+        keeps = seconds(self._settings.inbox_keep), seconds(self._settings.saga_keep)
+        self._spawn(clean_store(unit, clock, *keeps, lambda: self._lanes.has_ready))
         if self._timers is not None:
             self._spawn(self._timers.run())
 

@@ -19,6 +19,8 @@ class Settings(BaseSettings):
             (about 32 MB of values).
         max_record_bytes: the largest value a record may have; topics must allow it (`max.message.bytes`).
         inbox_keep: how long it is remembered that an event has been handled, so that copies of it are dropped.
+        saga_keep: how long is remembered what a service has done in a saga, from when it last mattered: from a deadline's
+            time, or from when it was noted.
         health_port: where `choreo run` answers `/live` and `/ready`; unless given, nowhere. 0 is any free port.
         health_host: the address of the health port.
     """
@@ -34,6 +36,7 @@ class Settings(BaseSettings):
     max_in_flight: int = 2000
     max_record_bytes: int = 1_000_000
     inbox_keep: str = "7d"
+    saga_keep: str = "30d"
     health_port: int | None = None
     health_host: str = "127.0.0.1"
 

@@ -176,25 +176,6 @@ async def test_records_that_wait_are_bounded_and_the_others_stay_in_the_log(memo
     assert await memory_world.records("dlq.payments") == []
 
 
-async def test_inbox_keys_that_are_old_enough_go(memory_world, clock):
-    service = Service("payments")
-
-    @service.on(Placed)
-    async def pay(order: Placed) -> None: ...
-
-    def inbox() -> int:
-        return len(memory_world.rows("payments", "SELECT * FROM choreo_inbox"))
-
-    async with memory_world.running(service, inbox_keep="7d") as instances:
-        await memory_world.publish(*(Placed(id=f"k{n}") for n in range(30)))
-        await memory_world.read_to_the_end(service)
-        assert inbox() == 30
-        long = 20 * 365 * 86_400  # the store's own clock has noted them, and tells today's time
-        clock.turn(long)
-        await eventually(lambda: inbox() == 0)
-        assert instances["payments"].stats.handled == 30
-
-
 # --- business errors --------------------------------------------------------------------------------------------------
 
 

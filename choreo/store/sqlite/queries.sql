@@ -64,12 +64,13 @@ END;
 
 -- name: write_notes
 -- `notes` is an array of [number, kind, first byte in `contents`, length, keep], `alone` one of [place in `notes`, number].
+-- A part of no bytes at all is null to SQLite.
 CREATE TEMP TRIGGER choreo_write_notes INSTEAD OF INSERT ON choreo_unit WHEN NEW.notes IS NOT NULL
 BEGIN
     INSERT INTO choreo_notes (key, number, kind, content, keep)
     SELECT
         substr(NEW.note_keys, 16 * new.key + 1, 16), json_extract(new.value, '$[0]'), json_extract(new.value, '$[1]'),
-        substr(NEW.contents, json_extract(new.value, '$[2]'), json_extract(new.value, '$[3]')),
+        coalesce(substr(NEW.contents, json_extract(new.value, '$[2]'), json_extract(new.value, '$[3]')), x''),
         json_extract(new.value, '$[4]')
     FROM json_each(NEW.notes) AS new;
     DELETE FROM choreo_notes WHERE rowid IN (

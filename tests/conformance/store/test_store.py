@@ -434,6 +434,10 @@ async def test_a_killed_process_leaves_whole_transactions_only(world):
             key(number) for number in range(count)
         }
         assert [int(row.records[0].value) for row in left] == list(range(count))
+        notes = await store.notes([key(number) for number in range(count + 5)])
+        assert list(notes) == [key(number) for number in range(count)]
+        assert [note.number for note in notes[key(0)]] == list(range(count + 1))
+        assert [timer.due_ms for timer in await store.due([P0], 2**53, 10)] == [count - 1]
         await store.close()
 
 

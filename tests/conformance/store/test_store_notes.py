@@ -38,8 +38,10 @@ async def test_notes_come_back_as_they_were_in_order_and_keys_without_any_are_le
     found = await (await world.open()).notes([C, B, A])
     assert found == {A: notes, B: notes[:1]}
     assert all(type(note) is Note and type(note.content) is bytes for note in found[A])
+    await write(store, new(C, 0, b""), new(C, 1, b""))
+    assert [note.content for note in (await store.notes([C]))[C]] == [b"", b""]
     assert await store.notes([]) == {}
-    assert await store.notes([C]) == {}
+    assert await store.notes([key(9)]) == {}
 
 
 async def test_notes_of_many_keys_in_any_order_find_their_own_contents(store):
