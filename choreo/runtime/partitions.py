@@ -148,7 +148,7 @@ class Job:
         failing: failed calls, by handler; None if there are none.
         back: None for a record that comes straight from its topic.
         timer: what let it happen; None for a record.
-        held: what its handlers have to remember, by key, as long as it is under way.
+        held: what its handlers have to remember, by their names, as long as it is under way.
     """
 
     __slots__ = (
@@ -177,4 +177,4 @@ class Job:
         self.failing: dict[str, Failing] | None = None
         self.back = back
         self.timer: Timer | None = None
-        self.held: dict[bytes, Memory] = {}
+        self.held: dict[str, list[Memory]] = {}

@@ -35,5 +35,5 @@ class Turn(NamedTuple):
     """
 
     calls: Sequence[Call]
-    holds: Callable[[], bool]
-    conclude: Callable[[Emitted], None]
+    holds: Callable[[], bool] = lambda: True
+    conclude: Callable[[Emitted], None] = lambda _: None

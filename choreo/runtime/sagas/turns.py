@@ -43,9 +43,13 @@ class Turns:
         for handler in service.handlers.values():
             if isinstance(handler.rule, Compensation):
                 self._undoes[handler.rule.step] = self._undoes.get(handler.rule.step, ()) + handler.rule.undoes
+        ruled = [
+            name for name, each in service.handlers.items() if isinstance(each.rule, Compensation | Join | Deadline)
+        ]
+        self._handlers = frozenset(ruled) | self._undoes.keys()
 
-    def keys(self, job: Job, handler: Handler) -> list[bytes]:
-        """What has to be remembered for a handler's turn; nothing for handlers that are called with each event alone."""
+    def _keys(self, job: Job, handler: Handler) -> list[bytes]:
+        """What has to be remembered for a handler's turn: as a step that may be undone, then for its rule."""
         rule, name, saga = handler.rule, handler.name, job.metadata.correlation_id
         keys = [steps.key(name, saga)] if name in self._undoes else []
         if isinstance(rule, Compensation):
@@ -58,28 +62,34 @@ class Turns:
 
     async def prepare(self, jobs: Iterable[Job]) -> None:
         """Read at once what the turns of these jobs need."""
-        wanted = [(job, key) for job in jobs for task in job.left for key in self.keys(job, task.handler)]
-        memories = await self._memories.of({key for _, key in wanted}) if wanted else {}
-        for job, key in wanted:
-            job.held[key] = memories[key]
+        wanted = [
+            (job, task.handler.name, self._keys(job, task.handler))
+            for job in jobs
+            for task in job.left
+            if task.handler.name in self._handlers
+        ]
+        if wanted:
+            memories = await self._memories.of({key for _, _, keys in wanted for key in keys})
+            for job, name, keys in wanted:
+                job.held[name] = [memories[key] for key in keys]
 
     async def begin(self, job: Job, task: Task) -> Turn | None:
         """Decide a turn; None for a handler that is called with each event alone."""
         handler = task.handler
-        keys = self.keys(job, handler)
-        if not keys:
+        if handler.name not in self._handlers:
             return None
-        if any(key not in job.held for key in keys):
-            job.held.update(await self._memories.of(keys))
-        memory, rule = job.held[keys[-1]], handler.rule
+        if handler.name not in job.held:
+            await self.prepare([job])
+        held, rule = job.held[handler.name], handler.rule
         if isinstance(rule, Compensation):
-            return await self._compensate(job, handler, rule, memory)
-        turn = Turn([Call((job.event,))], lambda: True, lambda _: None)
+            return await self._compensate(job, handler, rule, held[-1])
         if isinstance(rule, Join):
-            turn = await self._join(job, handler, rule, memory)
+            turn = await self._join(job, handler, rule, held[-1])
         elif isinstance(rule, Deadline):
-            turn = self._deadline(job, handler, rule, memory)
-        return self._as_step(job, handler, turn, job.held[keys[0]]) if handler.name in self._undoes else turn
+            turn = self._deadline(job, handler, rule, held[-1])
+        else:
+            turn = Turn([Call((job.event,))])
+        return self._as_step(job, handler, turn, held[0]) if handler.name in self._undoes else turn
 
     def forget(self) -> None:
         """What is pending has been undone."""
@@ -115,9 +125,9 @@ class Turns:
             self._note(memory, *steps.failed(mine))
         elif failure != mine:
             _log.info("another failure of its saga came before", **identity(job, handler), failure=failure)
-            return Turn([], lambda: True, lambda _: None)
+            return Turn([])
         calls = [call for done in steps.to_undo(memory) for call in await self._undoing(job, rule, done)]
-        return Turn(calls, lambda: steps.failure_of(memory) == mine, lambda _: None)
+        return Turn(calls, lambda: steps.failure_of(memory) == mine)
 
     async def _undoing(self, job: Job, rule: Compensation, done: steps.Undoable) -> list[Call]:
         """The calls that undo one run of a step."""
@@ -138,21 +148,20 @@ class Turns:
     async def _join(self, job: Job, handler: Handler, rule: Join, memory: Memory) -> Turn:
         state, mine = joins.state_of(memory), job.metadata.event_id
         place = joins.place_of(rule, type(job.event))
-        nothing = Turn([], lambda: True, lambda _: None)
         if state.ended or (place is not None and joins.is_surplus(rule, state, place)):
             why = state.ended or "another one of its kind came before"
             _log.info("event came too late for its join", **identity(job, handler), reason=why)
-            return nothing
+            return Turn([])
         if place is None:
             _log.warning("join cannot fire any more", **identity(job, handler), missing=_missing(rule, state))
-            return nothing._replace(conclude=lambda _: self._note(memory, *joins.closed(mine), alone=True))
+            return Turn([], conclude=lambda _: self._note(memory, *joins.closed(mine), alone=True))
         events = {
             at: [await self._decoded(each, rule.events[at]) for each in came] for at, came in state.arrived.items()
         }
         events.setdefault(place, []).append(job.event)
         counts = {at: len(came) for at, came in events.items()}
         if not joins.is_complete(rule, counts, lambda: events[0][0]):
-            return nothing._replace(conclude=lambda _: self._note(memory, *joins.arrived(place, job.record)))
+            return Turn([], conclude=lambda _: self._note(memory, *joins.arrived(place, job.record)))
         changes = memory.changes
         return Turn(
             [Call(_arguments(rule, events))],
@@ -165,7 +174,7 @@ class Turns:
     def _deadline(self, job: Job, handler: Handler, rule: Deadline, memory: Memory) -> Turn:
         if job.timer is not None or (job.back is not None and job.back.is_for(handler.name)):
             return self._call_at_last(job, handler, rule, memory)
-        return Turn([], lambda: True, lambda _: self._set(job, handler, rule, memory))
+        return Turn([], conclude=lambda _: self._set(job, handler, rule, memory))
 
     def _set(self, job: Job, handler: Handler, rule: Deadline, memory: Memory) -> None:
         """Note an event that sets the timer, or stops it."""
@@ -182,9 +191,10 @@ class Turns:
     def _call_at_last(self, job: Job, handler: Handler, rule: Deadline, memory: Memory) -> Turn:
         mine = job.metadata.event_id
         timer = deadlines.state_of(memory).armed.get(mine)
-        if timer is None or timer.due_ms > self._clock.now_ms():  # stopped meanwhile, or this call was made already
-            unset = job.timer is not None and timer is None
-            return Turn([], lambda: True, lambda _: self._unit.unset(_timer_id(handler, mine)) if unset else None)
+        if timer is None:
+            return Turn([], conclude=lambda _: self._let_go(job, memory))
+        if timer.due_ms > self._clock.now_ms():  # a copy of a call that was made: this is the next one's timer
+            return Turn([])
         armed = timer
 
         def conclude(_: Emitted) -> None:
@@ -198,6 +208,12 @@ class Turns:
 
         call = Call((job.event,), f"#{armed.times}" if armed.times > 1 else "")
         return Turn([call], lambda: deadlines.state_of(memory).armed.get(mine) == armed, conclude)
+
+    def _let_go(self, job: Job, memory: Memory) -> None:
+        """A timer was stopped before its call; the note is written anew, so that somebody who knows better is heard."""
+        if job.timer is not None:
+            self._unit.unset(job.timer.timer_id)
+            self._write(memory, deadlines.state_of(memory))
 
     def _wind(self, job: Job, handler: Handler, rule: Deadline, armed: deadlines.Armed) -> None:
         due_ms = armed.due_ms + round(rule.grace * 1000)
