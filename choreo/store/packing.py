@@ -19,6 +19,11 @@ def of_keys(notes: Iterable[NewNote]) -> list[NewNote]:
     return sorted(notes, key=lambda new: new.key)
 
 
+def alone(notes: Sequence[NewNote]) -> list[tuple[int, NewNote]]:
+    """The notes that take the place of earlier ones, with their places among all."""
+    return [(place, new) for place, new in enumerate(notes) if new.alone and new.note.number]
+
+
 def latest(timers: Iterable[Timer]) -> list[Timer]:
     """The timers by id, of each id the last: no statement writes a row twice."""
     return sorted({timer.timer_id: timer for timer in timers}.values(), key=lambda timer: timer.timer_id)

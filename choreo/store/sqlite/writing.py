@@ -11,7 +11,7 @@ from pydantic_core import to_json
 from choreo.errors import FencedError, OvertakenError, ReleasedError
 from choreo.log.port import TopicPartition
 from choreo.store import ranges, records
-from choreo.store.packing import end_to_end, latest, of_keys
+from choreo.store.packing import alone, end_to_end, latest, of_keys
 from choreo.store.port import Effects
 from choreo.store.sql import load_queries
 
@@ -72,9 +72,9 @@ def _notes(effects: Effects) -> tuple[Any, ...]:
     notes = of_keys(effects.notes)
     contents, places = end_to_end([new.note.content for new in notes])
     about = [(*new.note[:2], *place, new.keep_ms) for new, place in zip(notes, places, strict=True)]
-    alone = [(index, new.note.number) for index, new in enumerate(notes) if new.alone]
+    lone = [(place, new.note.number) for place, new in alone(notes)]
     return (
-        *(b"".join([new.key for new in notes]), _json(about), contents, _json(alone) if alone else None),
+        *(b"".join([new.key for new in notes]), _json(about), contents, _json(lone) if lone else None),
         *(b"".join(effects.forgotten), _each(effects.forgotten)),
     )
 
