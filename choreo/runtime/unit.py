@@ -34,7 +34,7 @@ class Pending:
     behind: list[Behind] = field(default_factory=list)
     unparked: list[int] = field(default_factory=list)
     survived: list[TopicPartition] = field(default_factory=list)
-    notes: list[NewNote] = field(default_factory=list)
+    notes: dict[bytes, list[NewNote]] = field(default_factory=dict)
     held: list[Memory] = field(default_factory=list)
     """Whose notes these are: not to be read from the store before they are there."""
     forgotten: list[bytes] = field(default_factory=list)
@@ -106,9 +106,13 @@ class UnitOfWork:
         pending.partitions[partition.at] = partition
         self.changed.set()
 
-    def note(self, memory: Memory, note: NewNote) -> None:
-        """A note to write; named beside the `add` of what it tells."""
-        self._pending.notes.append(note)
+    def note(self, memory: Memory, kind: str, content: bytes, keep_ms: int, *, alone: bool = False) -> None:
+        """Write a note; named beside the `add` of what it tells. One that stands alone takes the place of what is pending."""
+        pending = self._pending.notes.setdefault(memory.key, [])
+        if alone and pending:
+            memory.forget(pending[0].note.number)
+            pending.clear()
+        pending.append(memory.add(kind, content, keep_ms, alone=alone))
         self._pending.held.append(memory)
 
     def forget_notes(self, key: bytes) -> None:
@@ -263,7 +267,7 @@ class UnitOfWork:
                 behind=pending.behind,
                 unparked=pending.unparked,
                 survived=pending.survived,
-                notes=pending.notes,
+                notes=[note for notes in pending.notes.values() for note in notes],
                 forgotten=pending.forgotten,
                 timers=[timer for timer in pending.timers.values() if timer is not None],
                 unset=[timer_id for timer_id, timer in pending.timers.items() if timer is None],

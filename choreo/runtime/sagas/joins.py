@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
-
-import msgpack
 
 from choreo.errors import ChoreoError
 from choreo.events import Event
@@ -14,9 +11,10 @@ from choreo.handler import Join
 from choreo.log.port import Record
 from choreo.runtime.sagas.memory import Memory
 from choreo.store import records
+from choreo.store.port import Note
 from choreo.wire.ids import note_key
 
-_ARRIVED, _FIRED, _CLOSED = "arrived", "fired", "closed"
+_ARRIVED, _FIRED, _CLOSED = "arrived ", "fired", "closed"
 
 
 class CountError(ChoreoError):
@@ -29,11 +27,11 @@ class State:
 
     Attributes:
         ended: why it does not fire any more, in words; empty while it may.
-        arrived: the records that have come, by the place of their event in the declaration.
+        arrived: the notes of what has come, by the place of the event in the declaration.
     """
 
     ended: str = ""
-    arrived: dict[int, list[Record]] = field(default_factory=dict)
+    arrived: dict[int, list[Note]] = field(default_factory=dict)
 
 
 def key(handler: str, rule: Join, event: Event, correlation_id: str) -> bytes:
@@ -45,20 +43,23 @@ def state_of(memory: Memory) -> State:
     """What the notes of a join say."""
     state = State()
     for note in memory.notes:
-        if note.kind == _ARRIVED:
-            place, packed = msgpack.unpackb(note.content)
-            state.arrived.setdefault(place, []).append(records.waiter(packed))
+        if note.kind == _FIRED:
+            state.ended = f"it has fired with event {note.content.decode()}"
+        elif note.kind == _CLOSED:
+            state.ended = f"event {note.content.decode()} closed it"
         else:
-            event_id = note.content.decode()
-            state.ended = (
-                f"it has fired with event {event_id}" if note.kind == _FIRED else f"event {event_id} closed it"
-            )
+            state.arrived.setdefault(int(note.kind.removeprefix(_ARRIVED)), []).append(note)
     return state
 
 
 def arrived(place: int, record: Record) -> tuple[str, bytes]:
     """The note of an event that has come and does not make the join fire."""
-    return _ARRIVED, msgpack.packb((place, records.pack(record)))
+    return f"{_ARRIVED}{place}", records.pack(record)
+
+
+def record_of(note: Note) -> Record:
+    """The record of an event that has come."""
+    return records.waiter(note.content)
 
 
 def fired(event_id: str) -> tuple[str, bytes]:
@@ -81,28 +82,28 @@ def is_surplus(rule: Join, state: State, place: int) -> bool:
     return place in state.arrived and not (rule.gathers and place == len(rule.events) - 1)
 
 
-def is_complete(rule: Join, arrived: dict[int, int], first: Callable[[], Any]) -> bool:
+def is_complete(rule: Join, counts: Mapping[int, int], wanted: int) -> bool:
     """Whether what has come makes the join fire.
 
     Args:
-        arrived: how many events of each place have come.
-        first: gives the event of the first place.
-
-    Raises:
-        CountError: its function of the first event gave no number.
+        counts: how many events of each place have come.
+        wanted: how many of the last event are gathered, where it gathers any.
     """
     if not rule.gathers:
-        return len(arrived) >= rule.need
+        return len(counts) >= rule.need
     last = len(rule.events) - 1
-    if any(place not in arrived for place in range(last)):
-        return False
-    return arrived.get(last, 0) >= _count(rule, first)
+    return all(place in counts for place in range(last)) and counts.get(last, 0) >= wanted
 
 
-def _count(rule: Join, first: Callable[[], Any]) -> int:
-    if not callable(rule.count):
-        return rule.count or 0
-    count = rule.count(first())
+def count_of(rule: Join, first: Event | None) -> int:
+    """How many of the last event are gathered; `first` is the event that tells, if it has come.
+
+    Raises:
+        CountError: its function gave no number.
+    """
+    if not callable(rule.count) or first is None:
+        return rule.count if isinstance(rule.count, int) else 0
+    count = rule.count(first)
     if isinstance(count, bool) or not isinstance(count, int) or count < 0:
         raise CountError(
             f"count= gave {count!r} for a {rule.events[0].__name__}", remedy="let it return a number, 0 or more"

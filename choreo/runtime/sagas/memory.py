@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from weakref import WeakValueDictionary
 
+from choreo.events import Event
 from choreo.store.port import NewNote, Note, Store
 
 
@@ -16,21 +17,30 @@ class Memory:
     Attributes:
         notes: in order; the last one may stand for all before it.
         changes: grows with each note that is added here.
+        events: of some notes, by number, so that they need not be read from their records again.
     """
 
-    __slots__ = ("__weakref__", "changes", "key", "notes")
+    __slots__ = ("__weakref__", "_next", "changes", "events", "key", "notes")
 
     def __init__(self, key: bytes, notes: list[Note]) -> None:
         self.key = key
         self.notes = notes
+        self._next = notes[-1].number + 1 if notes else 0
         self.changes = 0
+        self.events: dict[int, Event] = {}
 
     def add(self, kind: str, content: bytes, keep_ms: int, *, alone: bool = False) -> NewNote:
         """One more note, to be committed with what else its handler does."""
-        note = Note(self.notes[-1].number + 1 if self.notes else 0, kind, content)
+        note = Note(self._next, kind, content)
         self.notes = [note] if alone else [*self.notes, note]
+        self._next += 1
         self.changes += 1
-        return NewNote(self.key, note, keep_ms, alone)
+        return NewNote(self.key, note, keep_ms, alone and note.number > 0)
+
+    def forget(self, number: int) -> None:
+        """The notes from this number on are not written after all."""
+        self.notes = [note for note in self.notes if note.number < number]
+        self._next = number
 
     def last(self, kind: str) -> Note | None:
         """The last note of this kind."""

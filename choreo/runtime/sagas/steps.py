@@ -7,22 +7,28 @@ key, so that of a step and a failure at the same moment one comes first.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from choreo.events import Event
+import msgpack
+
 from choreo.log.port import NewRecord, Record
 from choreo.runtime.sagas.memory import Memory
-from choreo.store import records
 from choreo.wire.ids import note_key
 
 _DONE, _FAILED = "done", "failed"
 
 
-class Undoable(NamedTuple):
-    """What one run of a step emitted, to be undone together or one by one."""
+class Emission(NamedTuple):
+    """An event that a step has emitted.
 
-    records: list[Record]
+    Attributes:
+        record: enough of it to read the event.
+    """
+
+    type_name: str
+    event_id: str
+    record: Record
 
 
 def key(handler: str, saga: str) -> bytes:
@@ -32,8 +38,10 @@ def key(handler: str, saga: str) -> bytes:
 
 def failure_of(memory: Memory) -> str | None:
     """The id of the failure that made the saga fail for this step, if it has."""
-    failed = memory.last(_FAILED)
-    return failed.content.decode() if failed else None
+    for note in memory.notes:
+        if note.kind == _FAILED:
+            return note.content.decode()
+    return None
 
 
 def failed(event_id: str) -> tuple[str, bytes]:
@@ -41,26 +49,19 @@ def failed(event_id: str) -> tuple[str, bytes]:
     return _FAILED, event_id.encode()
 
 
-def done(emitted: Sequence[NewRecord]) -> tuple[str, bytes]:
-    """The note of a step that has taken effect."""
-    return _DONE, records.pack(emitted)
+def done(emitted: Iterable[tuple[str, NewRecord]]) -> tuple[str, bytes]:
+    """The note of a step that has taken effect: what it emitted, with the names of the types."""
+    told = [(name, dict(record.headers)["ce_id"], record.topic, record.value) for name, record in emitted]
+    return _DONE, msgpack.packb(told)
 
 
-def to_undo(memory: Memory) -> list[Undoable]:
-    """What the step has done, last first."""
+def to_undo(memory: Memory) -> list[list[Emission]]:
+    """What each run of the step emitted, last first."""
+    done = [msgpack.unpackb(note.content) for note in memory.notes if note.kind == _DONE]
     return [
-        Undoable([_as_read(record, at) for at, record in enumerate(records.emitted(note.content))])
-        for note in reversed(memory.notes)
-        if note.kind == _DONE
+        [
+            Emission(name, event_id.decode(), Record(topic, 0, 0, 0, None, value, []))
+            for name, event_id, topic, value in run
+        ]
+        for run in reversed(done)
     ]
-
-
-def undoable(events: Sequence[Event], emitted: Sequence[NewRecord], undoes: tuple[type[Event], ...]) -> list[NewRecord]:
-    """Of what a step emitted, the part that some compensation takes."""
-    return [record for event, record in zip(events, emitted, strict=True) if isinstance(event, undoes)]
-
-
-def _as_read(record: NewRecord, number: int) -> Record:
-    return Record(
-        record.topic, record.partition or 0, number, record.timestamp or 0, record.key, record.value, record.headers
-    )

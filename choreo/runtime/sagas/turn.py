@@ -1,4 +1,4 @@
-"""What a handler is to do with an event. Plain data."""
+"""What a handler is to do with an event."""
 
 from __future__ import annotations
 
@@ -25,7 +25,15 @@ class Call(NamedTuple):
     compensates: str | None = None
 
 
-class Turn(NamedTuple):
+def _always() -> bool:
+    return True
+
+
+def _nothing(_: Emitted) -> None:
+    pass
+
+
+class Turn:
     """What a handler does with an event.
 
     Attributes:
@@ -34,6 +42,15 @@ class Turn(NamedTuple):
         conclude: told what the calls emitted, when that counts; adds notes and timers to the unit of work.
     """
 
-    calls: Sequence[Call]
-    holds: Callable[[], bool] = lambda: True
-    conclude: Callable[[Emitted], None] = lambda _: None
+    __slots__ = ("calls", "conclude", "holds")
+
+    def __init__(
+        self,
+        calls: Sequence[Call] = (),
+        *,
+        holds: Callable[[], bool] = _always,
+        conclude: Callable[[Emitted], None] = _nothing,
+    ) -> None:
+        self.calls = calls
+        self.holds = holds
+        self.conclude = conclude

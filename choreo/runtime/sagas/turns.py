@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import structlog
@@ -19,7 +19,7 @@ from choreo.runtime.sagas.memory import Memories, Memory
 from choreo.runtime.sagas.turn import Call, Emitted, Turn
 from choreo.runtime.unit import UnitOfWork
 from choreo.service import Service
-from choreo.store.port import Timer
+from choreo.store.port import Note, Timer
 from choreo.wire import Codec
 from choreo.wire.ids import note_key
 
@@ -96,25 +96,29 @@ class Turns:
         self._memories.forget()
 
     def _note(self, memory: Memory, kind: str, content: bytes, *, alone: bool = False, keep_ms: int = 0) -> None:
-        self._unit.note(memory, memory.add(kind, content, keep_ms or self._clock.now_ms(), alone=alone))
+        self._unit.note(memory, kind, content, keep_ms or self._clock.now_ms(), alone=alone)
 
     # --- steps ------------------------------------------------------------------------------------------------------
 
     def _as_step(self, job: Job, handler: Handler, turn: Turn, memory: Memory) -> Turn:
         """A turn of a handler that some compensation undoes: not called once its saga has failed, else noted."""
-        if turn.calls and steps.failure_of(memory) is not None:
+        if not turn.calls:
+            return turn
+        if steps.failure_of(memory) is not None:
             _log.info("step not started, its saga has failed", **identity(job, handler))
-            turn = turn._replace(calls=[])
+            return Turn(conclude=turn.conclude)
+        undoes, changes = self._undoes[handler.name], memory.changes
 
         def holds() -> bool:
-            return steps.failure_of(memory) is None and turn.holds()
+            return (memory.changes == changes or steps.failure_of(memory) is None) and turn.holds()
 
         def conclude(emitted: Emitted) -> None:
             turn.conclude(emitted)
-            if done := [record for event, record in emitted if isinstance(event, self._undoes[handler.name])]:
+            done = [(event.contract.type_name, record) for event, record in emitted if isinstance(event, undoes)]
+            if done:
                 self._note(memory, *steps.done(done))
 
-        return turn._replace(holds=holds, conclude=conclude) if turn.calls else turn
+        return Turn(turn.calls, holds=holds, conclude=conclude)
 
     async def _compensate(self, job: Job, handler: Handler, rule: Compensation, memory: Memory) -> Turn:
         mine = job.metadata.event_id
@@ -125,23 +129,22 @@ class Turns:
             self._note(memory, *steps.failed(mine))
         elif failure != mine:
             _log.info("another failure of its saga came before", **identity(job, handler), failure=failure)
-            return Turn([])
-        calls = [call for done in steps.to_undo(memory) for call in await self._undoing(job, rule, done)]
-        return Turn(calls, lambda: steps.failure_of(memory) == mine)
+            return Turn()
+        calls = [call for run in steps.to_undo(memory) for call in await self._undoing(job, rule, run)]
+        return Turn(calls, holds=lambda: steps.failure_of(memory) == mine)
 
-    async def _undoing(self, job: Job, rule: Compensation, done: steps.Undoable) -> list[Call]:
+    async def _undoing(self, job: Job, rule: Compensation, run: Sequence[steps.Emission]) -> list[Call]:
         """The calls that undo one run of a step."""
         classes = {event.contract.type_name: event for event in rule.undoes}
-        events: list[Event] = []
-        ids: list[str] = []
-        for record in done.records:
-            metadata = self._codec.metadata(record)
-            if metadata.type_name in classes:
-                events.append(await self._decoded(record, classes[metadata.type_name]))
-                ids.append(metadata.event_id)
-        if rule.takes_list:
-            return [Call((events, job.event), f"/{ids[0]}", ids[0])] if events else []
-        return [Call((event, job.event), f"/{event_id}", event_id) for event, event_id in zip(events, ids, strict=True)]
+        undone = [
+            (each.event_id, await self._decoded(each.record, classes[each.type_name]))
+            for each in run
+            if each.type_name in classes
+        ]
+        if rule.takes_list and undone:
+            first = undone[0][0]
+            return [Call(([event for _, event in undone], job.event), f"/{first}", first)]
+        return [Call((event, job.event), f"/{event_id}", event_id) for event_id, event in undone]
 
     # --- joins ------------------------------------------------------------------------------------------------------
 
@@ -151,30 +154,49 @@ class Turns:
         if state.ended or (place is not None and joins.is_surplus(rule, state, place)):
             why = state.ended or "another one of its kind came before"
             _log.info("event came too late for its join", **identity(job, handler), reason=why)
-            return Turn([])
+            return Turn()
         if place is None:
             _log.warning("join cannot fire any more", **identity(job, handler), missing=_missing(rule, state))
-            return Turn([], conclude=lambda _: self._note(memory, *joins.closed(mine), alone=True))
+            return Turn(conclude=lambda _: self._note(memory, *joins.closed(mine), alone=True))
+        counts = {at: len(notes) for at, notes in state.arrived.items()}
+        counts[place] = counts.get(place, 0) + 1
+        if not joins.is_complete(rule, counts, await self._wanted(job, rule, memory, state, place)):
+            return Turn(conclude=lambda _: self._arrive(memory, place, job))
         events = {
-            at: [await self._decoded(each, rule.events[at]) for each in came] for at, came in state.arrived.items()
+            at: [await self._arrived(memory, note, rule.events[at]) for note in notes]
+            for at, notes in state.arrived.items()
         }
         events.setdefault(place, []).append(job.event)
-        counts = {at: len(came) for at, came in events.items()}
-        if not joins.is_complete(rule, counts, lambda: events[0][0]):
-            return Turn([], conclude=lambda _: self._note(memory, *joins.arrived(place, job.record)))
         changes = memory.changes
         return Turn(
             [Call(_arguments(rule, events))],
-            lambda: memory.changes == changes,
-            lambda _: self._note(memory, *joins.fired(mine), alone=True),
+            holds=lambda: memory.changes == changes,
+            conclude=lambda _: self._note(memory, *joins.fired(mine), alone=True),
         )
+
+    async def _wanted(self, job: Job, rule: Join, memory: Memory, state: joins.State, place: int) -> int:
+        """How many events a join gathers; not known yet: none."""
+        if not callable(rule.count):
+            return joins.count_of(rule, None)
+        first = job.event if place == 0 else None
+        if 0 in state.arrived:
+            first = await self._arrived(memory, state.arrived[0][0], rule.events[0])
+        return joins.count_of(rule, first)
+
+    def _arrive(self, memory: Memory, place: int, job: Job) -> None:
+        self._note(memory, *joins.arrived(place, job.record))
+        memory.events[memory.notes[-1].number] = job.event
+
+    async def _arrived(self, memory: Memory, note: Note, event_class: type[Event]) -> Event:
+        """The event of a note: as it came, if that was just now."""
+        return memory.events.get(note.number) or await self._decoded(joins.record_of(note), event_class)
 
     # --- deadlines --------------------------------------------------------------------------------------------------
 
     def _deadline(self, job: Job, handler: Handler, rule: Deadline, memory: Memory) -> Turn:
         if job.timer is not None or (job.back is not None and job.back.is_for(handler.name)):
             return self._call_at_last(job, handler, rule, memory)
-        return Turn([], conclude=lambda _: self._set(job, handler, rule, memory))
+        return Turn(conclude=lambda _: self._set(job, handler, rule, memory))
 
     def _set(self, job: Job, handler: Handler, rule: Deadline, memory: Memory) -> None:
         """Note an event that sets the timer, or stops it."""
@@ -192,9 +214,9 @@ class Turns:
         mine = job.metadata.event_id
         timer = deadlines.state_of(memory).armed.get(mine)
         if timer is None:
-            return Turn([], conclude=lambda _: self._let_go(job, memory))
+            return Turn(conclude=lambda _: self._let_go(job, memory))
         if timer.due_ms > self._clock.now_ms():  # a copy of a call that was made: this is the next one's timer
-            return Turn([])
+            return Turn()
         armed = timer
 
         def conclude(_: Emitted) -> None:
@@ -207,7 +229,7 @@ class Turns:
             self._write(memory, state)
 
         call = Call((job.event,), f"#{armed.times}" if armed.times > 1 else "")
-        return Turn([call], lambda: deadlines.state_of(memory).armed.get(mine) == armed, conclude)
+        return Turn([call], holds=lambda: deadlines.state_of(memory).armed.get(mine) == armed, conclude=conclude)
 
     def _let_go(self, job: Job, memory: Memory) -> None:
         """A timer was stopped before its call; the note is written anew, so that somebody who knows better is heard."""
