@@ -118,6 +118,14 @@ class Consumer(Protocol):
         """The partitions owned now."""
 
     @property
+    def ends(self) -> Mapping[TopicPartition, int]:
+        """Partitions of which `poll` has returned everything before this offset, where the log ended when this was seen.
+
+        Only a consumer that was made with `ends` knows, of a log that leaves gaps at its end: of others the end is
+        next to the last record.
+        """
+
+    @property
     def joined(self) -> bool:
         """Whether the group has taken it in; its share of the partitions may be none all the same."""
 
@@ -245,8 +253,13 @@ class Log(Protocol):
         group: str | None = None,
         listener: Listener | None = None,
         start: Start = "earliest",
+        ends: bool = False,
     ) -> Consumer:
-        """A consumer of these topics; `start` is where a partition without committed offset begins."""
+        """A consumer of these topics; `start` is where a partition without committed offset begins.
+
+        Args:
+            ends: whether its `ends` are wanted; they cost something whenever the end of a partition is reached.
+        """
 
     async def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """The first offset still kept."""

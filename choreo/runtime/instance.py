@@ -153,7 +153,9 @@ class Instance:
             self._owned, self._lanes, self._unit, self._publisher, most_in_flight=settings.max_in_flight,
             most_reach=transactional.MAX_REACH if service.transactional else _MAX_REACH,
         )  # fmt: skip
-        consumer = self._log.consumer(sorted(topics), group=service.name, listener=self._ownership)
+        consumer = self._log.consumer(
+            sorted(topics), group=service.name, listener=self._ownership, ends=self._timers is not None
+        )
         self._committer.consumer = self._consumer = pressure.consumer = consumer
         if isinstance(self._store, transactional.TransactionalStore):
             self._store.consumer = consumer
@@ -184,6 +186,7 @@ class Instance:
         self._spawn(clean_store(unit, clock, *keeps, lambda: self._lanes.has_ready))
         if self._timers is not None:
             self._spawn(self._timers.run())
+            self._spawn(self._timers.follow_ends())
 
     def _make_timers(self, decoder: Decoder) -> Timers | None:
         rules = [handler.rule for handler in self.service.handlers.values() if isinstance(handler.rule, Deadline)]
@@ -191,7 +194,8 @@ class Instance:
             return None
         topics = frozenset(topic for rule in rules for event in rule.unless for topic in event.contract.topics)
         timers = Timers(
-            service=self.service.name, topics=topics, log=self._log, unit=self._unit, decoder=decoder, lanes=self._lanes,
+            service=self.service.name, topics=topics,
+            ends=lambda: self._consumer.ends if self._reader.is_at_rest else {}, log=self._log, unit=self._unit, decoder=decoder, lanes=self._lanes,
             owned=self._owned, clock=self._clock, wake=self._workers.wake,
         )  # fmt: skip
         self._unit.timer_set = timers.set

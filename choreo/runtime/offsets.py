@@ -37,6 +37,13 @@ class OffsetTracker:
         self.open += 1
         return True
 
+    def skip(self, offset: int) -> bool:
+        """Nothing is to be delivered below this offset any more; says whether that moves the watermark."""
+        if offset <= self._next or self._pending:
+            return False
+        self._next = offset
+        return True
+
     def finish(self, offset: int) -> None:
         """A delivered record is done."""
         self._done.add(offset)

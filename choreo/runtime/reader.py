@@ -24,6 +24,9 @@ class Reader:
         pressure: says how many records may be read.
         spawn: starts a task that the instance watches.
         on_failure: told why records could not be taken in; reading has ended then.
+
+    Attributes:
+        is_at_rest: whether all that was read has been taken in.
     """
 
     def __init__(
@@ -43,16 +46,18 @@ class Reader:
         self._pressure = pressure
         self._spawn = spawn
         self._room = asyncio.Event()
+        self.is_at_rest = True
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin to read."""
+        self.is_at_rest = True
         self._task = self._spawn(self._read())
 
     async def stop(self) -> None:
         """Stop reading; what was being taken in is given up."""
         if self._task is not None:
-            task, self._task = self._task, None
+            task, self._task, self.is_at_rest = self._task, None, False
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
@@ -69,10 +74,12 @@ class Reader:
                 continue
             records = await self._consumer.poll(min(room, _CHUNK), self._pressure.patience)
             self._pressure.weigh(records)
+            self.is_at_rest = False
             try:
                 await self._intake.accept(records)
             except Exception as error:  # noqa: BLE001 - the records are not lost: recovery reads them again
                 self._on_failure(error)
                 return
+            self.is_at_rest = True
             self._workers.wake()
             await asyncio.sleep(0)  # the workers handle these while the processor's cache still holds them

@@ -22,6 +22,8 @@ _AT_ONCE = 500
 """How many timers are taken at once."""
 _SOON = 0.05
 """Seconds between two looks while something is due."""
+_FOLLOW = 0.25
+"""Seconds between two looks at where partitions end."""
 _TROUBLE = 1.0
 """Seconds until the next look when log or store give no answer."""
 _SAID = 30_000
@@ -37,6 +39,7 @@ class Timers:
     Args:
         owned: the partitions this instance owns.
         topics: those of the events that stop timers.
+        ends: tells of partitions that are read to the log's end, though no record lies next to it.
         wake: called when there is something to do for the workers.
     """
 
@@ -45,6 +48,7 @@ class Timers:
         *,
         service: str,
         topics: frozenset[str],
+        ends: Callable[[], Mapping[TopicPartition, int]],
         log: Log,
         unit: UnitOfWork,
         decoder: Decoder,
@@ -55,6 +59,7 @@ class Timers:
     ) -> None:
         self._service = service
         self._topics = topics
+        self._read_to = ends
         self._source = log
         self._unit = unit
         self._decoder = decoder
@@ -88,6 +93,18 @@ class Timers:
                 _log.warning("timers are looked at later", service=self._service, error=str(error))
                 wait = _TROUBLE
             await self._until_changed(wait)
+
+    async def follow_ends(self) -> None:
+        """Let the watermarks follow the log's ends over what holds no records (marks of transactions), until cancelled.
+
+        Else nobody, other instances least of all, could know that nothing is left to be read there.
+        """
+        while True:
+            for at, end in self._read_to().items():
+                partition = self._owned.get(at)
+                if partition is not None and not partition.leaving.is_set() and partition.tracker.skip(end):
+                    self._unit.come_on(partition)
+            await self._clock.sleep(_FOLLOW)
 
     async def _until_changed(self, wait: float | None) -> None:
         changed = asyncio.ensure_future(self._changed.wait())

@@ -198,6 +198,11 @@ class UnitOfWork:
             self.parked.discard(lane)
         return released
 
+    def come_on(self, partition: Partition) -> None:
+        """A partition's watermark has moved though no record was handled."""
+        self._pending.partitions[partition.at] = partition
+        self.changed.set()
+
     def survive(self, partition: Partition) -> None:
         """What may have killed earlier owners of this partition lies behind us."""
         if not partition.gone:

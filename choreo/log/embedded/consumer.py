@@ -72,6 +72,10 @@ class EmbeddedConsumer:
         return frozenset(partition for partition, owned in self._owned.items() if owned.ready)
 
     @property
+    def ends(self) -> Mapping[TopicPartition, int]:
+        return {}
+
+    @property
     def joined(self) -> bool:
         return self._group is None or self._member is not None
 

@@ -54,6 +54,7 @@ class EmbeddedLog:
         group: str | None = None,
         listener: Listener | None = None,
         start: Start = "earliest",
+        ends: bool = False,  # noqa: ARG002 - there is no gap at the end
     ) -> Consumer:
         consumer = EmbeddedConsumer(self, topics, group, listener, start)
         self.consumers.append(consumer)

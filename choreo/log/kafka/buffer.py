@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from choreo.log.port import Record, TopicPartition
 
@@ -25,6 +25,7 @@ class Buffer:
         self._records: deque[Record] = deque()
         self._held: list[Record] = []
         self._bytes = 0
+        self._ends: dict[TopicPartition, int] = {}
 
     def filled(self, share: float) -> bool:
         """Whether it holds at least this share of what it may hold."""
@@ -38,6 +39,19 @@ class Buffer:
         with self._lock:
             self._records.extend(records)
             self._bytes += _size(records)
+
+    def end(self, ends: Mapping[TopicPartition, int]) -> None:
+        """The log ends here, behind the records that were put."""
+        with self._lock:
+            self._ends.update(ends)
+
+    def ends(self) -> dict[TopicPartition, int]:
+        """Where the log ended, for partitions of which no record is here (any more)."""
+        with self._lock:
+            if not self._ends:
+                return {}
+            here = {record[:2] for record in (*self._records, *self._held)} | self.paused
+            return {at: end for at, end in self._ends.items() if at not in here}
 
     def take(self, limit: int) -> list[Record]:
         """The first `limit` records, or as many as there are."""
@@ -59,8 +73,11 @@ class Buffer:
         self.put(held)
 
     def drop(self, partitions: Collection[TopicPartition]) -> None:
-        """Forget the records of these partitions."""
+        """Forget the records of these partitions, and where they end."""
         self._remove(partitions)
+        with self._lock:
+            for partition in partitions:
+                self._ends.pop(partition, None)
         self._held = [record for record in self._held if record[:2] not in partitions]
 
     def _remove(self, partitions: Collection[TopicPartition]) -> list[Record]:

@@ -37,6 +37,10 @@ class KafkaConsumer:
         return self._owner.partitions.owned
 
     @property
+    def ends(self) -> Mapping[TopicPartition, int]:
+        return self._owner.buffer.ends()
+
+    @property
     def joined(self) -> bool:
         return self._owner.partitions.joined
 

@@ -243,11 +243,12 @@ class KafkaLog:
         group: str | None = None,
         listener: Listener | None = None,
         start: Start = "earliest",
+        ends: bool = False,
     ) -> KafkaConsumer:
         name = group or f"choreo-reader-{uuid.uuid4()}"
-        conf = for_consumer(self._hosts, self._settings, name, start)
-        ends = self._ends if start == "latest" else None
-        owner = _made(lambda: Owner(conf, list(topics), listener, self._who, ends, member=group is not None))
+        conf = for_consumer(self._hosts, self._settings, name, start, ends=ends)
+        end_offsets = self._ends if start == "latest" else None
+        owner = _made(lambda: Owner(conf, list(topics), listener, self._who, end_offsets, member=group is not None))
         consumer = KafkaConsumer(owner, group)
         self._keep(consumer)
         return consumer

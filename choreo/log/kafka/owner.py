@@ -174,10 +174,14 @@ class Owner:
                 self._take_in(self.client.consume(BATCH - 1, 0))
 
     def _take_in(self, messages: Iterable[Any]) -> None:
-        records = []
+        records: list[Record] = []
+        ends: dict[TopicPartition, int] = {}
         for message in messages:
             if (error := message.error()) is not None:
-                self._on_error(error, message.topic())
+                if error.code() == ck.KafkaError._PARTITION_EOF:  # noqa: SLF001 - its name
+                    ends[TopicPartition(message.topic(), message.partition())] = message.offset()
+                else:
+                    self._on_error(error, message.topic())
             else:
                 records.append(_record(message))
         if moved := self.partitions.moved:
@@ -188,6 +192,8 @@ class Owner:
             self._outage.over()
             self.buffer.put(records)
             self.wake()
+        if ends:
+            self.buffer.end({at: end for at, end in ends.items() if at not in moved})
 
     def wake(self) -> None:
         """Let a poll that waits look again."""

@@ -53,6 +53,7 @@ _GIVEN = {  # settings that choreo fills in from elsewhere, and where from
     "message.timeout.ms": "another name of delivery.timeout.ms",
     "transactional.id": "the service's name and instance",
     "auto.offset.reset": "the consumer's start",
+    "enable.partition.eof": "what the consumer is made for",
     "partition.assignment.strategy": "cooperative-sticky",
 }
 
@@ -83,12 +84,15 @@ def for_admin(hosts: str, settings: Mapping[str, str]) -> dict[str, Any]:
     return {**_COMMON, **settings, "bootstrap.servers": hosts}
 
 
-def for_consumer(hosts: str, settings: Mapping[str, str], group: str, start: str) -> dict[str, Any]:
+def for_consumer(
+    hosts: str, settings: Mapping[str, str], group: str, start: str, *, ends: bool = False
+) -> dict[str, Any]:
     """The settings of a member of `group`, or of a reader that only borrows the name."""
     named = {"client.id": group, "group.id": group, "auto.offset.reset": start}
     if settings.get("group.protocol", "classic") == "classic":
         named["partition.assignment.strategy"] = "cooperative-sticky"
-    return for_admin(hosts, {**_CONSUMER, **named, **settings, **_CONSUMER_KEEPS})
+    keeps = {**_CONSUMER_KEEPS, "enable.partition.eof": "true" if ends else "false"}
+    return for_admin(hosts, {**_CONSUMER, **named, **settings, **keeps})
 
 
 def for_producer(hosts: str, settings: Mapping[str, str], transactional_id: str | None) -> dict[str, Any]:
