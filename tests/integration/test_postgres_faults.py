@@ -14,7 +14,7 @@ import pytest
 
 from choreo.errors import FencedError, StoreUnavailableError
 from choreo.store import Effects, Store
-from choreo.store.postgres import connection
+from choreo.store.postgres import connection, writing
 from choreo.store.postgres.store import PostgresStore
 from tests.conformance.store.world import P0, P1, World, emitted, key, own, progress
 from tests.servers.postgres import PostgresServer
@@ -256,7 +256,7 @@ async def test_an_instance_frozen_in_the_middle_of_its_commit_is_ousted(world):
     epoch = await own(zombie, P0)
     await zombie.begin()
     effects = Effects({P0: progress(epoch, 9)}, [key(1)], emitted(b"never"))
-    await zombie._transaction.run(*zombie._statements(effects))  # all but the COMMIT
+    await zombie._transaction.run(writing.unit(effects))  # all but the COMMIT
     taken = None
 
     async def succeed() -> None:

@@ -65,7 +65,7 @@ class PostgresStore:
         schema, name = self._address.schema or schema_of(service), f"choreo {self._instance}"
         self._writer = Connection(self._address, schema, name)
         # Whatever the server believes of the inbox, which grows faster than it looks: never read all of it.
-        self._reader = Connection(self._address, schema, name, "SET enable_seqscan = off;")
+        self._reader = Connection(self._address, schema, name, "SET enable_seqscan = off;", binary=True)
         self._connections = [self._writer, self._reader]
         self._transaction = Transaction(self._writer, self._why)
         self.db = PostgresDatabase(self._transaction)
