@@ -193,13 +193,11 @@ class Instance:
         if not rules:
             return None
         topics = frozenset(topic for rule in rules for event in rule.unless for topic in event.contract.topics)
-        timers = Timers(
+        return Timers(
             service=self.service.name, topics=topics,
             ends=lambda: self._consumer.ends if self._reader.is_at_rest else {}, log=self._log, unit=self._unit, decoder=decoder, lanes=self._lanes,
             owned=self._owned, clock=self._clock, wake=self._workers.wake,
         )  # fmt: skip
-        self._unit.timer_set = timers.set
-        return timers
 
     def _make_workers(self, state: Any, decoder: Decoder, turns: Turns | None) -> Workers:
         service, unit, clock = self.service, self._unit, self._clock
@@ -309,6 +307,8 @@ class Instance:
 
     def _on_committed(self, committed: Committed) -> None:
         self._intake.forget(committed.keys)
+        if committed.due_ms is not None and self._timers is not None:
+            self._timers.set(committed.due_ms)
         self._reader.room_made()
 
     def _on_dropped(self, jobs: Sequence[Job]) -> None:

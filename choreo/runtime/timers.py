@@ -74,7 +74,7 @@ class Timers:
         self._said_ms = 0
 
     def set(self, due_ms: int) -> None:
-        """A timer is to be set."""
+        """A timer has been set."""
         if self._next_ms is None or due_ms < self._next_ms:
             self._next_ms = due_ms
             self._changed.set()
@@ -119,6 +119,7 @@ class Timers:
 
     async def _look(self) -> float | None:
         """Place what is due; returns the seconds until the next look, None if only a change can make one necessary."""
+        self._next_ms = None  # a timer that is set meanwhile may not be among those that are read
         if not self._owned:
             return None
         now_ms = self._clock.now_ms()

@@ -49,12 +49,14 @@ class Committed:
     Attributes:
         keys: the inbox keys of the records it finished, of dead letters too.
         watermarks: the offsets that the group may commit now.
+        due_ms: when the earliest of the timers is due that it has set.
     """
 
     keys: list[bytes]
     records: list[NewRecord]
     outbox_row: int | None
     watermarks: dict[TopicPartition, int]
+    due_ms: int | None
 
 
 class UnitOfWork:
@@ -72,14 +74,12 @@ class UnitOfWork:
         parked: the parked keys whose records may come here. One that another instance has released may still be among
             them; `put_behind` finds out.
         flush: commits what is pending; `held` as for `commit`.
-        timer_set: told when a timer is due that is to be set.
     """
 
     def __init__(self, store: Store, *, whole: bool = False) -> None:
         self.store = store
         self.parked: set[bytes] = set()
         self.flush: Callable[..., Awaitable[None]]
-        self.timer_set: Callable[[int], None]
         self._whole = whole
         self.lock = asyncio.Lock()
         self.changed = asyncio.Event()
@@ -122,7 +122,6 @@ class UnitOfWork:
     def set_timer(self, timer: Timer) -> None:
         """A timer to set; named beside the `add` of what sets it."""
         self._pending.timers[timer.timer_id] = timer
-        self.timer_set(timer.due_ms)
 
     def unset(self, timer_id: bytes) -> None:
         """A timer that is done with; named beside the `add` of what stops it."""
@@ -286,7 +285,8 @@ class UnitOfWork:
                     raise
                 return None
         watermarks = {at: moved.watermark for at, moved in progress.items()}
-        return Committed(pending.keys, pending.records, row, watermarks)
+        due_ms = min((timer.due_ms for timer in effects.timers), default=None)
+        return Committed(pending.keys, pending.records, row, watermarks, due_ms)
 
     def forget(self) -> None:
         """Nothing that is pending counts, but for the ticks: those records are in the log whatever happens here.
