@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import structlog
 
@@ -159,6 +159,14 @@ class Context(_About):
         database: HandlerDatabase = self._database
         return database
 
+    @overload
+    async def step(
+        self, name: str, function: Callable[..., Awaitable[T]], *args: Any, returns: type[T] | None = None
+    ) -> T: ...
+
+    @overload
+    async def step(self, name: str, function: Callable[..., T], *args: Any, returns: type[T] | None = None) -> T: ...
+
     async def step(self, name: str, function: Callable[..., Any], *args: Any, returns: Any = None) -> Any:
         """Call a function once for this event, and remember its result: in a later attempt it is not called again.
 
@@ -226,14 +234,15 @@ class SyncContext(_About):
         database: SyncDatabase = self._database
         return database
 
-    def step(self, name: str, function: Callable[..., Any], *args: Any, returns: Any = None) -> Any:
+    def step(self, name: str, function: Callable[..., T], *args: Any, returns: type[T] | None = None) -> T:
         """See `Context.step`; `function` is called in this thread and may block."""
         steps, adapter = self._remembered, adapter_of(function, returns)
         known = asyncio.run_coroutine_threadsafe(steps.known(name), self._loop).result()
         if known is None:
             known = dump(name, adapter, function(*args))
             asyncio.run_coroutine_threadsafe(steps.remember(name, known), self._loop).result()
-        return adapter.validate_json(known)
+        result: T = adapter.validate_json(known)
+        return result
 
 
 def identity(job: Job, handler: Handler) -> dict[str, Any]:

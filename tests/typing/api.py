@@ -70,6 +70,35 @@ async def fan_out(event: PaymentDeclined) -> list[OrderPlaced]:
 payments.on(int)  # type: ignore[arg-type]
 
 
+@payments.compensates(charge, on=(PaymentDeclined,))
+async def refund(charged: PaymentCharged, failure: PaymentDeclined, ctx: Context) -> None:
+    ctx.log.info("refunded", receipt=charged.receipt, why=failure.reason)
+
+
+@payments.join(OrderPlaced, PaymentCharged, by="order_id", unless=(PaymentDeclined,))
+async def ship(order: OrderPlaced, charged: PaymentCharged) -> None: ...
+
+
+@payments.join(OrderPlaced, PaymentCharged, count=lambda order: 2)
+def gather(order: OrderPlaced, charges: list[PaymentCharged], ctx: SyncContext) -> None:
+    assert_type(ctx.step("sum", len, charges), int)
+
+
+@payments.deadline(OrderPlaced, within="15m", unless=(PaymentCharged, PaymentDeclined))
+async def expire(order: OrderPlaced, ctx: Context) -> PaymentDeclined | OrderPlaced:
+    async def ask(order_id: str) -> Decimal:
+        return Decimal(len(order_id))
+
+    assert_type(await ctx.step("ask", ask, order.order_id), Decimal)
+    assert_type(await ctx.step("count", len, order.order_id), int)
+    assert_type(ctx.start_saga(OrderPlaced(order_id="o2")), str)
+    return PaymentDeclined(order_id=order.order_id, reason="late")
+
+
+payments.compensates(charge, on=(OrderPlaced,))  # type: ignore[arg-type]
+payments.deadline(OrderPlaced, every="1d", times="3")  # type: ignore[arg-type]
+
+
 async def a_decorated_handler_keeps_its_type(order: OrderPlaced, ctx: Context) -> None:
     assert_type(order.total, Decimal)
     assert_type(await charge(order, ctx), PaymentCharged | PaymentDeclined)
@@ -81,6 +110,7 @@ async def publish() -> None:
     async with choreo.connect() as bus:
         assert_type(bus, Bus)
         assert_type(await bus.publish(OrderPlaced(order_id="o1"), correlation_id="c1"), str)
+        assert_type(await bus.publish(OrderPlaced(order_id="o2"), parent="c1"), str)
         assert_type(await bus.publish_many([OrderPlaced(order_id="o1")]), list[str])
 
 
