@@ -23,7 +23,7 @@ _TOLD = (
     "id", "family", "handler", "kind", "exception", "message", "fingerprint", "key", "correlation_id", "attempts",
     "redrives", "parked",
 )  # fmt: skip
-_LISTED = ("count", "parked", "service", "handler", "exception", "message", "last", "fingerprint", "example")
+_LISTED = ("count", "parked", "service", "handler", "kind", "exception", "message", "last", "fingerprint", "example")
 _COUNTED = ("fingerprint", "open", "redriven", "failed_again", "discarded", "parked", "first", "service", "handler")
 _SINGLE = ("id", "state", "failed_at", "redrives", "key", "service", "handler", "message")
 """What tables have of groups, of what became of them, and of single ones; JSON has all."""
@@ -34,8 +34,8 @@ _YEAR_9999 = 253_402_000_000_000
 
 
 def groups(fold: Fold, found: Iterable[DeadLetter], *, counts: bool, as_json: bool) -> None:
-    """One row for each group, the newest first: what went wrong, or what became of it."""
-    rows = [_group(group) for group in fold.groups(found)]
+    """One row for each group, the newest first, but compensations before all: what went wrong, or what became of it."""
+    rows = sorted(map(_group, fold.groups(found)), key=lambda row: row["kind"] != "compensation")
     if as_json:
         print_json(rows)
     else:
@@ -111,7 +111,7 @@ def _group(group: Group) -> Row:
     one, count = group.example, group.open + group.redriven + group.discarded
     return {
         "count": count, "open": group.open, "redriven": group.redriven, "failed_again": group.failed_again,
-        "discarded": group.discarded, "parked": group.parked, "service": one.group, "handler": one.handler,
+        "discarded": group.discarded, "parked": group.parked, "service": one.group, "handler": one.handler, "kind": one.kind,
         "exception": one.exception, "message": one.message, "fingerprint": one.fingerprint, "example": one.id,
         "first": _iso(group.first_ms), "last": _iso(group.last_ms),
     }  # fmt: skip

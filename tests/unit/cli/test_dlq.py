@@ -57,10 +57,20 @@ def lying(topic):
     return over_the_log(work)
 
 
-def failing(record, error, *, handler="charge", at=1_700_000_000_000, redrives=0, parked=True, max_bytes=100_000):
+def failing(
+    record,
+    error,
+    *,
+    handler="charge",
+    kind="exhausted",
+    at=1_700_000_000_000,
+    redrives=0,
+    parked=True,
+    max_bytes=100_000,
+):
     """The dead letter that service `payments` makes of a record."""
     failed = Failed(
-        service="payments", handler=handler, stage="handle", kind="exhausted", error=error, attempts=3,
+        service="payments", handler=handler, stage="handle", kind=kind, error=error, attempts=3,
         first_failed_ms=at, now_ms=at + 500, subject=f"{record.partition}@{record.offset}", redrives=redrives,
         parked=parked,
     )  # fmt: skip
@@ -92,6 +102,14 @@ def id_of(cli, key, state="open"):
     return row["id"]
 
 
+def test_compensations_come_first(cli, dead):
+    append(failing(dead["o-1"], ConnectionError("away"), handler="refund", kind="compensation", at=5, parked=False))
+    assert [(group["handler"], group["kind"]) for group in rows(cli("dlq", "list", "--json"))] == [
+        ("refund", "compensation"),
+        ("charge", "exhausted"),
+    ]
+
+
 def test_groups_and_single_ones(cli, dead):
     (group,) = rows(cli("dlq", "list", "--json"))
     assert (group["service"], group["handler"], group["exception"]) == ("payments", "charge", "builtins.TimeoutError")
@@ -101,7 +119,7 @@ def test_groups_and_single_ones(cli, dead):
     assert {row["key"] for row in single} == {"o-1", "o-2", "o-3"}
     assert single[0]["type"] == "OrderPlaced"
     line = cli("dlq", "list").out.split("\t")
-    assert line[:6] == ["3", "3", "payments", "charge", "builtins.TimeoutError", "no answer to o-1"]
+    assert line[:7] == ["3", "3", "payments", "charge", "exhausted", "builtins.TimeoutError", "no answer to o-1"]
 
 
 def test_records_that_do_not_say_why_they_are_there_are_counted(cli, dead):
