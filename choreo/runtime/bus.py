@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext, suppress
 from pathlib import PurePath
 from types import TracebackType
@@ -15,14 +15,14 @@ from choreo.errors import ConfigurationError, LogUnavailableError
 from choreo.events import Event, Metadata
 from choreo.log import Log, open_log
 from choreo.log.port import NewRecord, Producer
-from choreo.runtime.clock import SystemClock, rfc3339
+from choreo.runtime.clock import Clock, SystemClock, rfc3339
 from choreo.runtime.context import SyncDatabase
 from choreo.runtime.emit import check_size
 from choreo.runtime.outbox import Outbox, Transaction
 from choreo.runtime.run import ensure_topics
 from choreo.runtime.settings import Settings
 from choreo.service import Service
-from choreo.store import Database, make_store
+from choreo.store import Database, Store, make_store
 from choreo.wire import Codec, open_registry
 from choreo.wire.ids import new_event_id
 
@@ -33,16 +33,31 @@ _OUTSIDE = "outside writers"
 
 
 class Bus:
-    """Publishes events; made by `connect`, used as an async context manager."""
+    """Publishes events; made by `connect`, used as an async context manager.
+
+    Args:
+        codec, clock: instead of one over the settings' registry, and of the machine's.
+        open_store: opens an address, as `make_store` does unless given.
+    """
 
     def __init__(
-        self, settings: Settings, source: str, log: Log | None = None, stores: Sequence[str | Service] = ()
+        self,
+        settings: Settings,
+        source: str,
+        log: Log | None = None,
+        stores: Sequence[str | Service] = (),
+        *,
+        codec: Codec | None = None,
+        clock: Clock | None = None,
+        open_store: Callable[[str], Store] | None = None,
     ) -> None:
         self._settings = settings
         self._stores = stores
         self._source = source
         self._log = log
-        self._clock = SystemClock()
+        self._clock = clock or SystemClock()
+        self._given_codec = codec
+        self._open_store = open_store or make_store
         self._exit = AsyncExitStack()
         self._outboxes: dict[str, Outbox] = {}
         self._opening = asyncio.Lock()
@@ -59,11 +74,14 @@ class Bus:
         try:
             if self._log is None:
                 self._log = await self._exit.enter_async_context(open_log(self._settings.log, self._settings.kafka))
-            registry = open_registry(self._settings.registry)
-            self._exit.push_async_callback(registry.aclose)
+            codec = self._given_codec
+            if codec is None:
+                registry = open_registry(self._settings.registry)
+                self._exit.push_async_callback(registry.aclose)
+                codec = Codec(registry)
             self._producer = self._log.producer()
             self._exit.push_async_callback(self._producer.close)
-            self._codec = Codec(registry)
+            self._codec = codec
             for store in self._stores:
                 await self._outbox(store)
         except BaseException:
@@ -162,7 +180,7 @@ class Bus:
         address = self._settings.store_of(owner.name, owner.store) if owner is not None else str(store)
         async with self._opening:
             if address not in self._outboxes:
-                opened = make_store(address)
+                opened = self._open_store(address)
                 await (opened.open(owner.name, owner.tables) if owner is not None else opened.open(_OUTSIDE))
                 outbox = Outbox(opened, log, self._clock, self._settings.stop_grace)
                 self._exit.push_async_callback(outbox.close)

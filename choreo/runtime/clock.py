@@ -21,6 +21,10 @@ class Clock(Protocol):
         """Wait."""
         ...
 
+    async def pause(self, seconds: float) -> None:
+        """Wait before looking around again. A clock that jumps does not stop for it: nothing is due then."""
+        ...
+
     def random(self) -> float:
         """Evenly from 0 up to 1."""
         ...
@@ -35,6 +39,10 @@ class SystemClock:
 
     async def sleep(self, seconds: float) -> None:
         """See `Clock.sleep`."""
+        await asyncio.sleep(seconds)
+
+    async def pause(self, seconds: float) -> None:
+        """See `Clock.pause`."""
         await asyncio.sleep(seconds)
 
     def random(self) -> float:

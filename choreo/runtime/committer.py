@@ -9,6 +9,7 @@ import structlog
 
 from choreo.errors import LogError, NotOwnerError
 from choreo.log.port import Consumer, TopicPartition
+from choreo.runtime.clock import Clock
 from choreo.runtime.publisher import Publisher
 from choreo.runtime.unit import Committed, UnitOfWork
 
@@ -30,6 +31,7 @@ class Committer:
         self,
         unit: UnitOfWork,
         publisher: Publisher,
+        clock: Clock,
         *,
         offsets_follow: bool,
         on_committed: Callable[[Committed], None],
@@ -37,11 +39,13 @@ class Committer:
     ) -> None:
         self._unit = unit
         self._publisher = publisher
+        self._clock = clock
         self._offsets_follow = offsets_follow
         self._on_committed = on_committed
         self._on_failure = on_failure
         self._offsets: dict[TopicPartition, int] = {}
         self._offsets_changed = asyncio.Event()
+        self._taking_over = False
         self.consumer: Consumer
 
     async def run(self) -> None:
@@ -69,8 +73,8 @@ class Committer:
         """The store knows of this progress; an earlier owner may have died before the group's offsets followed."""
         if self._offsets_follow:
             self._offsets.update(offsets)
-        # Not at once: the consumer is just about to own these partitions.
-        asyncio.get_running_loop().call_later(_OFFSET_INTERVAL, self._offsets_changed.set)
+        self._taking_over = True
+        self._offsets_changed.set()
 
     async def flush(self, leaving: Iterable[TopicPartition]) -> None:
         """Commit what is pending, and the group's offsets of partitions that are about to go."""
@@ -82,9 +86,12 @@ class Committer:
         while True:
             await self._offsets_changed.wait()
             self._offsets_changed.clear()
+            while self._taking_over:  # the consumer is just about to own these partitions
+                self._taking_over = False
+                await self._clock.pause(_OFFSET_INTERVAL)
             offsets, self._offsets = self._offsets, {}
             await self._commit_offsets(offsets)
-            await asyncio.sleep(_OFFSET_INTERVAL)
+            await self._clock.pause(_OFFSET_INTERVAL)
 
     async def _commit_offsets(self, offsets: dict[TopicPartition, int]) -> None:
         if not offsets:

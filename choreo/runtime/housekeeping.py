@@ -29,7 +29,7 @@ async def publish_left(left: Callable[[int], Awaitable[list[OutboxRow]]], publis
                 publisher.put(row.row_id, row.records)
         except StoreError as error:
             _log.warning("the outbox is looked at later", error=str(error))
-        await clock.sleep(_BETWEEN_LOOKS)
+        await clock.pause(_BETWEEN_LOOKS)
 
 
 async def clean_store(
@@ -38,7 +38,7 @@ async def clean_store(
     """Remove what is older than so many seconds every hour, in small bites and fewer when busy, until cancelled."""
     store = unit.store
     while True:
-        await clock.sleep(_BETWEEN_ROUNDS * (0.5 + clock.random() / 2))
+        await clock.pause(_BETWEEN_ROUNDS * (0.5 + clock.random() / 2))
         try:
             await _clean(unit, clock, store.expire, inbox_keep, is_busy)
             await _clean(unit, clock, store.expire_notes, saga_keep, is_busy)
@@ -60,4 +60,4 @@ async def _clean(
         return await expire(before_ms, looked_at, _BITE)
 
     while looked_at := await unit.apart(bite):
-        await clock.sleep(_BETWEEN_BITES * (10 if is_busy() else 1))  # one that is always busy must be cleaned too
+        await clock.pause(_BETWEEN_BITES * (10 if is_busy() else 1))  # one that is always busy must be cleaned too

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -63,10 +63,18 @@ class Instance:
     Args:
         log: connected; shared by all instances of a process.
         codec: prepared for the service's events.
+        open_store: opens an address, as `make_store` does unless given.
     """
 
     def __init__(
-        self, service: Service, *, log: Log, codec: Codec, settings: Settings, clock: Clock | None = None
+        self,
+        service: Service,
+        *,
+        log: Log,
+        codec: Codec,
+        settings: Settings,
+        clock: Clock | None = None,
+        open_store: Callable[[str], Store] | None = None,
     ) -> None:
         self.service = service
         self.stats = Stats()
@@ -78,12 +86,12 @@ class Instance:
         if service.transactional:
             self._store = transactional.TransactionalStore(log)
         else:
-            self._store = make_store(settings.store_of(service.name, service.store))
+            self._store = (open_store or make_store)(settings.store_of(service.name, service.store))
         self._owned: dict[TopicPartition, Partition] = {}
         self._lanes: Lanes[Job] = Lanes()
         self._tasks: list[asyncio.Task[None]] = []
         self._some_published = asyncio.Event()
-        self._tick: asyncio.TimerHandle | None = None
+        self._tick: asyncio.Task[None] | None = None
         self._timers: Timers | None = None
         self._running = False
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -124,7 +132,7 @@ class Instance:
             self._log, self._clock, self._on_published, (retry_topic(service.name), dead_letter_topic(service.name))
         )
         self._committer = Committer(
-            self._unit, self._publisher, offsets_follow=not service.transactional,
+            self._unit, self._publisher, self._clock, offsets_follow=not service.transactional,
             on_committed=self._on_committed, on_failure=self._recovery.fail,
         )  # fmt: skip
         self._ownership = Ownership(
@@ -255,6 +263,11 @@ class Instance:
         await asyncio.shield(self._failure)
 
     @property
+    def under_way(self) -> int:
+        """How many records its handlers are at work on."""
+        return sum(partition.running for partition in self._owned.values())
+
+    @property
     def failed(self) -> BaseException | None:
         """Why it cannot go on, if so."""
         return self._failure.exception() if self._failure.done() else None
@@ -303,6 +316,17 @@ class Instance:
         await self._exit.aclose()
         _log.info("service stopped", service=self.service.name)
 
+    async def kill(self) -> None:
+        """End at once: nothing is finished, committed, published or given back. For tests, which have cut off log and store."""
+        self._running = False
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks, timeout=_UNWIND)
+        await self._consumer.close()
+        if self._failure.done():
+            self._failure.exception()
+        await self._exit.aclose()
+
     # --- what the parts report ------------------------------------------------------------------------------------
 
     def _on_committed(self, committed: Committed) -> None:
@@ -320,9 +344,10 @@ class Instance:
         self._some_published.clear()
         # The next batch ticks them off; if none comes, they must not wait until consumers have forgotten these ids.
         if self._tick is None:
-            self._tick = asyncio.get_running_loop().call_later(_TICK_DELAY, self._tick_off)
+            self._tick = self._spawn(self._tick_off())
         self._reader.room_made()
 
-    def _tick_off(self) -> None:
+    async def _tick_off(self) -> None:
+        await self._clock.pause(_TICK_DELAY)
         self._tick = None
         self._unit.changed.set()

@@ -34,7 +34,7 @@ class Watchdog:
     async def run(self) -> None:
         """Watch until cancelled."""
         while True:
-            await self._clock.sleep(self._interval)
+            await self._clock.pause(self._interval)
             self.look()
 
     def look(self) -> None:

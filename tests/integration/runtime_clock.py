@@ -31,6 +31,8 @@ class TurnedClock:
         heapq.heappush(self._sleepers, (self._now + seconds, id(waiter), waiter))
         await waiter
 
+    pause = sleep
+
     def turn(self, seconds: float) -> None:
         """Let this much time pass."""
         self._now += seconds

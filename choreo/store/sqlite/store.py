@@ -27,6 +27,8 @@ from choreo.store.waiting import to_its_end
 _Q = load_queries("choreo.store.sqlite")
 _SMALL, _SWIFT = 32, 0.004
 """Up to so many rows, a transaction is committed on the event loop's thread while commits take less than so many seconds."""
+OF_CONNECTION = ("unit", "write_unit", "write_notes", "write_timers")
+"""The queries that make what belongs to one connection only."""
 _OLDEST = (3, 35)
 """The first release of SQLite with RETURNING."""
 
@@ -102,7 +104,7 @@ class SqliteStore(Reading):
         begin_patiently(self._writer)
         opening.migrate(self._writer, self._path, service, tables)
         self._writer.execute("COMMIT")
-        for made in ("unit", "write_unit", "write_notes", "write_timers"):  # of this connection only
+        for made in OF_CONNECTION:
             self._writer.execute(_Q[made])
 
     async def close(self) -> None:

@@ -1,0 +1,1 @@
+"""What is known of a whole saga: all events of one correlation id."""

@@ -1,0 +1,37 @@
+"""The stores of a world: in memory, and lost to an instance that has died."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from typing import TypeVar
+
+from choreo.errors import StoreUnavailableError
+from choreo.store.port import Effects
+from choreo.store.sqlite.memory import MemoryStore
+from choreo.testing.link import Link
+
+T = TypeVar("T")
+
+
+class LinkedStore(MemoryStore):
+    """A store in memory as one instance sees it, until that dies."""
+
+    def __init__(self, connection: sqlite3.Connection, service: str, link: Link) -> None:
+        super().__init__(connection, f"of {service} in memory")
+        self._link = link
+
+    async def commit(self, effects: Effects) -> int | None:
+        """See `Store.commit`."""
+        does_something = bool(effects.inbox or effects.outbox or effects.notes or effects.timers or effects.unset)
+        if does_something:
+            await self._link.reach("before commit")
+        row_id = await super().commit(effects)
+        if does_something:
+            await self._link.reach("after commit")
+        return row_id
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        if self._link.dead and self._is_open:
+            raise StoreUnavailableError("this instance has died")
+        return await super()._run(work)

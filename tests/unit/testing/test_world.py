@@ -1,0 +1,105 @@
+"""A world from outside: publishing, settling, time, and what one sees of services."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+
+import pytest
+
+from choreo import Event, Retry, Service
+from choreo.testing import NotSettledError, running
+from tests.unit.testing.samples import GatewayError, Paid, Placed, Shipped, Shop
+
+
+class Ticked(Event, topic="ticks", key="id"):
+    id: str
+
+
+async def test_a_saga_runs_through_all_services(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shop = Shop()
+    async with running(shop.services) as world:
+        saga = await world.publish(Placed(id="o-1"))
+        assert saga.outcome is None
+        await world.settle()
+        assert world.emitted(Paid) == [Paid(id="o-1")]
+        assert saga.types[0] == "Placed"
+        assert sorted(saga.types) == ["Paid", "Placed", "Reserved", "Shipped"]
+        assert saga.outcome == "completed"
+        assert await world.fetch(shop.payments, "SELECT * FROM effects WHERE id = ?", ("o-1",)) == [("o-1", "charge")]
+        assert await world.fetch("stock", "SELECT what FROM effects") == [("reserve",)]
+    assert list(tmp_path.iterdir()) == [], "no store, log or schema is written to a disk"
+
+
+async def test_time_moves_only_when_it_is_told_to():
+    shop = Shop()
+    async with running(shop.services) as world:
+        world.fail(shop.charge, GatewayError, times=2)
+        before = world.now
+        await world.publish(Placed(id="o-1"))
+        await world.settle()
+        assert world.emitted(Paid) == []
+        assert world.now == before == datetime(2026, 1, 1, tzinfo=UTC)
+        await world.advance("20s")
+        assert world.emitted(Paid) == [Paid(id="o-1")]
+        assert (world.now - before).total_seconds() == 20
+
+
+async def test_time_stops_at_each_moment_at_which_something_is_due():
+    seen = []
+    service = Service("clock")
+
+    @service.on(Ticked, retry=Retry(attempts=9, delay="1d", max_delay="1d", within="30d", in_place="2d"))
+    async def tick(event: Ticked) -> None:
+        seen.append(world.now)
+        raise GatewayError
+
+    async with running(service, dead_letters="keep") as world:
+        await world.publish(Ticked(id="t"))
+        await world.advance("30d")
+        assert len(seen) == 9
+        assert seen == sorted(set(seen)), "each at a moment of its own"
+        assert [letter.kind for letter in world.dead_letters] == ["exhausted"]
+
+
+async def test_a_handler_that_waits_for_what_does_not_come_is_named():
+    service, never = Service("stuck"), asyncio.Event()
+
+    @service.on(Placed)
+    async def wait(order: Placed) -> None:
+        await never.wait()
+
+    async with running(service, patience=0.05) as world:
+        await world.publish(Placed(id="o-1"))
+        with pytest.raises(NotSettledError, match=r"stuck\.wait is handling Placed o-1"):
+            await world.settle()
+
+
+async def test_what_handlers_wait_for_outside_is_waited_for():
+    service = Service("slow")
+
+    @service.on(Placed)
+    async def pay(order: Placed) -> Paid:
+        await asyncio.sleep(0.02)
+        return Paid(id=order.id)
+
+    @service.on(Paid)
+    def ship(paid: Paid) -> Shipped:
+        return Shipped(id=paid.id)
+
+    async with running(service) as world:
+        await world.publish(Placed(id="o-1"))
+        await world.settle()
+        assert world.emitted(Shipped) == [Shipped(id="o-1")]
+
+
+async def test_two_worlds_with_one_seed_are_the_same():
+    async def told() -> str:
+        shop = Shop()
+        async with running(shop.services, seed=7) as world:
+            saga = await world.publish(Placed(id="o-1"))
+            await world.settle()
+            return saga.tree() + repr(saga.events)
+
+    assert await told() == await told()
