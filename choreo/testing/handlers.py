@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import wraps
@@ -33,7 +33,7 @@ class Calls:
         hanging: the handlers whose next calls hang, with how many.
     """
 
-    def __init__(self, services: list[Service]) -> None:
+    def __init__(self, services: Sequence[Service]) -> None:
         self._handlers = [handler for service in services for handler in service.handlers.values()]
         self._under_way: dict[object, str] = {}
         self._hanging: dict[str, int] = {}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 from typing import TypeVar
 
 from choreo.errors import StoreUnavailableError
 from choreo.store.port import Effects
-from choreo.store.sqlite.memory import MemoryStore
+from choreo.store.sqlite.memory import MemoryDatabase, MemoryStore
 from choreo.testing.link import Link
 
 T = TypeVar("T")
@@ -17,8 +16,8 @@ T = TypeVar("T")
 class LinkedStore(MemoryStore):
     """A store in memory as one instance sees it, until that dies."""
 
-    def __init__(self, connection: sqlite3.Connection, service: str, link: Link) -> None:
-        super().__init__(connection, f"of {service} in memory")
+    def __init__(self, database: MemoryDatabase, service: str, link: Link) -> None:
+        super().__init__(database, f"of {service} in memory")
         self._link = link
 
     async def commit(self, effects: Effects) -> int | None:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
-import sqlite3
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
-from typing import Any, Literal, TypeVar
-
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+from typing import Any, Literal, Self, TypeVar
 
 from choreo.choreography import Choreography
 from choreo.dlq.letters import DeadLetter
@@ -20,20 +16,17 @@ from choreo.errors import ConfigurationError
 from choreo.events import Event, origin_of
 from choreo.log.memory import MemoryLog
 from choreo.runtime.bus import Bus
-from choreo.runtime.instance import Instance
 from choreo.runtime.run import ensure_topics
 from choreo.runtime.settings import Settings
 from choreo.service import Service
 from choreo.store.port import Row
-from choreo.store.sqlite.memory import database
 from choreo.testing.clock import VirtualClock
-from choreo.testing.handlers import Calls
+from choreo.testing.instances import Instances
 from choreo.testing.journal import Journal
-from choreo.testing.link import Link, Point
+from choreo.testing.link import Point
 from choreo.testing.network import Hold, Network
 from choreo.testing.saga import Saga, words
 from choreo.testing.stillness import until_still
-from choreo.testing.store import LinkedStore
 from choreo.wire import Codec
 
 E = TypeVar("E", bound=Event)
@@ -42,102 +35,73 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 _SOURCE = "test"
 
 
-class _Settings(Settings):
-    """Settings that no environment variable changes."""
-
-    @classmethod
-    def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: Any
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings,)
-
-
 class World:
-    """Services at work, and whatever a test may want of them. Made by `running`.
+    """Services at work, and whatever a test may want of them. Made by `running`; an async context manager.
 
     Attributes:
         bus: publishes as programs outside do; what a test publishes comes from `test`.
         clock: moved by `advance` alone.
+        log: what all services share.
     """
 
     def __init__(
-        self, services: Sequence[Service], codec: Codec, *, seed: int, start: datetime, patience: float
+        self, services: Sequence[Service], codec: Codec, *, seed: int, start: datetime, patience: float, strict: bool
     ) -> None:
-        self.services = {service.name: service for service in services}
+        self._services = list(services)
+        self._codec, self._patience, self._strict = codec, patience, strict
         self._chance = random.Random(seed)  # noqa: S311 - a test is to run the same way again
         self.clock = VirtualClock(round(start.timestamp() * 1000), self._chance)
-        self._log = MemoryLog(now=self.clock.now_ms)
-        self._codec = codec
+        self.log = MemoryLog(now=self.clock.now_ms)
         classes = {
             event.contract.type_name: origin_of(event) for service in services for event in service.event_classes
         }
         self._journal = Journal(codec, classes)
         self._network = Network(self.clock, self._journal)
-        self._calls = Calls(list(services))
-        self._patience = patience
-        self._settings = _Settings(log="memory://", stop_grace=5.0)
-        self._databases: dict[str, sqlite3.Connection] = {}
-        self._links: dict[str, Link] = {}
-        self._instances: dict[str, Instance] = {}
-        self._dying: dict[tuple[str, Point], int] = {}
-        self._crashes: set[asyncio.Task[None]] = set()
         self._saw_dead_letters = False
         self._exit = AsyncExitStack()
-        self._loop = asyncio.get_running_loop()
-        outside = Link(self._log, self._network, "", lambda _: False)
-        self.bus = Bus(
-            self._settings, _SOURCE, outside, codec=codec, clock=self.clock, open_store=self._opened(outside)
-        )
 
-    # --- life -----------------------------------------------------------------------------------------------------
+    async def __aenter__(self) -> Self:
+        """Start the services.
+
+        Raises:
+            ChoreoError: they do not fit together or cannot start.
+        """
+        settings = Settings.model_construct(log="memory://", stop_grace=5.0)  # without what the environment says
+        self._instances = instances = Instances(
+            self._services, log=self.log, network=self._network, codec=self._codec, settings=settings, clock=self.clock
+        )  # fmt: skip
+        self.bus = Bus(
+            settings, _SOURCE, instances.outside, codec=self._codec, clock=self.clock,
+            open_store=instances.opens(instances.outside),
+        )  # fmt: skip
+        try:
+            await self._start()
+        except BaseException:
+            await self._exit.aclose()
+            raise
+        return self
 
     async def _start(self) -> None:
-        services = list(self.services.values())
-        classes = {event for service in services for event in service.event_classes}
-        await ensure_topics(self._log, Choreography.of(services).topics, create=True)
+        classes = {event for service in self._services for event in service.event_classes}
+        await ensure_topics(self.log, Choreography.of(self._services).topics, create=True)
         await self._codec.prepare(writes=classes, reads=classes)
+        self._exit.callback(self._instances.forget)
         await self._exit.enter_async_context(self.bus)
-        for name in self.services:
-            await self._begin(name)
+        self._exit.push_async_callback(self._instances.stop)
+        await self._instances.start()
         await self.settle()
 
-    async def _begin(self, name: str) -> None:
-        """A new instance of a service."""
-        link = Link(self._log, self._network, name, lambda point: self._dies(name, point))
-        service = self._calls.watched(self.services[name], link)
-        instance = Instance(
-            service,
-            log=link,
-            codec=self._codec,
-            settings=self._settings,
-            clock=self.clock,
-            open_store=self._opened(link),
-        )
-        self._links[name], self._instances[name] = link, instance
-        await instance.start()
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """End the services.
 
-    async def _stop(self) -> None:
-        self._calls.close()
-        await asyncio.gather(*self._crashes, return_exceptions=True)
-        for name in self._instances:
-            await self._end(name)
+        Raises:
+            AssertionError: there are dead letters that the test has not asked for.
+        """
         await self._exit.aclose()
-        for connection in self._databases.values():
-            connection.close()
-
-    async def _end(self, name: str) -> None:
-        self._links[name].dead = True
-        await self._instances[name].kill()
-
-    def _opened(self, link: Link) -> Callable[[str], LinkedStore]:
-        """Opens stores in memory, whatever their address; the services' own last as long as the world."""
-
-        def open_store(address: str) -> LinkedStore:
-            if address not in self._databases:
-                self._databases[address] = database()
-            return LinkedStore(self._databases[address], link.service or address, link)
-
-        return open_store
+        letters = self._journal.dead_letters
+        if kind is None and self._strict and letters and not self._saw_dead_letters:
+            found = "\n".join(f"  {words(letter)}" for letter in letters)
+            raise AssertionError(f"dead letters that the test has not asked for (world.dead_letters):\n{found}")
 
     # --- time -----------------------------------------------------------------------------------------------------
 
@@ -153,7 +117,7 @@ class World:
             NotSettledError: something goes on and on, or waits for what does not come.
             ChoreoError: a service cannot go on.
         """
-        await until_still(self._busy, self._check, self._patience)
+        await until_still(self._instances.busy, self._instances.check, self._patience)
 
     async def advance(self, duration: Duration) -> None:
         """Let this much time pass, stopping at each moment at which something is due until nothing moves.
@@ -163,26 +127,11 @@ class World:
         """
         end = self.clock.now + round(seconds(duration) * 1e6)
         await self.settle()
-        while (due := self.clock.next_due(pauses=self._calls.hung > 0)) is not None and due <= end:
+        while (due := self.clock.next_due(pauses=self._instances.calls.hung > 0)) is not None and due <= end:
             self.clock.move_to(due)
             await self.settle()
         self.clock.move_to(end)
         await self.settle()
-
-    def _busy(self) -> list[str]:
-        """Whoever waits for something outside the event loop."""
-        if sum(instance.under_way for instance in self._instances.values()) <= self._calls.hung:
-            return []
-        return self._calls.under_way or ["a thread is about to begin"]
-
-    def _check(self) -> None:
-        for crash in self._crashes:
-            if crash.done() and crash.exception() is not None:
-                raise crash.exception()  # type: ignore[misc] # just asked
-        for name, instance in self._instances.items():
-            if instance.failed is not None:
-                instance.failed.add_note(f"service {name} cannot go on")
-                raise instance.failed
 
     # --- looking --------------------------------------------------------------------------------------------------
 
@@ -219,17 +168,21 @@ class World:
 
     async def fetch(self, service: Service | str, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
         """The rows that a query finds in a service's store."""
-        address = self._settings.store_of(*self._named(service))
-        return self._databases[address].execute(sql, parameters).fetchall()
+        return self._instances.fetch(self._named(service), sql, parameters)
 
-    def _named(self, service: Service | str) -> tuple[str, str | None]:
-        """The name and the declared store of a service of this world."""
+    @property
+    def crashes(self) -> dict[str, int]:
+        """How often instances have died, by service."""
+        return dict(self._instances.crashes)
+
+    def _named(self, service: Service | str) -> Service:
+        """A service of this world."""
         name = service.name if isinstance(service, Service) else service
-        if name not in self.services:
-            raise ConfigurationError(
-                f"service {name!r} is not in this world", remedy=f"it has {', '.join(self.services)}"
-            )
-        return name, self.services[name].store
+        for known in self._services:
+            if known.name == name:
+                return known
+        remedy = f"it has {', '.join(known.name for known in self._services)}"
+        raise ConfigurationError(f"service {name!r} is not in this world", remedy=remedy)
 
     # --- trouble --------------------------------------------------------------------------------------------------
 
@@ -246,11 +199,11 @@ class World:
         self._hold(event, to, 0.0)
 
     def _hold(self, event: type[Event], to: Service | str | None, duration: float) -> None:
-        self._network.holds.append(Hold(event, "" if to is None else self._named(to)[0], duration))
+        self._network.holds.append(Hold(event, "" if to is None else self._named(to).name, duration))
 
     async def release(self, event: type[Event], *, to: Service | str | None = None) -> None:
         """End `hold` and `delay` of a class of events, for one service or (unless given) for all."""
-        name = "" if to is None else self._named(to)[0]
+        name = "" if to is None else self._named(to).name
         holds = self._network.holds
         kept = [hold for hold in holds if not (hold.event is event and name in {"", hold.service})]
         if len(kept) == len(holds):
@@ -267,17 +220,17 @@ class World:
         after: bool = False,
     ) -> None:
         """Let the next calls of a handler raise this; `after`: when its own code has run."""
-        self._calls.fail(self._calls.named(handler), error, times=times, after=after)
+        calls = self._instances.calls
+        calls.fail(calls.named(handler), error, times=times, after=after)
 
     def hang(self, handler: Callable[..., Any] | str, *, times: int = 1) -> None:
         """Let the next calls of a handler hang, until it is ended at its timeout."""
-        self._calls.hang(self._calls.named(handler), times)
+        calls = self._instances.calls
+        calls.hang(calls.named(handler), times)
 
     async def crash(self, service: Service | str) -> None:
         """Let a service's instance die at once, as by SIGKILL, and start it again."""
-        name, _ = self._named(service)
-        self._links[name].dead = True
-        await self._restart(name)
+        await self._instances.crash(self._named(service).name)
 
     def crash_at(self, service: Service | str, point: Point, *, times: int = 1) -> None:
         """Let a service's instance die when it comes to a point the next time (or so many times), and start it again.
@@ -286,35 +239,17 @@ class World:
             point: "before handler"; "after handler", which has returned, and nothing is written; "before commit"; "after commit",
                 before anything is published; "after publish", before that is noted.
         """
-        self._dying[self._named(service)[0], point] = times
-
-    def _dies(self, name: str, point: Point) -> bool:
-        left = self._dying.get((name, point), 0)
-        if not left:
-            return False
-        self._dying[name, point] = left - 1
-        self._links[name].dead = True
-        self._loop.call_soon_threadsafe(self._restart_soon, name)
-        return True
-
-    def _restart_soon(self, name: str) -> None:
-        task = asyncio.get_running_loop().create_task(self._restart(name))
-        self._crashes.add(task)
-
-    async def _restart(self, name: str) -> None:
-        await self._end(name)
-        await self._begin(name)
+        self._instances.crash_at(self._named(service).name, point, times)
 
 
-@asynccontextmanager
-async def running(
+def running(
     services: Iterable[Service] | Service,
     *,
     seed: int = 0,
     start: datetime = START,
     patience: float = 10.0,
     dead_letters: Literal["fail", "keep"] = "fail",
-) -> AsyncIterator[World]:
+) -> World:
     """These services at work over a log in memory and a virtual clock, until the block ends.
 
         async with running(shop.services) as world:
@@ -329,21 +264,9 @@ async def running(
         start: when it begins, in its own time.
         patience: seconds of real time after which `settle` gives up.
         dead_letters: "fail": the block may not end with dead letters that the test has not asked for; "keep": it may.
-
-    Raises:
-        ChoreoError: the services do not fit together or cannot start.
-        AssertionError: there are dead letters that nobody has asked for.
     """
     chosen = [services] if isinstance(services, Service) else list(services)
-    world = World(chosen, _codec(), seed=seed, start=start, patience=patience)
-    try:
-        await world._start()  # noqa: SLF001 - its own maker
-        yield world
-    finally:
-        await world._stop()  # noqa: SLF001
-    if dead_letters == "fail" and not world._saw_dead_letters and world._journal.dead_letters:
-        found = "\n".join(f"  {words(letter)}" for letter in world.dead_letters)
-        raise AssertionError(f"dead letters that the test has not asked for (world.dead_letters):\n{found}")
+    return World(chosen, _codec(), seed=seed, start=start, patience=patience, strict=dead_letters == "fail")
 
 
 _shared: list[Codec] = []

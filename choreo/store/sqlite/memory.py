@@ -19,29 +19,39 @@ _Q = load_queries("choreo.store.sqlite")
 T = TypeVar("T")
 
 
-def database() -> sqlite3.Connection:
-    """A database in memory, which lives as long as this connection."""
-    return sqlite3.connect(":memory:", isolation_level=None, cached_statements=256, check_same_thread=False)
+class MemoryDatabase:
+    """A database in memory, which outlives the stores over it.
+
+    Attributes:
+        turn: held by the store whose transaction is open.
+    """
+
+    def __init__(self) -> None:
+        self.connection = sqlite3.connect(
+            ":memory:", isolation_level=None, cached_statements=256, check_same_thread=False
+        )
+        self.turn = asyncio.Lock()
 
 
 class MemoryStore(SqliteStore):
-    """Implements `Store` over a connection that outlives it. No thread; several on one connection take turns.
+    """Implements `Store`; everything is done on the event loop's thread, and several over one database take turns.
 
     Args:
-        connection: see `database`.
         name: what errors call it.
     """
 
-    def __init__(self, connection: sqlite3.Connection, name: str) -> None:
+    def __init__(self, database: MemoryDatabase, name: str) -> None:
         super().__init__(Path(name))
-        self._writer = self._reader = connection
-        self._holds = False
-        """Whether the transaction that may be open is ours."""
+        self._writer = self._reader = database.connection
+        self._turn = database.turn
+        self._has_turn = False
+
+    async def open(self, service: str, tables: str = "") -> None:
+        async with self._turn:
+            await super().open(service, tables)
 
     def _open(self, service: str, tables: str) -> None:
         writer = self._writer
-        if writer.in_transaction:
-            raise sqlite3.OperationalError("a transaction is open")
         writer.execute("BEGIN")
         try:
             opening.migrate(writer, self._path, service, tables)
@@ -56,30 +66,37 @@ class MemoryStore(SqliteStore):
     def _close(self) -> None:
         if self.in_transaction:
             self._writer.execute("ROLLBACK")
-        self._holds = False
+        self._end_turn()
+
+    def _end_turn(self) -> None:
+        if self._has_turn:
+            self._has_turn = False
+            self._turn.release()
 
     @property
     def in_transaction(self) -> bool:
-        return self._holds and self._writer.in_transaction
+        return self._has_turn and self._writer.in_transaction
 
     async def begin(self) -> None:
-        while self._writer.in_transaction:
-            await asyncio.sleep(0)
+        await self._turn.acquire()
+        self._has_turn = True
         self._execute("BEGIN")
-        self._holds = True
 
     async def commit(self, effects: Effects) -> int | None:
         if not self.in_transaction:
             await self.begin()
+        return await super().commit(effects)
+
+    async def _finish(self, work: Callable[[], T], *, at_once: bool = False) -> T:
         try:
-            return await super().commit(effects)
+            return await super()._finish(work, at_once=at_once)
         finally:
-            self._holds = False
+            self._end_turn()
 
     async def rollback(self) -> None:
         if self.in_transaction:
             await super().rollback()
-        self._holds = False
+        self._end_turn()
 
     async def _run(self, work: Callable[[], T]) -> T:
         with passing(self._path):

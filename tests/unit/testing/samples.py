@@ -46,7 +46,11 @@ class Shop:
         self.services = [self.payments, self.stock, self.shipping]
 
         @self.payments.on(
-            Placed, **{"retry": Retry(attempts=3, delay="10s", max_delay="10s", in_place="1h"), **options}
+            Placed,
+            **{
+                "retry": Retry(attempts=3, transient=(GatewayError,), delay="10s", max_delay="10s", in_place="1h"),
+                **options,
+            },
         )
         async def charge(order: Placed, ctx: Context) -> Paid | Declined:
             await ctx.db.execute("INSERT INTO effects VALUES (?, 'charge')", (order.id,))
