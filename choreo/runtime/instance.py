@@ -171,8 +171,6 @@ class Instance:
             consumer, self._intake, self._workers, pressure=pressure, spawn=self._spawn, on_failure=self._recovery.fail,
         )  # fmt: skip
         self._recovery.connect(consumer, self._reader, self._ownership, self._intake)
-        for _ in range(service.concurrency):
-            self._spawn(self._workers.work())
         for part in (self._committer.run(), self._watchdog.run()):
             self._spawn(part)
         if not service.transactional:
@@ -210,7 +208,7 @@ class Instance:
     def _make_workers(self, state: Any, decoder: Decoder, turns: Turns | None) -> Workers:
         service, unit, clock = self.service, self._unit, self._clock
         unit.flush = self._committer.commit
-        threads = Threads(service.name, min(_MAX_THREADS, service.concurrency))
+        self._threads = threads = Threads(service.name, min(_MAX_THREADS, service.concurrency))
         self._exit.callback(threads.close)
         self._watchdog = Watchdog(clock, min(handler.timeout for handler in service.handlers.values()))
         breakers = Breakers(self._lanes, clock, self._spawn)
@@ -225,8 +223,8 @@ class Instance:
         )  # fmt: skip
         returns = Returns(unit=unit, decoder=decoder, invoker=invoker, clock=clock, published=self._published)
         workers = Workers(
-            self._lanes, unit, invoker, returns, breakers, clock=clock, stats=self.stats,
-            on_failure=self._recovery.fail, on_deferred=lambda: self._reader.room_made(),  # noqa: PLW0108 - it is made later
+            self._lanes, unit, invoker, returns, breakers, most=service.concurrency, spawn=self._spawn, clock=clock,
+            stats=self.stats, on_failure=self._recovery.fail, on_deferred=lambda: self._reader.room_made(),  # noqa: PLW0108 - it is made later
         )  # fmt: skip
         breakers.wake = workers.wake
         self._exit.callback(workers.stop)
@@ -264,8 +262,8 @@ class Instance:
 
     @property
     def under_way(self) -> int:
-        """How many records its handlers are at work on."""
-        return sum(partition.running for partition in self._owned.values())
+        """How many records its handlers are at work on; threads that are given up count until they end."""
+        return sum(partition.running for partition in self._owned.values()) + self._threads.hanging
 
     @property
     def failed(self) -> BaseException | None:

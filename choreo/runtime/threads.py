@@ -19,13 +19,16 @@ class Threads:
     """Runs blocking calls in threads, at most `most` of them that are not given up.
 
     They are daemons, unlike an executor's: one that hangs does not keep the process from ending.
+
+    Attributes:
+        hanging: how many are given up and go on all the same.
     """
 
     def __init__(self, service: str, most: int) -> None:
         self._service = service
         self._most = most
         self._calls: SimpleQueue[Callable[[], bool] | None] = SimpleQueue()
-        self._threads = self._busy = self._hanging = 0
+        self._threads = self._busy = self.hanging = 0
 
     async def run(self, call: Callable[[], Any], what: object) -> Any:
         """What `call` returns. If this is cancelled, the thread goes on by itself and its result is ignored."""
@@ -65,14 +68,14 @@ class Threads:
     def _give_up(self, future: Future[Any], what: object) -> None:
         loop = asyncio.get_running_loop()
         self._threads -= 1
-        self._hanging += 1
+        self.hanging += 1
         _log.warning(
             "the thread of a handler is given up and goes on by itself: what it does counts no more",
-            handler=str(what), threads_given_up=self._hanging,
+            handler=str(what), threads_given_up=self.hanging,
         )  # fmt: skip
 
         def ended() -> None:
-            self._hanging -= 1
+            self.hanging -= 1
 
         future.add_done_callback(lambda _: loop.is_closed() or loop.call_soon_threadsafe(ended))
 

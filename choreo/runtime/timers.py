@@ -72,6 +72,7 @@ class Timers:
         self._horizon_ms = 0  # what the log held then is handled
         self._ends: tuple[int, Mapping[TopicPartition, int]] | None = None
         self._said_ms = 0
+        self._is_stuck = False  # what is due cannot happen yet, and it is not time that it waits for
 
     def set(self, due_ms: int) -> None:
         """A timer has been set."""
@@ -110,7 +111,7 @@ class Timers:
         changed = asyncio.ensure_future(self._changed.wait())
         ends: set[asyncio.Future[Any]] = {changed}
         if wait is not None:
-            ends.add(asyncio.ensure_future(self._clock.sleep(wait)))
+            ends.add(asyncio.ensure_future(self._clock.pause(wait) if self._is_stuck else self._clock.sleep(wait)))
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -125,7 +126,9 @@ class Timers:
         now_ms = self._clock.now_ms()
         due = await self._unit.store.due(list(self._owned), now_ms + 1, _AT_ONCE)
         fresh = [timer for timer in due if not self._lanes.is_open((timer.at, timer.timer_id))]
+        self._is_stuck = bool(due)
         if fresh and await self._is_handled(max(timer.due_ms for timer in fresh)):
+            self._is_stuck = False
             for timer in fresh:
                 await self._place(timer)
             self._wake()

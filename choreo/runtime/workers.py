@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Coroutine, Hashable
 from time import monotonic
 from typing import Any
 
@@ -24,13 +24,15 @@ _SLICE = 0.01
 
 
 class Workers:
-    """Runs the jobs of ready lanes, at most `concurrency` at once.
+    """Runs the jobs of ready lanes, at most `most` at once.
 
     A worker goes on as long as there is a ready lane, so handlers that do not suspend cost no scheduling.
-    When a handler does suspend, the next idle worker has been woken already. A record that is to be tried again later
-    leaves its worker to others meanwhile.
+    When a handler does suspend, the next idle worker has been woken already, or made where all are at work. A record that
+    is to be tried again later leaves its worker to others meanwhile.
 
     Args:
+        most: how many workers there may be.
+        spawn: starts a task that the instance watches.
         on_failure: told what went wrong outside the handlers' own code.
         on_deferred: told that a record takes no part for a while.
     """
@@ -43,6 +45,8 @@ class Workers:
         returns: Returns,
         breakers: Breakers,
         *,
+        most: int,
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
         clock: Clock,
         stats: Stats,
         on_failure: Callable[[Exception], None],
@@ -53,6 +57,9 @@ class Workers:
         self._invoker = invoker
         self._returns = returns
         self._breakers = breakers
+        self._most = most
+        self._spawn = spawn
+        self._made = 0
         self._clock = clock
         self._stats = stats
         self._on_failure = on_failure
@@ -63,7 +70,7 @@ class Workers:
         self._waking = False
 
     def wake(self) -> None:
-        """There may be work: wake one idle worker, which wakes the next if there is more."""
+        """There may be work: wake one worker, which wakes the next if there is more."""
         if self._waking or not self._lanes.has_ready:
             return
         while self._idle:
@@ -72,12 +79,17 @@ class Workers:
                 self._waking = True
                 worker.set_result(None)
                 return
+        if self._made < self._most:
+            self._made += 1
+            self._waking = True
+            self._spawn(self.work())
 
     async def work(self) -> None:
         """One worker; runs until cancelled."""
         lanes = self._lanes
         me = asyncio.current_task()
         assert me is not None  # noqa: S101 - workers are tasks
+        self._waking = False
         slice_end = monotonic() + _SLICE
         while True:
             if monotonic() > slice_end:

@@ -37,7 +37,7 @@ class Calls:
         self._handlers = [handler for service in services for handler in service.handlers.values()]
         self._under_way: dict[object, str] = {}
         self._hanging: dict[str, int] = {}
-        self._hung: set[object] = set()
+        self._hung: dict[object, Link] = {}
         self._failing: dict[str, list[_Failing]] = {}
         self._over = threading.Event()
 
@@ -75,7 +75,7 @@ class Calls:
     @property
     def hung(self) -> int:
         """How many calls hang because they shall."""
-        return len(self._hung)
+        return sum(not link.dead for link in self._hung.values())
 
     def close(self) -> None:
         """Let threads go that hang."""
@@ -93,7 +93,7 @@ class Calls:
         name = str(handler)
 
         async def call(*args: Any) -> Any:
-            with self._counted(name, args) as hangs:
+            with self._counted(name, args, link) as hangs:
                 await link.reach("before handler")
                 if hangs:
                     await asyncio.Event().wait()
@@ -109,7 +109,7 @@ class Calls:
         name = str(handler)
 
         def call(*args: Any) -> Any:
-            with self._counted(name, args) as hangs:
+            with self._counted(name, args, link) as hangs:
                 link.reach_in_thread("before handler")
                 if hangs:
                     self._over.wait()
@@ -122,18 +122,18 @@ class Calls:
         return call
 
     @contextmanager
-    def _counted(self, name: str, args: tuple[Any, ...]) -> Iterator[bool]:
+    def _counted(self, name: str, args: tuple[Any, ...], link: Link) -> Iterator[bool]:
         call = object()
         self._under_way[call] = f"{name} is handling {_words(args[0])}"
         hangs = self._hanging.get(name, 0) > 0
         if hangs:
             self._hanging[name] -= 1
-            self._hung.add(call)
+            self._hung[call] = link
         try:
             yield hangs
         finally:
             del self._under_way[call]
-            self._hung.discard(call)
+            self._hung.pop(call, None)
 
     def _fail_if_planned(self, name: str, *, after: bool) -> None:
         for plan in self._failing.get(name, ()):

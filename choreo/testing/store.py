@@ -17,7 +17,7 @@ class LinkedStore(MemoryStore):
     """A store in memory as one instance sees it, until that dies."""
 
     def __init__(self, database: MemoryDatabase, service: str, link: Link) -> None:
-        super().__init__(database, f"of {service} in memory")
+        super().__init__(database, f"of {service} in memory", link.network.clock.now_ms)
         self._link = link
 
     async def commit(self, effects: Effects) -> int | None:

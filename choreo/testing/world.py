@@ -31,7 +31,7 @@ from choreo.wire import Codec
 
 E = TypeVar("E", bound=Event)
 
-START = datetime(2026, 1, 1, tzinfo=UTC)
+START = datetime(2024, 1, 1, tzinfo=UTC)
 _SOURCE = "test"
 
 

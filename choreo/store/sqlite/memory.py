@@ -38,12 +38,14 @@ class MemoryStore(SqliteStore):
 
     Args:
         name: what errors call it.
+        now_ms: the clock by which inbox and outbox are dated.
     """
 
-    def __init__(self, database: MemoryDatabase, name: str) -> None:
+    def __init__(self, database: MemoryDatabase, name: str, now_ms: Callable[[], int] | None = None) -> None:
         super().__init__(Path(name))
         self._writer = self._reader = database.connection
         self._turn = database.turn
+        self._now_ms = now_ms or self._now_ms
         self._has_turn = False
 
     async def open(self, service: str, tables: str = "") -> None:

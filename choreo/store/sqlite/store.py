@@ -51,6 +51,7 @@ class SqliteStore(Reading):
         self._publishing = set()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="choreo-store")
         self._connections: list[sqlite3.Connection] = []
+        self._now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
         self._writer: sqlite3.Connection
         self._is_open = False
         self._is_swift = False
@@ -200,7 +201,7 @@ class SqliteStore(Reading):
 
     async def commit(self, effects: Effects) -> int | None:
         def write() -> int | None:
-            return writing.write(self._writer, self._instance, effects)
+            return writing.write(self._writer, self._instance, effects, self._now_ms())
 
         small = writing.size(effects) <= _SMALL
         alone = not self._writer.in_transaction and not writing.is_rare(effects)

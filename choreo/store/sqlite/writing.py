@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import time
 from typing import Any
 
 from pydantic_core import to_json
@@ -29,13 +28,13 @@ def is_rare(effects: Effects) -> bool:
     return bool(effects.parked or effects.behind or effects.unparked or effects.survived)
 
 
-def write(writer: sqlite3.Connection, instance: str, effects: Effects) -> int | None:
-    """Write them; returns the outbox row's number, if there is one.
+def write(writer: sqlite3.Connection, instance: str, effects: Effects, now_ms: int) -> int | None:
+    """Write them, at this time (ms since the epoch); returns the outbox row's number, if there is one.
 
     Raises:
         FencedError, ReleasedError, OvertakenError: see `Store.commit`.
     """
-    row_id = _write_unit(writer, effects)
+    row_id = _write_unit(writer, effects, now_ms)
     _write_parked(writer, effects)
     if effects.survived:
         writer.executemany(_Q["survived"], [(*at, instance) for at in effects.survived])
@@ -47,11 +46,11 @@ def is_owner(writer: sqlite3.Connection, at: TopicPartition, epoch: int) -> bool
     return writer.execute(_Q["is_owner"], (*at, epoch)).fetchone() is not None
 
 
-def _write_unit(writer: sqlite3.Connection, effects: Effects) -> int | None:
+def _write_unit(writer: sqlite3.Connection, effects: Effects, now_ms: int) -> int | None:
     progress = [(*at, moved.epoch, moved.watermark, ranges.pack(moved.done)) for at, moved in effects.progress.items()]
     row = (
         *(_json(progress), len(progress)),
-        *(b"".join(effects.inbox), _each(effects.inbox), int(time.time() * 1000)),
+        *(b"".join(effects.inbox), _each(effects.inbox), now_ms),
         *(str(list(effects.ticked)), _json(list(effects.progress))),
         records.pack(effects.outbox) if effects.outbox else None,
         *_notes(effects),

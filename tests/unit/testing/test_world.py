@@ -40,7 +40,7 @@ async def test_time_moves_only_when_it_is_told_to():
         await world.publish(Placed(id="o-1"))
         await world.settle()
         assert world.emitted(Paid) == []
-        assert world.now == before == datetime(2026, 1, 1, tzinfo=UTC)
+        assert world.now == before == datetime(2024, 1, 1, tzinfo=UTC)
         await world.advance("20s")
         assert world.emitted(Paid) == [Paid(id="o-1")]
         assert (world.now - before).total_seconds() == 20
@@ -103,3 +103,47 @@ async def test_two_worlds_with_one_seed_are_the_same():
             return saga.tree() + repr(saga.events)
 
     assert await told() == await told()
+
+
+class Reminded(Event, topic="reminders", key="id"):
+    id: str
+
+
+async def test_deadlines_fire_in_virtual_time_and_thirty_days_are_soon_over():
+    service, seen = Service("patient"), []
+
+    @service.deadline(Placed, within="1d", every="1d", times=30, unless=(Shipped,))
+    async def remind(order: Placed) -> Reminded:
+        seen.append(world.now)
+        return Reminded(id=order.id)
+
+    async with running(service) as world:
+        begun = world.now
+        await world.publish(Placed(id="o-1"))
+        await world.publish(Placed(id="o-2"))
+        await world.advance("23h")
+        assert seen == []
+        await world.publish(Shipped(id="o-2"), correlation_id=world.sagas[1].correlation_id)
+        await world.advance("30d")
+        assert [(moment - begun).days for moment in seen] == list(range(1, 31))
+        assert len(world.emitted(Reminded)) == 30
+
+
+async def test_a_deadline_that_may_still_be_stopped_waits_for_what_is_held_up():
+    service, seen = Service("patient"), []
+
+    @service.deadline(Placed, within="1h", unless=(Shipped,))
+    async def expire(order: Placed) -> None:
+        seen.append(order.id)
+
+    async with running(service) as world:
+        saga = await world.publish(Placed(id="o-1"))
+        await world.publish(Placed(id="o-2"))
+        await world.settle()
+        world.hold(Shipped)
+        await world.publish(Shipped(id="o-1"), correlation_id=saga.correlation_id)
+        await world.advance("30d")
+        assert seen == []
+        await world.release(Shipped)
+        await world.advance("1s")
+        assert seen == ["o-2"]
