@@ -262,8 +262,13 @@ class Instance:
 
     @property
     def under_way(self) -> int:
-        """How many records its handlers are at work on; threads that are given up count until they end."""
-        return sum(partition.running for partition in self._owned.values()) + self._threads.hanging
+        """How many records its handlers are at work on."""
+        return sum(partition.running for partition in self._owned.values())
+
+    @property
+    def given_up(self) -> int:
+        """How many threads of handlers go on though they are given up."""
+        return self._threads.hanging
 
     @property
     def failed(self) -> BaseException | None:

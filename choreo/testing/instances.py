@@ -102,9 +102,15 @@ class Instances:
 
     # --- what they do ---------------------------------------------------------------------------------------------
 
+    @property
+    def under_way(self) -> int:
+        """How many records are being handled."""
+        return sum(instance.under_way for instance, _ in self._running.values())
+
     def busy(self) -> list[str]:
         """Whoever waits for something outside the event loop, in words."""
-        if sum(instance.under_way for instance, _ in self._running.values()) <= self.calls.hung:
+        given_up = sum(instance.given_up for instance, _ in self._running.values())
+        if self.under_way + given_up <= self.calls.hung:
             return []
         return self.calls.under_way or ["a thread is about to begin"]
 

@@ -31,8 +31,13 @@ from choreo.wire import Codec
 
 E = TypeVar("E", bound=Event)
 
+made: list[World] = []
+"""The worlds that were made since somebody emptied this list: the pytest plugin does, for each test."""
+
 START = datetime(2024, 1, 1, tzinfo=UTC)
 _SOURCE = "test"
+_SHOWN = 5
+"""Of how many sagas, the last ones, a story tells."""
 
 
 class World:
@@ -59,6 +64,7 @@ class World:
         self._network = Network(self.clock, self._journal)
         self._saw_dead_letters = False
         self._exit = AsyncExitStack()
+        made.append(self)
 
     async def __aenter__(self) -> Self:
         """Start the services.
@@ -127,7 +133,7 @@ class World:
         """
         end = self.clock.now + round(seconds(duration) * 1e6)
         await self.settle()
-        while (due := self.clock.next_due(pauses=self._instances.calls.hung > 0)) is not None and due <= end:
+        while (due := self.clock.next_due(pauses=self._instances.under_way > 0)) is not None and due <= end:
             self.clock.move_to(due)
             await self.settle()
         self.clock.move_to(end)
@@ -159,6 +165,13 @@ class World:
     def sagas(self) -> list[Saga]:
         """All sagas, in the order in which they began."""
         return [self.saga(name) for name in self._journal.correlation_ids]
+
+    def story(self) -> str:
+        """All sagas and dead letters, for reading: what the pytest plugin shows of a test that fails."""
+        told = [f"at {self.now.isoformat(timespec='milliseconds')}, {len(self.sagas)} sagas"]
+        told += [saga.tree() for saga in self.sagas[-_SHOWN:]]
+        nobodys = [letter for letter in self._journal.dead_letters if not letter.correlation_id]
+        return "\n".join([*told, *(f"dead letter: {words(letter)}" for letter in nobodys)])
 
     @property
     def dead_letters(self) -> list[DeadLetter]:

@@ -57,11 +57,15 @@ class FolderRegistry:
         return self._known[schema_id]
 
     async def versions(self, subject: str) -> list[Schema]:
-        """All versions, oldest first: the numbered ones, then the contract if it is none of them."""
-        return _history(self._path(subject))
+        """See `history`."""
+        return self.history(subject)
 
     async def aclose(self) -> None:
         """Nothing is open."""
+
+    def history(self, subject: str) -> list[Schema]:
+        """All versions, oldest first: the numbered ones, then the contract if it is none of them."""
+        return _history(self._path(subject))
 
     def contract(self, topic: str, type_name: str) -> Schema | None:
         """The contract of a type, None if there is no file."""
