@@ -46,6 +46,7 @@ class Instances:
         self._databases: dict[str, MemoryDatabase] = {}
         self._running: dict[str, tuple[Instance, Link]] = {}
         self._dying: dict[tuple[str, Point], int] = {}
+        self._crashing = asyncio.Lock()
         self._restarts: list[asyncio.Task[None]] = []
         self.calls = Calls(services)
         self.crashes = Counter[str]()
@@ -128,9 +129,10 @@ class Instances:
 
     async def crash(self, name: str) -> None:
         """Let an instance die at once, and start it again."""
-        self.crashes[name] += 1
-        await self._end(name)
-        await self._begin(name)
+        async with self._crashing:
+            self.crashes[name] += 1
+            await self._end(name)
+            await self._begin(name)
 
     def crash_at(self, name: str, point: Point, times: int) -> None:
         """Let an instance die so many times when it comes to this point."""

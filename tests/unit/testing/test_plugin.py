@@ -45,7 +45,7 @@ def run(tmp_path):
             "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\nfilterwarnings = error\n"
         )
         (tmp_path / "pytest.ini").write_text(settings, encoding="utf-8")
-        command = [sys.executable, "-m", "pytest", "-q", "test_it.py"]
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:hypothesispytest", "test_it.py"]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False).stdout
 
     return run
