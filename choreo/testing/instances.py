@@ -110,6 +110,8 @@ class Instances:
 
     def busy(self) -> list[str]:
         """Whoever waits for something outside the event loop, in words."""
+        if not all(restart.done() for restart in self._restarts):
+            return ["a service starts again"]
         given_up = sum(instance.given_up for instance, _ in self._running.values())
         if self.under_way + given_up <= self.calls.hung:
             return []
