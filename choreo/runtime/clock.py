@@ -17,6 +17,10 @@ class Clock(Protocol):
         """Milliseconds since the epoch."""
         ...
 
+    def monotonic(self) -> float:
+        """Seconds since some moment, for telling how long something takes."""
+        ...
+
     async def sleep(self, seconds: float) -> None:
         """Wait."""
         ...
@@ -36,6 +40,8 @@ class SystemClock:
     def now_ms(self) -> int:
         """See `Clock.now_ms`."""
         return time.time_ns() // 1_000_000
+
+    monotonic = staticmethod(time.monotonic)
 
     async def sleep(self, seconds: float) -> None:
         """See `Clock.sleep`."""

@@ -105,7 +105,7 @@ class Timers:
                 partition = self._owned.get(at)
                 if partition is not None and not partition.leaving.is_set() and partition.tracker.skip(end):
                     self._unit.come_on(partition)
-            await self._clock.sleep(_FOLLOW)
+            await self._clock.pause(_FOLLOW)
 
     async def _until_changed(self, wait: float | None) -> None:
         changed = asyncio.ensure_future(self._changed.wait())

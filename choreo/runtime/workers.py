@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Hashable
-from time import monotonic
 from typing import Any
 
 from choreo.runtime.breaker import Breakers
@@ -90,6 +89,7 @@ class Workers:
         me = asyncio.current_task()
         assert me is not None  # noqa: S101 - workers are tasks
         self._waking = False
+        monotonic = self._clock.monotonic
         slice_end = monotonic() + _SLICE
         while True:
             if monotonic() > slice_end:

@@ -30,6 +30,10 @@ class VirtualClock:
         """See `Clock.now_ms`."""
         return self.now // 1000
 
+    def monotonic(self) -> float:
+        """See `Clock.monotonic`: what happens takes no time."""
+        return self.now / 1e6
+
     def random(self) -> float:
         """See `Clock.random`."""
         return self._chance.random()

@@ -59,6 +59,7 @@ class Link(EmbeddedLog):
         group: str | None = None,
         listener: Listener | None = None,
         start: Start = "earliest",
+        ends: bool = False,  # noqa: ARG002 - there is no gap at the end
     ) -> Consumer:
         """See `Log.consumer`."""
         consumer = LinkedConsumer(self, topics, group, listener, start)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import time
 
 
 class TurnedClock:
@@ -17,6 +18,8 @@ class TurnedClock:
     def now_ms(self) -> int:
         """See `Clock.now_ms`."""
         return round(self._now * 1000)
+
+    monotonic = staticmethod(time.monotonic)
 
     def random(self) -> float:
         """See `Clock.random`."""
