@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
+from choreo.errors import ConfigurationError
 from choreo.log.memory import MemoryLog
 from choreo.runtime.clock import Clock
 from choreo.runtime.instance import Instance
@@ -13,6 +15,7 @@ from choreo.runtime.settings import Settings
 from choreo.service import Service
 from choreo.store import Store
 from choreo.store.port import Row
+from choreo.store.sqlite.database import SqliteDatabase
 from choreo.store.sqlite.memory import MemoryDatabase
 from choreo.testing.handlers import Calls
 from choreo.testing.link import Link, Point
@@ -96,10 +99,12 @@ class Instances:
 
         return open_store
 
-    def fetch(self, service: Service, sql: str, parameters: Sequence[object]) -> list[Row]:
+    async def fetch(self, service: Service, sql: str, parameters: Sequence[object]) -> list[Row]:
         """The rows that a query finds in a service's store."""
+        if service.transactional:
+            raise ConfigurationError(f"service {service.name!r} is transactional and has no store")
         address = self._settings.store_of(service.name, service.store)
-        return self._databases[address].connection.execute(sql, parameters).fetchall()
+        return await SqliteDatabase(self._databases[address].connection, Path(service.name)).fetch_all(sql, parameters)
 
     # --- what they do ---------------------------------------------------------------------------------------------
 

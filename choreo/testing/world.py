@@ -179,9 +179,10 @@ class World(Trouble):
 
     def story(self) -> str:
         """All sagas and dead letters, for reading: what the pytest plugin shows of a test that fails."""
-        told = [f"at {self.now.isoformat(timespec='milliseconds')}, {len(self.sagas)} sagas"]
-        told += [saga.tree() for saga in self.sagas[-_SHOWN:]]
-        nobodys = [letter for letter in self._journal.dead_letters if not letter.correlation_id]
+        sagas, names = self.sagas, set(self._journal.correlation_ids)
+        told = [f"at {self.now.isoformat(timespec='milliseconds')}, {len(sagas)} sagas"]
+        told += [saga.tree() for saga in sagas[-_SHOWN:]]
+        nobodys = [letter for letter in self._journal.dead_letters if letter.correlation_id not in names]
         return "\n".join([*told, *(f"dead letter: {words(letter)}" for letter in nobodys)])
 
     @property
@@ -191,8 +192,8 @@ class World(Trouble):
         return list(self._journal.dead_letters)
 
     async def fetch(self, service: Service | str, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
-        """The rows that a query finds in a service's store."""
-        return self._instances.fetch(self._named(service), sql, parameters)
+        """The rows that a query finds in a service's store; placeholders as for `ctx.db`."""
+        return await self._instances.fetch(self._named(service), sql, parameters)
 
 
 def running(

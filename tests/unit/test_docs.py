@@ -46,3 +46,11 @@ async def test_the_service_of_the_readme_charges_and_declines(monkeypatch, tmp_p
         rows = await instance._store.db.fetch_all("SELECT order_id FROM receipts")
         assert rows == [("o-1",)]
         assert instance.stats.emitted == 2
+
+
+TESTING = ROOT / "docs" / "testing.md"
+
+
+@pytest.mark.parametrize("name", re.findall(r"async def (test_\w+)", TESTING.read_text("utf-8")))
+async def test_the_tests_of_the_page_about_testing_pass(name, monkeypatch):
+    await getattr(module_of(TESTING, monkeypatch), name)()

@@ -55,6 +55,7 @@ async def test_of_two_services_that_open_a_new_store_at_once_one_wins(world):
     assert outcomes.count(None) == 1
 
 
+@pytest.mark.needs("several_processes")
 async def test_several_processes_open_a_new_store_at_once(world):
     members = [member(world, "open") for _ in range(3)]
     for each in members:
@@ -415,6 +416,7 @@ async def test_a_cancelled_commit_is_whole_or_not_at_all(world, store):
     assert committed, "some were cancelled too late"
 
 
+@pytest.mark.needs("several_processes")
 async def test_a_killed_process_leaves_whole_transactions_only(world):
     chance = random.Random(11)
     for _ in range(4):
@@ -441,6 +443,7 @@ async def test_a_killed_process_leaves_whole_transactions_only(world):
         await store.close()
 
 
+@pytest.mark.needs("several_processes")
 async def test_the_service_of_a_killed_process_is_still_the_owner(world):
     process = member(world, "write")
     try:

@@ -192,6 +192,7 @@ async def test_who_comes_second_is_overtaken_when_the_first_commits_and_not_when
     assert await numbers(store, A) == {A: [0, 1]}
 
 
+@pytest.mark.needs("overlapping_transactions")
 async def test_many_keys_in_opposite_orders_are_decided_once_each(world):
     """Whoever is overtaken, or could not wait, reads the notes again and decides anew, as the runtime does."""
     keys, rounds = [key(number) for number in range(30)], 25

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from choreo.log.port import NewRecord, TopicPartition
@@ -27,18 +27,19 @@ class World:
     """A place where a store is, and every store opened there.
 
     Attributes:
-        url: what `make_store` takes.
+        url: what `make_store` takes; empty if it is not made by an address.
         placeholder: how this store writes parameters in SQL.
     """
 
-    def __init__(self, url: str, placeholder: str) -> None:
+    def __init__(self, url: str, placeholder: str, made: Callable[[], Store] | None = None) -> None:
         self.url = url
         self.placeholder = placeholder
+        self._made = made or (lambda: make_store(url))
         self._stores: list[Store] = []
 
     def make(self) -> Store:
         """A store that the world closes at the end."""
-        store = make_store(self.url)
+        store = self._made()
         self._stores.append(store)
         return store
 
