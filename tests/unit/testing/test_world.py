@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import pytest
 
-from choreo import Event, Retry, Service
+from choreo import ConfigurationError, Context, Event, Retry, Service
+from choreo.log.port import NewRecord
 from choreo.testing import NotSettledError, running
+from choreo.wire.folder import FolderRegistry
 from tests.unit.testing.samples import GatewayError, Paid, Placed, Shipped, Shop
 
 
@@ -147,3 +150,92 @@ async def test_a_deadline_that_may_still_be_stopped_waits_for_what_is_held_up():
         await world.release(Shipped)
         await world.advance("1s")
         assert seen == ["o-2"]
+
+
+async def test_what_a_web_request_writes_and_publishes_in_one_transaction_is_seen():
+    shop = Shop()
+    async with running(shop.services) as world:
+        async with world.bus.transaction(shop.payments) as tx:
+            await tx.db.execute("INSERT INTO effects VALUES ('o-1', 'asked')")
+            tx.publish(Placed(id="o-1"))
+        await world.settle()
+        rows = await world.fetch(shop.payments, "SELECT what FROM effects ORDER BY what")
+        assert rows == [("asked",), ("charge",)]
+        assert world.emitted(Shipped) == [Shipped(id="o-1")]
+
+
+async def test_a_lifespan_is_entered_and_left():
+    seen = []
+
+    @asynccontextmanager
+    async def lifespan():
+        seen.append("entered")
+        yield "state"
+        seen.append("left")
+
+    service = Service("alive", lifespan=lifespan)
+
+    @service.on(Placed)
+    async def handle(order: Placed, ctx: Context) -> None:
+        seen.append(ctx.state)
+
+    async with running(service) as world:
+        await world.publish(Placed(id="o-1"))
+        await world.settle()
+        await world.crash(service)
+    assert seen == ["entered", "state", "left", "entered", "left"]
+
+
+async def test_a_service_that_cannot_start_says_so_and_leaves_nothing_behind():
+    service = Service("broken", tables="CREATE TABLE nonsense (")
+
+    @service.on(Placed)
+    async def handle(order: Placed) -> None: ...
+
+    fine = Shop()
+    with pytest.raises(ConfigurationError, match="the tables of service 'broken' cannot be made"):
+        async with running([*fine.services, service]):
+            pass
+    assert len(asyncio.all_tasks()) == 1, "only this test is left"
+
+
+async def test_a_transactional_service_has_no_store_to_look_into():
+    service = Service("forward", transactional=True)
+
+    @service.on(Placed)
+    async def pay(order: Placed) -> Paid:
+        return Paid(id=order.id)
+
+    async with running(service) as world:
+        await world.publish(Placed(id="o-1"))
+        await world.settle()
+        assert world.emitted(Paid) == [Paid(id="o-1")]
+        with pytest.raises(ConfigurationError, match="'forward' is transactional and has no store"):
+            await world.fetch(service, "SELECT 1")
+
+
+async def test_records_of_older_classes_are_read_with_the_schemas_of_a_folder(tmp_path):
+    old = {"type": "record", "name": "Placed", "fields": [{"name": "id", "type": "string"}]}
+    number = await FolderRegistry(tmp_path).register("orders-Placed", old)
+    value = b"\0" + number.to_bytes(4, "big") + b"\x06o-1"
+    shop = Shop()
+    async with running(shop.services, schemas=tmp_path) as world:
+        await world.log.producer().append([NewRecord("orders", b"o-1", value, [("ce_type", b"Placed")])])
+        await world.settle()
+        assert world.emitted(Shipped) == [Shipped(id="o-1")]
+        assert world.emitted(Placed) == [Placed(id="o-1", n=1)]
+    assert len([*tmp_path.rglob("*.avsc")]) == 1, "nothing is written there"
+
+
+async def test_inbox_keys_are_forgotten_in_virtual_time():
+    shop = Shop()
+    async with running(shop.services) as world:
+        await world.publish(Placed(id="o-1"), event_id="one")
+        await world.advance("1d")
+        await world.publish(Placed(id="o-1"), event_id="one")
+        await world.settle()
+        assert len(await world.fetch(shop.payments, "SELECT * FROM effects")) == 1
+        await world.advance("9d")
+        await world.publish(Placed(id="o-1"), event_id="one")
+        await world.settle()
+        assert len(await world.fetch(shop.payments, "SELECT * FROM effects")) == 2, "the inbox keeps a week"
