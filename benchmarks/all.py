@@ -17,6 +17,7 @@ PROGRAMS = {
     "A poison record": ("poison.py",),
     "Memory, and the cost of a full inbox": ("memory.py",),
     "The wire alone": ("wire.py",),
+    "A test of the shop in a world of choreo.testing": ("world.py",),
     "What a kill (-9) in the middle costs": ("killed.py", "--peers"),
 }
 

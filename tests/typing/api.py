@@ -13,6 +13,7 @@ from typing import Any, assert_type
 
 import choreo
 from choreo import Bus, Choreography, Context, Event, Failure, Retry, Service, Settings, SyncContext
+from choreo.testing import Saga, World, running
 
 
 class OrderPlaced(Event, topic="orders", key="order_id"):
@@ -117,6 +118,18 @@ async def publish() -> None:
 def publish_blocking() -> None:
     with choreo.connect_sync(Settings(log="memory://")) as bus:
         assert_type(bus.publish(OrderPlaced(order_id="o1")), str)
+
+
+async def test() -> None:
+    async with running([payments]) as world:
+        assert_type(world, World)
+        saga = await world.publish(OrderPlaced(order_id="o1"))
+        assert_type(saga, Saga)
+        assert_type(world.emitted(PaymentCharged), list[PaymentCharged])
+        assert_type(saga.emitted(PaymentDeclined), list[PaymentDeclined])
+        world.crash_at(payments, "before commit")
+        world.crash_at(payments, "sometime")  # type: ignore[arg-type]
+        world.fail(charge, TimeoutError, times=2)
 
 
 def look() -> str:

@@ -44,6 +44,7 @@ class EmbeddedConsumer:
     """Implements `Consumer`; one task keeps its membership and calls its listener.
 
     Attributes:
+        topics: those that it reads.
         looked: when it last looked at its group (monotonic seconds).
     """
 
@@ -51,6 +52,7 @@ class EmbeddedConsumer:
         self, log: EmbeddedLog, topics: Sequence[str], group: str | None, listener: Listener | None, start: Start
     ) -> None:
         self.log = log
+        self.topics = frozenset(topics)
         self._topics, self._group, self._listener, self._start = tuple(topics), group, listener, start
         self._member: int | None = None
         self.looked = time.monotonic()

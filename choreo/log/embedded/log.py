@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from choreo.errors import ConfigurationError
@@ -86,10 +86,15 @@ class EmbeddedLog:
     async def offsets_at(self, timestamp: int, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         return await self.read(Tables.offsets_at, timestamp, partitions)
 
-    def wake(self, *, regrouped: bool = False) -> None:
-        """Let consumers look for records, and at their group too if one has changed. Called on the event loop."""
+    def wake(self, topics: Collection[str] | None = None, *, regrouped: bool = False) -> None:
+        """Let consumers look for records, and at their group too if one has changed. Called on the event loop.
+
+        Args:
+            topics: where there are new ones; all unless given.
+        """
         for consumer in self.consumers:
-            consumer.wake(regrouped=regrouped)
+            if topics is None or not consumer.topics.isdisjoint(topics):
+                consumer.wake(regrouped=regrouped)
 
     async def close_consumers(self) -> None:
         """Close those that are still open."""

@@ -56,7 +56,7 @@ class EmbeddedProducer:
             raise LogError("this producer is closed", remedy="append before closing, or open another one")
         await self._log.write(Tables.write, records, commit, await self._fenced())
         if records:
-            self._log.wake()
+            self._log.wake({record.topic for record in records})
 
     async def _fenced(self) -> tuple[str, int] | None:
         async with self._registering:

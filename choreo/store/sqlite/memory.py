@@ -53,17 +53,19 @@ class MemoryStore(SqliteStore):
             await super().open(service, tables)
 
     def _open(self, service: str, tables: str) -> None:
-        writer = self._writer
-        writer.execute("BEGIN")
+        self._migrate(service, tables)
+        if self._writer.execute("SELECT count(*) FROM temp.sqlite_master").fetchone() == (0,):
+            for made in OF_CONNECTION:
+                self._writer.execute(_Q[made])
+
+    def _migrate(self, service: str, tables: str) -> None:
+        self._writer.execute("BEGIN")
         try:
-            opening.migrate(writer, self._path, service, tables)
-            if writer.execute("SELECT count(*) FROM temp.sqlite_master").fetchone() == (0,):
-                for made in OF_CONNECTION:
-                    writer.execute(_Q[made])
+            opening.migrate(self._writer, self._path, service, tables)
         except BaseException:
-            writer.execute("ROLLBACK")
+            self._writer.execute("ROLLBACK")
             raise
-        writer.execute("COMMIT")
+        self._writer.execute("COMMIT")
 
     def _close(self) -> None:
         if self.in_transaction:
@@ -82,7 +84,11 @@ class MemoryStore(SqliteStore):
     async def begin(self) -> None:
         await self._turn.acquire()
         self._has_turn = True
-        self._execute("BEGIN")
+        try:
+            self._execute("BEGIN")
+        except BaseException:
+            self._end_turn()
+            raise
 
     async def commit(self, effects: Effects) -> int | None:
         if not self.in_transaction:
