@@ -1,39 +1,45 @@
-"""Deadlines and reminders, with a clock that the test turns."""
+"""Deadlines and reminders, over virtual time."""
 
 from __future__ import annotations
 
-import asyncio
+from pathlib import Path
 
 import pytest
 
-from choreo import Context, Event, Retry, Service, connect
-from choreo.runtime import bus, instance
-from tests.integration.runtime_clock import TurnedClock
+from choreo import Context, Event, Failure, Retry, Service, Settings, connect
+from choreo.log import open_log
+from choreo.runtime.run import running as really_running
+from choreo.testing import World, running
 from tests.integration.runtime_world import AT_ONCE
-from tests.integration.saga_world import TABLES, Ordered, Rejected, Sent
 from tests.support import eventually
 
-MINUTE = 60.0
+TABLES = "CREATE TABLE IF NOT EXISTS effects (id TEXT, n INTEGER)"
+
+
+class Ordered(Event, topic="orders", key="id"):
+    """What sets timers."""
+
+    id: str
+    n: int = 0
+
+
+class Sent(Event, topic="parcels", key="id"):
+    """What stops them."""
+
+    id: str
+
+
+class Rejected(Failure, topic="parcels", key="id"):
+    """What stops them too."""
+
+    id: str
 
 
 class Expired(Event, topic="expiries", key="id"):
     """What a deadline emits."""
 
     id: str
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    turned = TurnedClock()
-    monkeypatch.setattr(instance, "SystemClock", lambda: turned)
-    monkeypatch.setattr(bus, "SystemClock", lambda: turned)
-    return turned
-
-
-async def tell(world, saga, *events):
-    async with connect(world.settings(), source="test", log=world.log) as opened:
-        for event in events:
-            await opened.publish(event, correlation_id=saga)
+    n: int = 0
 
 
 def orders(**options) -> Service:
@@ -42,169 +48,207 @@ def orders(**options) -> Service:
     @service.deadline(Ordered, **({"within": "15m", "unless": (Sent, Rejected)} | options))
     async def expire(order: Ordered, ctx: Context) -> Expired:
         await ctx.db.execute("INSERT INTO effects VALUES (?, ?)", (order.id, order.n))
-        return Expired(id=order.id)
+        return Expired(id=order.id, n=order.n)
 
     return service
 
 
-async def pass_time(world, service, clock, seconds):
-    """Let time pass, and what is due then happen."""
-    clock.turn(seconds)
-    for _ in range(20):
-        clock.turn(0.05)  # internal looks
-        await asyncio.sleep(0.005)
-    await world.read_to_the_end(service)
+async def called(world: World) -> list[tuple[str, int]]:
+    return await world.fetch("orders", "SELECT id, n FROM effects ORDER BY rowid")
 
 
-async def test_it_is_called_when_the_time_is_over_and_not_before(world, clock):
-    service = orders()
-    async with world.running(service):
-        await tell(world, "s1", Ordered(id="o1", n=1))
-        await world.read_to_the_end(service)
-        await pass_time(world, service, clock, 14 * MINUTE)
-        assert world.rows("orders") == []
-        await pass_time(world, service, clock, MINUTE)
-        await eventually(lambda: world.rows("orders") == [("o1", 1)])
-        await pass_time(world, service, clock, 60 * MINUTE)
-    assert world.rows("orders") == [("o1", 1)], "once"
-    ((about, _),) = await world.events("expiries")
-    assert about["correlationid"] == "s1"
-    assert world.rows("orders", "SELECT count(*) FROM choreo_timers") == [(0,)]
+async def timers(world: World) -> int:
+    return (await world.fetch("orders", "SELECT count(*) FROM choreo_timers"))[0][0]
+
+
+async def test_it_is_called_when_the_time_is_over_and_not_before():
+    async with running(orders()) as world:
+        saga = await world.publish(Ordered(id="o1", n=1))
+        await world.advance("14m")
+        assert await called(world) == []
+        assert await timers(world) == 1
+        await world.advance("61s")
+        assert await called(world) == [("o1", 1)]
+        await world.advance("2d")
+        assert await called(world) == [("o1", 1)], "once"
+        assert [event.type for event in saga.events] == ["Ordered", "Expired"]
+        assert await timers(world) == 0
 
 
 @pytest.mark.parametrize("stops", [Sent, Rejected])
 @pytest.mark.parametrize("first", [False, True])
-async def test_what_stops_it_does_so_before_and_after_it_is_set(world, clock, stops, first):
-    service = orders()
-    events = [Ordered(id="o1"), stops(id="o1")]
-    async with world.running(service):
-        for event in reversed(events) if first else events:
-            await tell(world, "s1", event)
-            await world.read_to_the_end(service)
-        await tell(world, "s2", Ordered(id="o2"))
-        await world.read_to_the_end(service)
-        assert len(world.rows("orders", "SELECT 1 FROM choreo_timers")) == 1
-        await pass_time(world, service, clock, 16 * MINUTE)
-        await eventually(lambda: world.rows("orders") == [("o2", 0)])
+async def test_what_stops_it_does_so_before_and_after_it_is_set(stops, first):
+    async with running(orders()) as world:
+        if first:
+            world.hold(Ordered)
+        saga = await world.publish(Ordered(id="o1"))
+        await world.settle()
+        await world.publish(stops(id="o1"), correlation_id=saga.correlation_id)
+        await world.settle()
+        if first:
+            await world.release(Ordered)
+        await world.publish(Ordered(id="o2"))
+        await world.settle()
+        assert await timers(world) == 1
+        await world.advance("16m")
+        assert await called(world) == [("o2", 0)]
 
 
-async def test_it_is_called_after_a_restart_days_later(world, clock):
-    service = orders(within="3d")
-    async with world.running(service):
-        await tell(world, "s1", Ordered(id="o1"))
-        await world.read_to_the_end(service)
-    clock.turn(5 * 86_400)
-    async with world.running(service):
-        for _ in range(20):
-            clock.turn(0.1)
-            await asyncio.sleep(0.005)
-        await eventually(lambda: world.rows("orders") == [("o1", 0)])
+async def test_what_was_produced_in_time_stops_it_though_it_comes_hours_later():
+    async with running(orders()) as world:
+        stopped = await world.publish(Ordered(id="o1"))
+        await world.publish(Ordered(id="o2"))
+        await world.advance("10m")
+        world.hold(Sent, to="orders")
+        await world.publish(Sent(id="o1"), correlation_id=stopped.correlation_id)
+        await world.advance("3h")
+        assert await called(world) == [], "both wait: either may have been stopped"
+        await world.release(Sent)
+        await world.advance("1s")
+        assert await called(world) == [("o2", 0)]
 
 
-async def test_what_was_produced_in_time_stops_it_though_the_service_was_away_until_after(world, clock):
-    service = orders()
-    async with world.running(service):
-        await tell(world, "s1", Ordered(id="o1"))
-        await tell(world, "s2", Ordered(id="o2"))
-        await world.read_to_the_end(service)
-    clock.turn(10 * MINUTE)
-    await tell(world, "s1", *(Sent(id="o1") for _ in range(3)), *(Sent(id=f"other{n}") for n in range(300)))
-    clock.turn(60 * MINUTE)
-    async with world.running(service):
-        for _ in range(50):
-            clock.turn(0.1)
-            await asyncio.sleep(0.005)
-        await world.read_to_the_end(service)
-        await eventually(lambda: world.rows("orders") == [("o2", 0)])
-    assert world.rows("orders") == [("o2", 0)]
+async def test_what_was_produced_too_late_does_not_stop_it():
+    async with running(orders()) as world:
+        saga = await world.publish(Ordered(id="o1"))
+        await world.settle()
+        world.hold(Ordered, to="orders")
+        other = await world.publish(Ordered(id="o2"))
+        await world.advance("16m")
+        assert await called(world) == [("o1", 0)]
+        for late in (saga, other):
+            await world.publish(Sent(id="late"), correlation_id=late.correlation_id)
+        await world.release(Ordered)
+        await world.advance("1s")
+        assert await called(world) == [("o1", 0), ("o2", 0)]
 
 
-async def test_what_was_produced_too_late_does_not_stop_it(world, clock):
-    service = orders()
-    async with world.running(service):
-        await tell(world, "s1", Ordered(id="o1"))
-        await world.read_to_the_end(service)
-    clock.turn(16 * MINUTE)
-    await tell(world, "s1", Sent(id="o1"))
-    async with world.running(service):
-        for _ in range(20):
-            clock.turn(0.1)
-            await asyncio.sleep(0.005)
-        await eventually(lambda: world.rows("orders") == [("o1", 0)])
+async def test_reminders_come_at_their_pace_and_end():
+    async with running(orders(within="1h", every="2h", times=3)) as world:
+        await world.publish(Ordered(id="o1"))
+        for hours, calls in ((1, 1), (2, 2), (2, 3), (2, 3), (48, 3)):
+            await world.advance(hours * 3600 + 1)
+            assert len(await called(world)) == calls
+        assert len(world.emitted(Expired)) == 3, "each an event of its own"
+        assert await timers(world) == 0
 
 
-async def test_reminders_come_at_their_pace_and_end(world, clock):
-    service = orders(within="1h", every="2h", times=3)
-    async with world.running(service):
-        await tell(world, "s1", Ordered(id="o1"))
-        await world.read_to_the_end(service)
-        for hours, calls in ((1, 1), (2, 2), (2, 3), (2, 3), (20, 3)):
-            await pass_time(world, service, clock, 3600 * hours)
-            await eventually(lambda calls=calls: len(world.rows("orders")) == calls)
-    events = await world.events("expiries")
-    assert len({about["id"] for about, _ in events}) == 3
-    assert world.rows("orders", "SELECT count(*) FROM choreo_timers") == [(0,)]
+async def test_reminders_end_with_what_stops_them():
+    async with running(orders(within=None, every="1d", times=5)) as world:
+        saga = await world.publish(Ordered(id="o1"))
+        await world.advance("2d")
+        await world.advance("1h")
+        await world.publish(Sent(id="o1"), correlation_id=saga.correlation_id)
+        await world.advance("9d")
+        assert len(await called(world)) == 2
 
 
-async def test_each_new_event_of_its_own_class_puts_it_off(world, clock):
-    service = orders(unless=(Ordered, Sent))
-    async with world.running(service):
-        for number in range(3):
-            await tell(world, "s1", Ordered(id="o1", n=number))
-            await world.read_to_the_end(service)
-            await pass_time(world, service, clock, 10 * MINUTE)
-        assert world.rows("orders") == []
-        await pass_time(world, service, clock, 6 * MINUTE)
-        await eventually(lambda: world.rows("orders") == [("o1", 2)])
-        await pass_time(world, service, clock, 60 * MINUTE)
-    assert world.rows("orders") == [("o1", 2)]
+async def test_each_new_event_of_its_own_class_puts_it_off():
+    async with running(orders(unless=(Ordered, Sent))) as world:
+        saga = await world.publish(Ordered(id="o1"))
+        for number in (1, 2):
+            await world.advance("10m")
+            await world.publish(Ordered(id="o1", n=number), correlation_id=saga.correlation_id)
+        await world.advance("14m")
+        assert await called(world) == []
+        await world.advance("1d")
+        assert await called(world) == [("o1", 2)]
 
 
-async def test_a_call_that_fails_is_tried_again_and_may_become_a_dead_letter(world, clock):
-    service, calls = Service("orders", tables=TABLES), []
-
-    @service.deadline(Ordered, within="1m", retry=AT_ONCE)
-    async def expire(order: Ordered, ctx: Context) -> None:
-        calls.append(order.n)
-        if order.n or len(calls) < 2:
-            raise ConnectionError
-        await ctx.db.execute("INSERT INTO effects VALUES (?, ?)", (order.id, order.n))
-
-    async with world.running(service):
-        await tell(world, "s1", Ordered(id="o1"))
-        await world.read_to_the_end(service)
-        await pass_time(world, service, clock, 2 * MINUTE)
-        await eventually(lambda: world.rows("orders") == [("o1", 0)])
-        await tell(world, "s2", Ordered(id="o2", n=1))
-        await world.read_to_the_end(service)
-        await pass_time(world, service, clock, 2 * MINUTE)
-        await eventually(lambda: calls == [0, 0, 1, 1, 1])
-        await eventually(lambda: world.rows("orders", "SELECT count(*) FROM choreo_timers") == [(0,)])
-    ((about, _),) = await world.letters("orders")
-    assert about["choreo.dlq.handler"] == "expire"
+async def test_an_earlier_event_of_its_own_class_that_comes_later_changes_nothing():
+    async with running(orders(unless=(Ordered, Sent))) as world:
+        world.hold(Ordered, to="orders")
+        saga = await world.publish(Ordered(id="o1", n=1))
+        await world.advance("10m")
+        await world.publish(Ordered(id="o2", n=2), correlation_id=saga.correlation_id)
+        await world.advance("1m")
+        await world.release(Ordered)
+        await world.advance("1d")
+        assert await called(world) == [("o2", 2)]
 
 
-async def test_a_call_that_waits_in_the_retry_topic_comes_back_as_a_call(world, clock):
-    service, calls = Service("orders", tables=TABLES), []
+async def test_a_call_that_fails_is_tried_again_and_may_become_a_dead_letter():
+    service = orders(within="1m", retry=AT_ONCE)
+    async with running(service) as world:
+        world.fail("expire", ConnectionError, after=True)
+        await world.publish(Ordered(id="o1"))
+        await world.advance("2m")
+        assert await called(world) == [("o1", 0)]
+        world.fail("expire", ConnectionError, times=3)
+        await world.publish(Ordered(id="o2"))
+        await world.advance("2m")
+        assert await called(world) == [("o1", 0)]
+        assert await timers(world) == 0
+        (letter,) = world.dead_letters
+        assert (letter.handler, letter.kind) == ("expire", "exhausted")
 
-    @service.deadline(Ordered, within="1m", retry=Retry(delay="10s", in_place="1s"))
-    async def expire(order: Ordered, ctx: Context) -> Expired:
-        calls.append(ctx.attempt)
-        await ctx.db.execute("INSERT INTO effects VALUES (?, ?)", (order.id, order.n))
-        if len(calls) < 2:
-            raise ConnectionError
-        return Expired(id=order.id)
 
-    async with world.running(service):
-        await tell(world, "s1", Ordered(id="o1"))
-        await world.read_to_the_end(service)
-        await pass_time(world, service, clock, 2 * MINUTE)
-        await eventually(lambda: calls == [1])
-        await eventually(lambda: world.rows("orders", "SELECT count(*) FROM choreo_timers") == [(0,)])
-        for _ in range(20):
-            clock.turn(1)
-            await asyncio.sleep(0.01)
-        await eventually(lambda: calls == [1, 2])
-        await world.read_to_the_end(service)
-    assert world.rows("orders") == [("o1", 0)]
-    assert len(await world.events("expiries")) == 1
+async def test_a_call_that_waits_in_the_retry_topic_comes_back_as_a_call():
+    async with running(orders(within="1m", retry=Retry(delay="10s", in_place="1s")), seed=3) as world:
+        world.fail("expire", ConnectionError, after=True)
+        await world.publish(Ordered(id="o1"))
+        await world.advance("61s")
+        assert await timers(world) == 0, "it is in the topic"
+        assert await called(world) == []
+        await world.advance("1m")
+        assert await called(world) == [("o1", 0)]
+        assert len(world.emitted(Expired)) == 1
+
+
+async def test_a_call_in_the_retry_topic_can_still_be_stopped_by_what_was_produced_in_time():
+    async with running(orders(within="1m", retry=Retry(delay="1h", in_place="1s", max_delay="1h"))) as world:
+        saga = await world.publish(Ordered(id="o1"))
+        world.hold(Sent)
+        await world.advance("30s")
+        await world.release(Sent)
+        world.fail("expire", ConnectionError)
+        await world.advance("1m")
+        produced = world.clock.now_ms() - 40_000  # its producer was slow to get it into the log
+        await _publish_late(world, Sent(id="o1"), saga.correlation_id, produced)
+        await world.advance("3h")
+        assert await called(world) == []
+
+
+async def _publish_late(world: World, event: Event, saga: str, produced_ms: int) -> None:
+    from choreo.runtime.clock import rfc3339
+
+    _, record = world.bus._record(event, saga, None, None)
+    headers = [(name, rfc3339(produced_ms).encode() if name == "ce_time" else text) for name, text in record.headers]
+    await world.bus._producer.append([record._replace(headers=headers)])
+    await world.settle()
+
+
+@pytest.mark.parametrize("point", ["before handler", "after handler", "before commit", "after commit", "after publish"])
+async def test_it_is_called_once_whatever_dies_where(point):
+    async with running(orders(every="1h", times=3)) as world:
+        await world.publish(Ordered(id="o1"))
+        await world.settle()
+        for _ in range(3):
+            world.crash_at("orders", point)
+            await world.advance("61m")
+        await world.advance("1d")
+        assert len(await called(world)) == 3
+        assert len(world.emitted(Expired)) == 3
+        assert world.crashes["orders"] == 3
+
+
+async def test_timers_outlive_everything_on_files(tmp_path: Path):
+    """A real log, a real store and the machine's clock: the service is away when its timer is due."""
+    settings = Settings(
+        log=f"sqlite:///{tmp_path}/log.db", store=f"sqlite:///{tmp_path}/{{service}}.db", registry=str(tmp_path / "s")
+    )
+    service, calls = Service("orders"), []
+
+    @service.deadline(Ordered, within="300ms", unless=(Sent,), grace=0)
+    async def expire(order: Ordered) -> None:
+        calls.append(order.id)
+
+    async with open_log(settings.log) as log, connect(settings, log=log) as bus:
+        async with really_running([service], settings, log=log) as instances:
+            await bus.publish(Ordered(id="o1"), correlation_id="s1")
+            await bus.publish(Ordered(id="o2"), correlation_id="s2")
+            await eventually(lambda: instances["orders"].stats.handled == 0 and instances["orders"]._timers._next_ms)
+        assert calls == []
+        await bus.publish(Sent(id="o2"), correlation_id="s2")
+        async with really_running([service], settings, log=log):
+            await eventually(lambda: calls == ["o1"], lambda: calls)
