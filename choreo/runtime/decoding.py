@@ -101,8 +101,8 @@ class Decoder:
             if reaction is None or not handlers:
                 return None
             event = self._codec.decode(record, reaction.event_class)
-            call = f"{timer.handler}#{timer.due_ms}"  # each by itself: a timer may be set again and again
-            tasks = [Task(handlers[0], inbox_key(metadata.source, metadata.event_id, call))]
+            # No inbox: what is known of the timer says whether it is called, and it may be looked at once more than called.
+            tasks = [Task(handlers[0], b"")]
             job = Job(partition, record, metadata, event, tasks, (partition.at, timer.timer_id))
             job.offset, job.timer = NO_OFFSET, timer
             return job

@@ -143,7 +143,7 @@ class Failures:
             return None
         if turn is not None and not turn.holds():
             return 0.0
-        self._unit.add(job.partition, job.offset, records, task.inbox_key)
+        self._unit.add(job.partition, job.offset, records, task.inbox_key or None)
         if turn is not None:
             turn.conclude(())
         self._stats.handled += 1

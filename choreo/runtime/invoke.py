@@ -137,7 +137,7 @@ class Invoker:
 
     def _take_effect(self, job: Job, task: Task, session: Session, made: list[tuple[Event, NewRecord]]) -> None:
         turn = session.turn
-        self._unit.add(job.partition, job.offset, [record for _, record in made], task.inbox_key)
+        self._unit.add(job.partition, job.offset, [record for _, record in made], task.inbox_key or None)
         if turn is not None:
             turn.conclude(made)
         if session.remembered is not None:

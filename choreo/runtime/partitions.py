@@ -92,7 +92,7 @@ class Partition:
 
 
 class Task(NamedTuple):
-    """One handler's share of a job."""
+    """One handler's share of a job; the inbox key is empty where there is no inbox, or none is needed."""
 
     handler: Handler
     inbox_key: bytes

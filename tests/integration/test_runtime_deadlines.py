@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -252,3 +253,28 @@ async def test_timers_outlive_everything_on_files(tmp_path: Path):
         await bus.publish(Sent(id="o2"), correlation_id="s2")
         async with really_running([service], settings, log=log):
             await eventually(lambda: calls == ["o1"], lambda: calls)
+
+
+async def test_many_at_once_are_each_called_once(tmp_path: Path):
+    """While some are called and not yet committed, the next look finds their timers still there."""
+    settings = Settings(
+        log=f"sqlite:///{tmp_path}/log.db", store=f"sqlite:///{tmp_path}/{{service}}.db", registry=str(tmp_path / "s")
+    )
+    service, calls, many = Service("orders", concurrency=3), [], 300
+
+    @service.deadline(Ordered, within=0, grace=0)
+    async def expire(order: Ordered) -> None:
+        await asyncio.sleep(0.001)
+        calls.append(order.id)
+
+    async with open_log(settings.log) as log, connect(settings, log=log) as bus:
+        async with really_running([service], settings, log=log) as instances:
+            await bus.publish_many([Ordered(id=f"o{number}") for number in range(many)])
+            await eventually(lambda: len(calls) >= many, lambda: len(calls))
+            store = instances["orders"]._store
+            await eventually(lambda: none_left(store, instances["orders"]))
+    assert sorted(calls) == sorted(f"o{number}" for number in range(many)), "nothing was undone and done again"
+
+
+async def none_left(store, instance) -> bool:
+    return await store.next_due(list(instance._owned)) is None
