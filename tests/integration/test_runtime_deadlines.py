@@ -267,14 +267,16 @@ async def test_many_at_once_are_each_called_once(tmp_path: Path):
         await asyncio.sleep(0.001)
         calls.append(order.id)
 
-    async with open_log(settings.log) as log, connect(settings, log=log) as bus:
-        async with really_running([service], settings, log=log) as instances:
-            await bus.publish_many([Ordered(id=f"o{number}") for number in range(many)])
-            await eventually(lambda: len(calls) >= many, lambda: len(calls))
-            store = instances["orders"]._store
-            await eventually(lambda: none_left(store, instances["orders"]))
+    async with (
+        open_log(settings.log) as log,
+        connect(settings, log=log) as bus,
+        really_running([service], settings, log=log) as instances,
+    ):
+        await bus.publish_many([Ordered(id=f"o{number}") for number in range(many)])
+        await eventually(lambda: len(calls) >= many, lambda: len(calls))
+        await eventually(lambda: none_left(instances["orders"]))
     assert sorted(calls) == sorted(f"o{number}" for number in range(many)), "nothing was undone and done again"
 
 
-async def none_left(store, instance) -> bool:
-    return await store.next_due(list(instance._owned)) is None
+async def none_left(instance) -> bool:
+    return await instance._store.next_due(list(instance._owned)) is None
