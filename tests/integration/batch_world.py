@@ -27,7 +27,11 @@ class Lake:
     """
 
     def __init__(
-        self, spoils: Callable[[Placed], BaseException | None] = lambda _: None, *, retry: Retry = AT_ONCE, **options: Any
+        self,
+        spoils: Callable[[Placed], BaseException | None] = lambda _: None,
+        *,
+        retry: Retry = AT_ONCE,
+        **options: Any,
     ) -> None:
         self.calls: list[list[int]] = []
         self.contexts: list[BatchContext] = []
@@ -52,7 +56,9 @@ def orders(count: int, keys: int = 5, first: int = 0) -> list[Placed]:
 def in_order(rows: Sequence[tuple[str, int]], numbers: Sequence[int], keys: int = 5) -> bool:
     """Whether these orders, each once, are there, those of each key in their order."""
     assert sorted(n for _, n in rows) == sorted(numbers)
-    return all([n for name, n in rows if name == f"k{key}"] == [n for n in numbers if n % keys == key] for key in range(keys))
+    return all(
+        [n for name, n in rows if name == f"k{key}"] == [n for n in numbers if n % keys == key] for key in range(keys)
+    )
 
 
 async def turning(clock: TurnedClock, until: Callable[[], Any], seconds: float = 1.0) -> None:

@@ -105,9 +105,10 @@ class BatchJob(Job):
         parts: what is left of it, in order.
         copies: records whose event another one of the batch has, in order.
         suspects: records that have failed since the last call that did well, in order; they come before all parts.
+        waited: whether it has waited, so that others could show whether there is an outage.
     """
 
-    __slots__ = ("copies", "due_ms", "members", "parts", "suspects", "unfinished")
+    __slots__ = ("copies", "due_ms", "members", "parts", "suspects", "unfinished", "waited")
 
     def __init__(self, first: Job, lane: Hashable, due_ms: int = 0) -> None:
         super().__init__(first.partition, first.record, first.metadata, first.event, (), lane)
@@ -118,6 +119,7 @@ class BatchJob(Job):
         self.parts: deque[Part] = deque()
         self.copies: list[Job] = []
         self.suspects: list[Suspect] = []
+        self.waited = False
 
     def add(self, job: Job) -> None:
         """One record more."""

@@ -81,13 +81,17 @@ class BatchInvoker(Invoker):
                 return HELD
             if self._breakers.is_open(handler) and await self._is_down(batch, part, worker):
                 return HELD
+        before = batch.unfinished
         while (part := batch.part()) is not None:
             if part.partition.leaving.is_set():
                 raise AbandonedError
             wait = await self._run_part(batch, part, worker)
             if wait is not None:
                 return wait
-        return await self._doubt(batch, worker) if batch.suspects else None
+        if batch.suspects and batch.unfinished == before:
+            return await self._doubt(batch, worker)
+        await self._convict(batch)  # others have done well just now
+        return None
 
     async def _run_part(self, batch: BatchJob, part: Part, worker: asyncio.Task[Any]) -> float | None:
         if part.recheck:
@@ -111,12 +115,15 @@ class BatchInvoker(Invoker):
             key = member.tasks[0].inbox_key
             if key in seen:
                 done.append(member)
-            elif fresh.setdefault(key, member) is not member:
+            elif key in fresh:
                 batch.copies.append(member)
+            else:
+                fresh[key] = member
+                member.recheck = False
         batch.parts.popleft()
         if fresh:
             left = Part([*fresh.values()])
-            left.failing, left.recheck = part.failing, False
+            left.failing = part.failing
             batch.parts.appendleft(left)
         self._stats.duplicates += len(done)
         batch.end(self._unit, done)
@@ -164,7 +171,8 @@ class BatchInvoker(Invoker):
         batch.end(self._unit, (member,))
 
     async def _convict(self, batch: BatchJob) -> None:
-        """Others do well: the suspects fail for themselves."""
+        """Others do well, or nobody can tell: the suspects fail for themselves."""
+        batch.waited = False
         while batch.suspects:
             part, error, stage, decision = batch.suspects[0]
             (member,) = part.members
@@ -177,15 +185,20 @@ class BatchInvoker(Invoker):
 
     async def _doubt(self, batch: BatchJob, worker: asyncio.Task[Any]) -> float | None:
         """Nothing has done well since the suspects have failed: it may be an outage."""
+        handler = batch.left[0].handler
         others = [member for part in batch.parts for member in part.members]
         if others and await self._does_well(others, worker):
             await self._convict(batch)
             return None
         for part, *_ in batch.suspects:
             calls = part.failures(self._clock.now_ms()).calls
-            if self._breakers.failed(part, part.handler, again=False, calls=calls) and self._may_wait(part):
+            if self._breakers.failed(part, handler, again=False, calls=calls) and self._may_wait(part):
                 batch.start_over()
                 return HELD
+        if not batch.waited:  # others may be about to find out too
+            batch.waited = True
+            batch.start_over()
+            return min(seconds(handler.retry.in_place), seconds(handler.retry.max_delay))
         await self._convict(batch)
         return None
 
