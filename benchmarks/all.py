@@ -13,6 +13,7 @@ HERE = Path(__file__).parent
 PROGRAMS = {
     "Throughput": ("throughput.py", "--peers"),
     "Lanes": ("lanes.py",),
+    "Batches": ("batch.py",),
     "Latency of a saga of five hops": ("latency.py",),
     "A poison record": ("poison.py",),
     "Memory, and the cost of a full inbox": ("memory.py",),

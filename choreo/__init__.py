@@ -17,21 +17,25 @@ from choreo.routing import Route, route
 from choreo.service import Service
 
 if TYPE_CHECKING:
+    from choreo.runtime.batches.context import BatchContext, SyncBatchContext
     from choreo.runtime.bus import Bus, SyncBus, connect, connect_sync
     from choreo.runtime.context import Context, SyncContext
     from choreo.runtime.settings import Settings
 
 _LAZY = {
+    "BatchContext": "choreo.runtime.batches.context",
     "Bus": "choreo.runtime.bus",
     "SyncBus": "choreo.runtime.bus",
     "connect": "choreo.runtime.bus",
     "connect_sync": "choreo.runtime.bus",
     "Context": "choreo.runtime.context",
+    "SyncBatchContext": "choreo.runtime.batches.context",
     "SyncContext": "choreo.runtime.context",
     "Settings": "choreo.runtime.settings",
 }
 
 __all__ = [
+    "BatchContext",
     "Bus",
     "ChoreoError",
     "Choreography",
@@ -45,6 +49,7 @@ __all__ = [
     "Route",
     "Service",
     "Settings",
+    "SyncBatchContext",
     "SyncBus",
     "SyncContext",
     "connect",

@@ -229,7 +229,7 @@ class Service:
         """Declare a handler that is called with many events at once, in their order.
 
             @lake.batch(Clicked, max_size=500, max_age="2s")
-            async def load(clicks: list[Clicked], ctx: Context) -> None: ...
+            async def load(clicks: list[Clicked], ctx: BatchContext) -> None: ...
 
         What it writes through `ctx.db` and how far it has come are one transaction. When it fails for good it is called again with
         each half of the batch, until the record that fails is alone and goes to the dead letters. What it emits begins

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from choreo.log.port import Consumer, Record, TopicPartition
 from choreo.runtime.lanes import Lanes
@@ -29,6 +29,9 @@ class Backpressure:
     Args:
         most_in_flight: how many records may be read and not done, or done and not yet committed or published.
         most_reach: how many offsets a partition may be read past its oldest unfinished record.
+
+    Attributes:
+        relieve: told the load when there is no room, where something could make some.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Backpressure:
         self._closed: dict[TopicPartition, Partition] = {}
         self._size = 1.0  # bytes of a value
         self.consumer: Consumer
+        self.relieve: Callable[[int], None] | None = None
 
     def weigh(self, records: Sequence[Record]) -> None:
         """Learn how large the records are that were read."""
@@ -75,7 +79,11 @@ class Backpressure:
         waiting = self._lanes.deferred_jobs
         if self._closed or waiting > self._fit(_MOST_WAITING) or self._reaches_far():
             await self._adjust(waiting)
-        return self._fit(self._most_in_flight) - self.load
+        load = self.load
+        room = self._fit(self._most_in_flight) - load
+        if room <= 0 and self.relieve is not None:
+            self.relieve(load)
+        return room
 
     def _reaches_far(self) -> bool:
         for partition in self._owned.values():  # noqa: SIM110 - `any` makes a generator, at each poll

@@ -48,12 +48,15 @@ class Breaker:
         self.delay = _FIRST_DELAY
         self.probing: set[Hashable] = set()
 
-    def note(self, event_id: str, failing_key: Hashable, *, again: bool = False) -> bool:
-        """A call has ended, well if the key is None; `again`: it was not the record's first. Says whether the breaker opens."""
+    def note(self, event_id: str, failing_key: Hashable, *, again: bool = False, calls: int = 1) -> bool:
+        """A call has ended, well if the key is None; `again`: it was not the record's first. Says whether the breaker opens.
+
+        `calls`: how many there were, if several are noted in one go.
+        """
         if again and event_id not in self._last:
             return False
         self._last[event_id] = failing_key
-        self._calls += 1
+        self._calls += calls
         if len(self._last) > _RECORDS:
             del self._last[next(iter(self._last))]
         failing = [key for key in self._last.values() if key is not None]
@@ -144,17 +147,21 @@ class Breakers:
         """Whether a lane is held."""
         return any(breaker.holds(lane) for breaker in self.troubled.values())
 
-    def failed(self, job: Job, handler: Handler, *, again: bool) -> bool:
+    def is_open(self, handler: Handler) -> bool:
+        """Whether a handler's calls wait, but for a few."""
+        return handler.name in self.troubled and self.troubled[handler.name].is_open
+
+    def failed(self, job: Job, handler: Handler, *, again: bool, calls: int = 1) -> bool:
         """A call has failed, other than by a business error. Says whether its lane is held, the attempt not counted.
 
-        `again`: it was not the first for this record.
+        `again`: it was not the first for this record; `calls` as for `Breaker.note`.
         """
         breaker = self.troubled.setdefault(handler.name, Breaker())
         if breaker.is_open:
             if job.lane in breaker.probing:
                 breaker.probing.remove(job.lane)
                 breaker.probed(well=False)
-        elif not breaker.note(job.metadata.event_id, job.record.key or job.metadata.event_id, again=again):
+        elif not breaker.note(job.metadata.event_id, job.record.key or job.metadata.event_id, again=again, calls=calls):
             return False
         else:
             _log.error("circuit breaker opens: most calls fail, records wait", **_about(handler, breaker))

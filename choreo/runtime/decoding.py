@@ -10,8 +10,9 @@ import structlog
 from choreo.choreography import retry_topic
 from choreo.errors import ConfigurationError, DecodeError, RegistryUnavailableError, SchemaNotCachedError
 from choreo.events import Event, Metadata
-from choreo.handler import Deadline, Handler
+from choreo.handler import Batch, Deadline, Handler
 from choreo.log.port import Record, TopicPartition
+from choreo.runtime.batches.job import group_of
 from choreo.runtime.clock import Clock
 from choreo.runtime.deadletter import Failed, dead_letter, said
 from choreo.runtime.parking import Returned, lane_of, returned
@@ -37,12 +38,14 @@ class Reaction(NamedTuple):
     Attributes:
         ordered: whether one of the handlers needs the order of its keys.
         bare: the tasks of all its records where there is no inbox.
+        batched: the only handler, if it takes batches.
     """
 
     event_class: type[Event]
     handlers: tuple[Handler, ...]
     ordered: bool
     bare: tuple[Task, ...]
+    batched: Handler | None = None
 
 
 def reactions_of(service: Service) -> dict[str, Reaction]:
@@ -52,7 +55,8 @@ def reactions_of(service: Service) -> dict[str, Reaction]:
     for name, event in classes.items():
         handlers = tuple(handler for handler in service.handlers.values() if event in handler.consumes)
         bare = tuple(Task(handler, b"") for handler in handlers)
-        reactions[name] = Reaction(event, handlers, any(handler.ordered for handler in handlers), bare)
+        batched = handlers[0] if isinstance(handlers[0].rule, Batch) else None
+        reactions[name] = Reaction(event, handlers, any(handler.ordered for handler in handlers), bare, batched)
     return reactions
 
 
@@ -140,7 +144,11 @@ class Decoder:
         if reaction is None:
             return None
         event = self._codec.decode(record, reaction.event_class)
-        lane = (partition.at, record.key if record.key is not None and reaction.ordered else record.offset)
+        lane: Hashable
+        if reaction.batched is None:
+            lane = (partition.at, record.key if record.key is not None and reaction.ordered else record.offset)
+        else:
+            lane = group_of(partition.at, reaction.batched, record)
         tasks = self._tasks(reaction.handlers, metadata) if self._has_inbox else reaction.bare
         return Job(partition, record, metadata, event, tasks, lane)
 

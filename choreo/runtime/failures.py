@@ -10,6 +10,7 @@ from choreo.durations import seconds
 from choreo.errors import ChoreoError, UndeclaredEmissionError
 from choreo.handler import Compensation, Handler
 from choreo.log.port import NewRecord, TopicPartition
+from choreo.retry import Retry
 from choreo.runtime.breaker import Breakers
 from choreo.runtime.clock import Clock
 from choreo.runtime.context import identity
@@ -17,7 +18,7 @@ from choreo.runtime.deadletter import Failed, LetterKind, Stage, dead_letter, sa
 from choreo.runtime.emit import Emitter
 from choreo.runtime.parking import lane_of, retry_record
 from choreo.runtime.partitions import AbandonedError, Failing, Job, Task
-from choreo.runtime.retry import Again, Decision, Declare, Far, GiveUp, Later, decide, kind_of
+from choreo.runtime.retry import Again, Decision, Declare, Far, GiveUp, Kind, Later, decide, kind_of
 from choreo.runtime.sagas.turn import Turn
 from choreo.runtime.stats import Stats
 from choreo.runtime.unit import Session, UnitOfWork
@@ -53,9 +54,7 @@ class Failures:
         """
         handler, stage = task.handler, session.stage
         retry = handler.retry
-        kind = (
-            kind_of(retry, error, unnamed="transient" if session.ended else "fatal") if stage == "handle" else "fatal"
-        )
+        kind = kind_of_fault(retry, error, session)
         if job.partition.gone:
             raise AbandonedError
         now_ms = self._clock.now_ms()
@@ -81,7 +80,7 @@ class Failures:
                 error, stage, decision = wrong, "emit", GiveUp("fatal")
             else:
                 return self._declare(job, task, records, error, session.turn)
-        return await self._carry_out(job, task, error, stage, failing, self._apart(job, handler, decision, now_ms))
+        return await self.carry_out(job, task, error, stage, failing, self._apart(job, handler, decision, now_ms))
 
     def _far(self, job: Job) -> Far:
         if self._transactional:
@@ -95,9 +94,10 @@ class Failures:
             return Later(now_ms + round(decision.delay * 1000))
         return decision
 
-    async def _carry_out(
+    async def carry_out(
         self, job: Job, task: Task, error: BaseException, stage: Stage, failing: Failing, decision: Decision
     ) -> float | None:
+        """Do what was decided; returns the seconds until the next attempt, or None if the handler is done with it."""
         handler = task.handler
         about = {
             **identity(job, handler),
@@ -190,6 +190,13 @@ class Failures:
             self._unit.park(
                 Park(lane_of(handler.name, record.topic, key), at, job.metadata.event_id, handler.name, key)
             )
+
+
+def kind_of_fault(retry: Retry, error: BaseException, session: Session) -> Kind:
+    """Of what kind an error is that a call ended with."""
+    if session.stage == "emit":
+        return "fatal"
+    return kind_of(retry, error, unnamed="transient" if session.ended else "fatal")
 
 
 def _kind_of_letter(handler: Handler, error: BaseException, decision: Decision) -> LetterKind:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 import structlog
@@ -16,6 +17,9 @@ from choreo.handler import Deadline
 from choreo.log.port import Consumer, Log, TopicPartition
 from choreo.runtime import transactional
 from choreo.runtime.backpressure import Backpressure
+from choreo.runtime.batches.emit import BatchEmitter
+from choreo.runtime.batches.run import BatchInvoker
+from choreo.runtime.batches.waiting import lanes_of
 from choreo.runtime.breaker import Breakers
 from choreo.runtime.clock import Clock, SystemClock
 from choreo.runtime.committer import Committer
@@ -25,7 +29,6 @@ from choreo.runtime.failures import Failures
 from choreo.runtime.housekeeping import clean_store, publish_left
 from choreo.runtime.intake import Intake
 from choreo.runtime.invoke import Invoker
-from choreo.runtime.lanes import Lanes
 from choreo.runtime.ownership import Ownership
 from choreo.runtime.partitions import Job, Partition
 from choreo.runtime.publisher import Publisher
@@ -88,7 +91,7 @@ class Instance:
         else:
             self._store = (open_store or make_store)(settings.store_of(service.name, service.store))
         self._owned: dict[TopicPartition, Partition] = {}
-        self._lanes: Lanes[Job] = Lanes()
+        self._batches, self._lanes = lanes_of(service, self._clock)
         self._tasks: list[asyncio.Task[None]] = []
         self._some_published = asyncio.Event()
         self._tick: asyncio.Task[None] | None = None
@@ -136,9 +139,9 @@ class Instance:
             on_committed=self._on_committed, on_failure=self._recovery.fail,
         )  # fmt: skip
         self._ownership = Ownership(
-            service=service.name, log=self._log, unit=self._unit, lanes=self._lanes, publisher=self._publisher,
-            committer=self._committer, owned=self._owned, clock=self._clock, grace=settings.stop_grace,
-            max_in_flight=settings.max_in_flight, on_dropped=self._on_dropped,
+            service=service.name, log=self._log, unit=self._unit, drop=(self._batches or self._lanes).drop,
+            publisher=self._publisher, committer=self._committer, owned=self._owned, clock=self._clock,
+            grace=settings.stop_grace, max_in_flight=settings.max_in_flight, on_dropped=self._on_dropped,
             on_taken=lambda: self._timers.look() if self._timers else None, spawn=self._spawn,
         )  # fmt: skip
         decoder = Decoder(
@@ -151,8 +154,8 @@ class Instance:
         self._workers = self._make_workers(state, decoder, turns)
         self._timers = self._make_timers(decoder)
         self._intake = Intake(
-            decoder, unit=self._unit, lanes=self._lanes, owned=self._owned, stats=self.stats, settled=self._settled,
-            has_inbox=not service.transactional, turns=turns,
+            decoder, unit=self._unit, put=(self._batches or self._lanes).add, owned=self._owned, stats=self.stats,
+            settled=self._settled, has_inbox=not service.transactional, turns=turns,
         )  # fmt: skip
         topics = set(service.topics)
         if not service.transactional:
@@ -173,6 +176,9 @@ class Instance:
         self._recovery.connect(consumer, self._reader, self._ownership, self._intake)
         for part in (self._committer.run(), self._watchdog.run()):
             self._spawn(part)
+        if self._batches is not None:
+            pressure.relieve = self._batches.relieve
+            self._spawn(self._batches.run())
         if not service.transactional:
             self._serve_store()
         self._recovering = [self._spawn(self._recovery.run()), self._spawn(self._recovery.settle_doubts())]
@@ -217,7 +223,11 @@ class Instance:
             unit=unit, clock=clock, stats=self.stats, emitter=emitter, breakers=breakers,
             transactional=service.transactional,
         )  # fmt: skip
-        invoker = Invoker(
+        make_invoker: Callable[..., Invoker] = Invoker
+        if self._batches is not None:
+            batch_emitter = BatchEmitter(self._codec, clock, self._settings.max_record_bytes)
+            make_invoker = partial(BatchInvoker, batches=self._batches, batch_emitter=batch_emitter, clock=clock)
+        invoker = make_invoker(
             unit=unit, stats=self.stats, state=state, threads=threads, emitter=emitter, failures=failures,
             breakers=breakers, watchdog=self._watchdog, turns=turns,
         )  # fmt: skip
@@ -227,11 +237,15 @@ class Instance:
             stats=self.stats, on_failure=self._recovery.fail, on_deferred=lambda: self._reader.room_made(),  # noqa: PLW0108 - it is made later
         )  # fmt: skip
         breakers.wake = workers.wake
+        if self._batches is not None:
+            self._batches.wake = workers.wake
         self._exit.callback(workers.stop)
         return workers
 
     async def _settled(self) -> None:
         """Wait until no job runs or could run, and what is done is committed."""
+        if self._batches is not None:
+            self._batches.release_all()
         await self._workers.quiet()
         await self._committer.commit()
 

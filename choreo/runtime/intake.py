@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 
 from choreo.log.port import Record, TopicPartition
 from choreo.runtime.decoding import Decoder
-from choreo.runtime.lanes import Lanes
 from choreo.runtime.partitions import Job, Partition
 from choreo.runtime.sagas.turns import Turns
 from choreo.runtime.stats import Stats
@@ -20,6 +19,7 @@ class Intake:
     """Takes records in. One call of `accept` at a time.
 
     Args:
+        put: puts a job into its lane.
         owned: the partitions this instance owns, changed by others while a call waits.
         settled: wakes the workers and waits until no job runs or could run, and what is done is committed.
         has_inbox: whether what is done is known by its inbox key.
@@ -31,7 +31,7 @@ class Intake:
         decoder: Decoder,
         *,
         unit: UnitOfWork,
-        lanes: Lanes[Job],
+        put: Callable[[Hashable, Job], None],
         owned: Mapping[TopicPartition, Partition],
         stats: Stats,
         settled: Callable[[], Awaitable[None]],
@@ -40,7 +40,7 @@ class Intake:
     ) -> None:
         self._decoder = decoder
         self._unit = unit
-        self._lanes = lanes
+        self._put_in = put
         self._owned = owned
         self._stats = stats
         self._settled = settled
@@ -131,4 +131,4 @@ class Intake:
                 earlier = self._under_way.setdefault(task.inbox_key, lane)
                 if earlier is not lane:
                     job.recheck, job.lane, lane = True, earlier, earlier
-        self._lanes.add(lane, job)
+        self._put_in(lane, job)

@@ -22,7 +22,7 @@ from choreo.runtime.threads import Threads
 from choreo.runtime.unit import Session, UnitOfWork
 from choreo.runtime.watchdog import Watchdog
 
-_ENDS_MORE_THAN_THE_HANDLER = (AbandonedError, asyncio.CancelledError, KeyboardInterrupt, SystemExit, GeneratorExit)
+ENDS_MORE_THAN_THE_HANDLER = (AbandonedError, asyncio.CancelledError, KeyboardInterrupt, SystemExit, GeneratorExit)
 
 
 class Invoker:
@@ -81,7 +81,7 @@ class Invoker:
             failed = session.reason(error)
             # Cancelled without anybody having cancelled the worker: that was something the handler waited for.
             own = isinstance(failed, asyncio.CancelledError) and not worker.cancelling()
-            if failed is None or (isinstance(failed, _ENDS_MORE_THAN_THE_HANDLER) and not own):
+            if failed is None or (isinstance(failed, ENDS_MORE_THAN_THE_HANDLER) and not own):
                 raise
         else:
             if self._breakers.troubled and wait is None:
@@ -153,6 +153,9 @@ class Invoker:
                 attempt += job.failing[handler.name].calls
             context = Context if handler.is_async else SyncContext
             arguments = (*arguments, context(job, handler, attempt, self._state, session, call.scope))
+        return self._apply(handler, arguments)
+
+    def _apply(self, handler: Handler, arguments: tuple[Any, ...]) -> Awaitable[Any]:
         if handler.is_async:
             made: Awaitable[Any] = handler.function(*arguments)
             return made

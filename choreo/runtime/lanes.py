@@ -7,7 +7,7 @@ whose first job waits (for another attempt) is deferred, and takes no turns unti
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from typing import Generic, TypeVar
 
 J = TypeVar("J")
@@ -16,13 +16,17 @@ J = TypeVar("J")
 class Lanes(Generic[J]):
     """The waiting and running jobs of a worker, by key.
 
+    Args:
+        count: how many some jobs count for, where one may count for several.
+
     Attributes:
         deferred_jobs: how many jobs are in deferred lanes.
     """
 
-    __slots__ = ("_deferred", "_lanes", "_ready", "deferred_jobs")
+    __slots__ = ("_count", "_deferred", "_lanes", "_ready", "deferred_jobs")
 
-    def __init__(self) -> None:
+    def __init__(self, count: Callable[[Collection[J]], int] = len) -> None:
+        self._count = count
         self._lanes: dict[Hashable, deque[J]] = {}
         self._ready: deque[Hashable] = deque()
         self._deferred: set[Hashable] = set()
@@ -36,7 +40,12 @@ class Lanes(Generic[J]):
             self._ready.append(key)
         else:
             lane.append(job)
-            self.deferred_jobs += key in self._deferred
+            if key in self._deferred:
+                self.deferred_jobs += self._count((job,))
+
+    def grew(self, key: Hashable) -> None:
+        """A waiting job of this lane counts for one more."""
+        self.deferred_jobs += key in self._deferred
 
     def take(self) -> tuple[Hashable, J] | None:
         """The next job that may run; its lane is closed until `done`. None if there is none."""
@@ -57,14 +66,14 @@ class Lanes(Generic[J]):
     def defer(self, key: Hashable) -> None:
         """The running job of this lane has to wait, and the lane with it."""
         self._deferred.add(key)
-        self.deferred_jobs += len(self._lanes[key])
+        self.deferred_jobs += self._count(self._lanes[key])
 
     def resume(self, key: Hashable) -> bool:
         """This lane need not wait any more; says whether it did."""
         if key not in self._deferred:
             return False
         self._deferred.remove(key)
-        self.deferred_jobs -= len(self._lanes[key])
+        self.deferred_jobs -= self._count(self._lanes[key])
         self._ready.append(key)
         return True
 
@@ -94,7 +103,7 @@ class Lanes(Generic[J]):
                 self._deferred.remove(key)
                 self._ready.append(key)
         self._ready = deque(key for key in self._ready if key in self._lanes)
-        self.deferred_jobs = sum(len(self._lanes[key]) for key in self._deferred)
+        self.deferred_jobs = sum(self._count(self._lanes[key]) for key in self._deferred)
         return dropped
 
     @property

@@ -13,7 +13,6 @@ from choreo.errors import LogUnavailableError, StoreError
 from choreo.log.port import Log, TopicPartition
 from choreo.runtime.clock import Clock
 from choreo.runtime.committer import Committer
-from choreo.runtime.lanes import Lanes
 from choreo.runtime.partitions import Job, Partition
 from choreo.runtime.publisher import Publisher
 from choreo.runtime.unit import UnitOfWork
@@ -36,6 +35,7 @@ class Ownership:
     Args:
         grace: seconds that running handlers get to finish when their partition is revoked.
         max_in_flight: how many records an owner can have had under way when it died.
+        drop: takes out the jobs that match and do not run.
         on_dropped: told the jobs that will not run here.
         on_taken: called when partitions have been taken over.
         spawn: starts a task that the instance watches.
@@ -53,7 +53,7 @@ class Ownership:
         service: str,
         log: Log,
         unit: UnitOfWork,
-        lanes: Lanes[Job],
+        drop: Callable[[Callable[[Job], bool]], list[Job]],
         publisher: Publisher,
         committer: Committer,
         owned: dict[TopicPartition, Partition],
@@ -74,7 +74,7 @@ class Ownership:
         self._service = service
         self._source = log
         self._unit = unit
-        self._lanes = lanes
+        self._drop_jobs = drop
         self._publisher = publisher
         self._committer = committer
         self._owned = owned
@@ -138,7 +138,7 @@ class Ownership:
 
     def _drop(self, leaving: Sequence[Partition]) -> None:
         going = set(leaving)
-        self._on_dropped(self._lanes.drop(lambda job: job.partition in going))
+        self._on_dropped(self._drop_jobs(lambda job: job.partition in going))
 
     # --- shared with recovery -------------------------------------------------------------------------------------
 

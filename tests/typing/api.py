@@ -12,7 +12,20 @@ from decimal import Decimal
 from typing import Any, assert_type
 
 import choreo
-from choreo import Bus, Choreography, Context, Event, Failure, Retry, Service, Settings, SyncContext
+from choreo import (
+    BatchContext,
+    Bus,
+    Choreography,
+    Context,
+    Event,
+    Failure,
+    Metadata,
+    Retry,
+    Service,
+    Settings,
+    SyncBatchContext,
+    SyncContext,
+)
 from choreo.testing import Saga, World, running
 
 
@@ -55,6 +68,21 @@ async def charge(order: OrderPlaced, ctx: Context) -> PaymentCharged | PaymentDe
     await ctx.db.execute("INSERT INTO receipts VALUES (?, ?)", (order.order_id, receipt))
     ctx.log.info("charged", total=str(order.total))
     return PaymentCharged(order_id=order.order_id, receipt=receipt)
+
+
+lake = Service("lake")
+
+
+@lake.batch(PaymentCharged, max_size=100, max_age="5s", per="key")
+async def load(charged: list[PaymentCharged], ctx: BatchContext) -> None:
+    await ctx.db.execute_many("INSERT INTO loaded VALUES (?)", [(one.order_id,) for one in charged])
+    assert_type(ctx.metadata, tuple[Metadata, ...])
+    assert_type(ctx.idempotency_key, str)
+
+
+@lake.batch(PaymentDeclined)
+def archive(declined: list[PaymentDeclined], ctx: SyncBatchContext) -> None:
+    assert_type(ctx.db.execute("INSERT INTO declined VALUES (?)", (len(declined),)), int)
 
 
 @payments.on(PaymentCharged, PaymentDeclined, name="tell")

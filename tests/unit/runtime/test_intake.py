@@ -48,7 +48,7 @@ async def test_what_was_read_before_a_partition_went_is_not_taken_for_what_follo
     decoder, before, after = SlowDecoder(), Partition(AT, Progress(5, (), 1)), Partition(AT, Progress(5, (), 2))
     owned = {AT: before}
     intake = Intake(
-        decoder, unit=Unit(), lanes=Lanes(), owned=owned, stats=Stats(), settled=decoder.asked.wait, has_inbox=True
+        decoder, unit=Unit(), put=Lanes().add, owned=owned, stats=Stats(), settled=decoder.asked.wait, has_inbox=True
     )
     taking_in = asyncio.create_task(intake.accept(records(5, 6, 7)))
     await decoder.asked.wait()

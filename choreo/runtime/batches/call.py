@@ -1,0 +1,130 @@
+"""One call of a handler with the records of a part, and its effect."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NamedTuple
+
+from choreo.errors import OvertakenError, StoreUnavailableError
+from choreo.handler import Handler
+from choreo.log.port import NewRecord
+from choreo.runtime.batches.context import BatchContext, SyncBatchContext
+from choreo.runtime.batches.emit import BatchEmitter
+from choreo.runtime.batches.job import BatchJob, Part
+from choreo.runtime.emit import emitted
+from choreo.runtime.failures import kind_of_fault
+from choreo.runtime.invoke import ENDS_MORE_THAN_THE_HANDLER
+from choreo.runtime.partitions import AbandonedError
+from choreo.runtime.retry import Kind
+from choreo.runtime.stats import Stats
+from choreo.runtime.unit import Session, UnitOfWork
+
+
+class Fault(NamedTuple):
+    """How a call failed."""
+
+    error: BaseException
+    session: Session
+
+    @property
+    def kind(self) -> Kind:
+        """Of what kind the error is."""
+        return kind_of_fault(self.session.handler.retry, self.error, self.session)
+
+
+class BatchCaller:
+    """Calls the handlers of one service instance that take batches.
+
+    Args:
+        state: what the service's lifespan yielded.
+        apply: starts a handler with these arguments, in a thread if need be.
+        calls: the latest call of each worker.
+    """
+
+    def __init__(
+        self,
+        unit: UnitOfWork,
+        stats: Stats,
+        emitter: BatchEmitter,
+        *,
+        state: Any,
+        apply: Callable[[Handler, tuple[Any, ...]], Awaitable[Any]],
+        calls: dict[asyncio.Task[object], Session],
+    ) -> None:
+        self._unit = unit
+        self._stats = stats
+        self._emitter = emitter
+        self._state = state
+        self._apply = apply
+        self._calls = calls
+
+    async def attempt(
+        self, part: Part, worker: asyncio.Task[Any], batch: BatchJob | None = None, *, trial: bool = False
+    ) -> Fault | None:
+        """Call the handler with the records of a part. `worker` is the task that calls.
+
+        Returns how that failed; None if they are done, or if a copy of one of them was faster (`recheck` is set then).
+
+        Args:
+            batch: that the part is the next of.
+            trial: whether all that the handler does is undone.
+
+        Raises:
+            AbandonedError: the partition is going; nothing was done.
+            StoreUnavailableError: the store failed; the transaction must be given up.
+        """
+        session = Session(self._unit, part, part.handler, worker)
+        self._calls[worker] = session
+        failed: BaseException | None = None
+        try:
+            records = await self._make(part, session)
+            part.recheck = any(self._unit.is_pending(member.tasks[0].inbox_key) for member in part.members)
+            if trial or part.recheck:
+                await session.undo()
+            else:
+                await session.keep()
+                self._take_effect(part, records, batch)
+        except (StoreUnavailableError, OvertakenError):
+            raise
+        except BaseException as error:  # whatever a handler raises is its retry policy's business
+            await session.undo()
+            failed = session.reason(error)
+            # Cancelled without anybody having cancelled the worker: that was something the handler waited for.
+            own = isinstance(failed, asyncio.CancelledError) and not worker.cancelling()
+            if failed is None or (isinstance(failed, ENDS_MORE_THAN_THE_HANDLER) and not own):
+                raise
+            return Fault(failed, session)
+        else:
+            return None
+        finally:
+            session.leave()
+            del failed  # its traceback holds this call: a circle that would keep the records for long
+
+    async def _make(self, part: Part, session: Session) -> list[NewRecord]:
+        """The records of what the handler emits."""
+        handler = part.handler
+        arguments: tuple[Any, ...] = ([member.event for member in part.members],)
+        if handler.takes_context:
+            attempt = 1 + (part.failing[handler.name].calls if part.failing else 0)
+            context = BatchContext if handler.is_async else SyncBatchContext
+            arguments = (*arguments, context(part, attempt, self._state, session))
+        result = await self._apply(handler, arguments)
+        if session.ended:  # too late: it has returned
+            session.reason(None)
+        session.stage = "emit"
+        records = self._emitter.firsts(part, emitted(handler, result))
+        if part.partition.gone:
+            raise AbandonedError
+        return records
+
+    def _take_effect(self, part: Part, records: Sequence[NewRecord], batch: BatchJob | None) -> None:
+        """All of it in one step, so that one transaction has it: what was emitted, and that these records are done."""
+        self._stats.handled += 1
+        self._stats.emitted += len(records)
+        for member in part.members:
+            self._unit.add(member.partition, member.offset, records, member.tasks[0].inbox_key)
+            records = ()
+        if batch is not None:
+            batch.parts.popleft()
+            batch.end(self._unit, part.members)
