@@ -189,7 +189,7 @@ def _handler_node(handler: Handler) -> HandlerNode:
         stopped_by=_names(_stopping(handler)),
         emits=_names(handler.emits.classes),
         may_emit_nothing=handler.emits.nothing or handler.emits.many,
-        fan_out=handler.emits.many,
+        several=_names(handler.emits.several),
         attempts=handler.retry.attempts,
         rule=rule,
     )

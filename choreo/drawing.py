@@ -127,8 +127,10 @@ def _reactions(graph: Graph, event: EventNode) -> list[str]:
 
 
 def _reaction(handler: HandlerNode, event: str) -> str:
-    emitted = " | ".join([*handler.emits, *["nothing"] * handler.may_emit_nothing])
-    return f"{handler.id}{_condition(handler, event)} -> {'several of ' * handler.fan_out}{emitted}"
+    several = [f"several of {' and '.join(handler.several)}"] if handler.several else []
+    single = [name for name in handler.emits if name not in handler.several]
+    emitted = " | ".join([*several, *single, *["nothing"] * handler.may_emit_nothing])
+    return f"{handler.id}{_condition(handler, event)} -> {emitted}"
 
 
 def _condition(handler: HandlerNode, event: str) -> str:

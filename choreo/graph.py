@@ -97,7 +97,7 @@ class HandlerNode:
         consumes: the events it is called with; of a compensation, the failures that make it undo its step.
         stopped_by: the events after which a join or deadline waits no longer (`unless`).
         may_emit_nothing: whether it may end its branch without an event.
-        fan_out: whether it may emit several events at once.
+        several: which of them it may emit several of at once, also beside each other.
         attempts: how often it is called at most for one event.
         rule: what its kind says besides; None for `on`.
     """
@@ -110,9 +110,14 @@ class HandlerNode:
     stopped_by: tuple[str, ...]
     emits: tuple[str, ...]
     may_emit_nothing: bool
-    fan_out: bool
+    several: tuple[str, ...]
     attempts: int
     rule: Undoing | Joining | Timing | Batching | None
+
+    @property
+    def fan_out(self) -> bool:
+        """Whether it may emit several events at once."""
+        return bool(self.several)
 
 
 class Edge(NamedTuple):

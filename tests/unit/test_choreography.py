@@ -144,7 +144,7 @@ def test_json_holds_the_whole_graph(graph):
         "stopped_by": [],
         "emits": ["PaymentCharged", "PaymentDeclined"],
         "may_emit_nothing": True,
-        "fan_out": False,
+        "several": [],
         "attempts": 5,
         "rule": None,
     }
