@@ -9,9 +9,10 @@ from functools import cached_property
 from itertools import combinations
 
 from choreo.check.finding import Path
+from choreo.check.search import Goal
 from choreo.check.sources import Source, Sources
 from choreo.check.together import Together
-from choreo.check.walk import STEPS, Goal, Walks
+from choreo.check.walk import STEPS, Walks
 from choreo.check.ways import Way, ways_of
 from choreo.choreography import Choreography
 from choreo.graph import EventNode, Graph, HandlerNode, Undoing
@@ -90,24 +91,32 @@ class Model:
 
     def follows(self, event: str) -> frozenset[str]:
         """The event, and what it can lead to, if need be together with others."""
-        return self._closures.get(event) or self._closures.setdefault(event, frozenset(self._closure((event,))))
+        if event not in self._known:
+            self._known[event] = self._closure((event,))
+        return self._known[event]
+
+    def comes_without(self, event: str, handler: HandlerNode) -> bool:
+        """Whether the event can come in a saga in which the handler has not been called."""
+        if handler.id not in self._spared:
+            self._spared[handler.id] = self._closure(self.starts, without=handler.id)
+        return event in self._spared[handler.id]
 
     @cached_property
-    def _closures(self) -> dict[str, frozenset[str]]:
+    def _known(self) -> dict[str, frozenset[str]]:
         return {}
 
-    def _closure(self, events: Iterable[str], without: str = "") -> set[str]:
+    @cached_property
+    def _spared(self) -> dict[str, frozenset[str]]:
+        return {}
+
+    def _closure(self, events: Iterable[str], without: str = "") -> frozenset[str]:
         found, waiting = set(events), list(events)
         while waiting:
             for way in self.reacting[waiting.pop()]:
                 if way.handler.id != without:
                     waiting += [emitted for emitted in way.emits if emitted not in found]
                     found.update(way.emits)
-        return found
-
-    def comes_without(self, event: str, handler: HandlerNode) -> bool:
-        """Whether the event can come in a saga in which the handler has not been called."""
-        return event in self._closure(self.starts, handler.id)
+        return frozenset(found)
 
     def path(self, first: str, last: str) -> Path:
         """The shortest path from one event to another that it leads to."""
@@ -162,7 +171,7 @@ class Model:
     @cached_property
     def walks(self) -> Walks:
         """Examples of what can come together."""
-        return Walks(self.ways, self.starts, self.may_meet, self.steps)
+        return Walks(self.ways, self.starts, self.may_meet, self.together.meet, self.steps)
 
     def example(self, one: Goal, other: Goal) -> tuple[Path, Path] | None:
         """Paths to two events in one saga; None if they cannot both come, or it took too long to see how."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from choreo.check.finding import Finding, Rule
 from choreo.check.model import Model
-from choreo.check.walk import Goal
+from choreo.check.search import Goal
 from choreo.graph import EventNode, HandlerNode, Undoing
 
 

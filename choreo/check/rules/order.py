@@ -7,8 +7,8 @@ from itertools import combinations, product
 
 from choreo.check.finding import Finding, Rule
 from choreo.check.model import Model, in_order
+from choreo.check.search import Goal
 from choreo.check.sql import Assignment
-from choreo.check.walk import Goal
 from choreo.graph import EventNode, HandlerNode, Joining
 
 

@@ -7,7 +7,7 @@ from itertools import product
 
 from choreo.check.finding import Finding, Path, Rule
 from choreo.check.model import Model
-from choreo.check.walk import Goal
+from choreo.check.search import Goal
 from choreo.check.ways import Way
 from choreo.graph import EventNode, HandlerNode, Joining
 
