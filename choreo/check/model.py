@@ -118,6 +118,15 @@ class Model:
                     found.update(way.emits)
         return frozenset(found)
 
+    def first_of(self, events: Iterable[str]) -> list[str]:
+        """Those of the events that do not come of another one of them."""
+        all_of_them = list(events)
+        return [
+            event
+            for event in all_of_them
+            if not any(event in self.follows(o) and o not in self.follows(event) for o in all_of_them)
+        ]
+
     def path(self, first: str, last: str) -> Path:
         """The shortest path from one event to another that it leads to."""
         before: dict[str, Path] = {first: (first,)}

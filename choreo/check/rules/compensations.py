@@ -56,19 +56,21 @@ def _undone_twice(model: Model, compensation: HandlerNode) -> Iterator[Finding]:
 
 def failures_after_completion(model: Model) -> Iterator[Finding]:
     """Failures that come of an event that has ended the saga well."""
+    failures = [event.name for event in model.failures if model.follows(event.name) & model.dooms]
     for end in model.ends:
-        if end.ends != "completed":
-            continue
-        for failure in model.failures:
-            if model.together.causes(end.name, failure.name) and model.follows(failure.name) & model.dooms:
+        if end.ends == "completed":
+            late = [name for name in failures if model.together.causes(end.name, name)]
+            for name in model.first_of(late):
+                path = model.path(end.name, name)
+                emitter = path[-2]
                 yield Finding(
                     code="C09",
                     severity="error",
-                    handler=failure.emitted_by[0],
-                    about=(end.name, failure.name),
-                    message=f"{failure.name} can make a saga fail that {end.name} has completed",
-                    remedy=f"emit {end.name} after the last step that can fail, or let {failure.emitted_by[0]} not fail: retry it",
-                    paths=(model.path(end.name, failure.name),),
+                    handler=emitter,
+                    about=(end.name, name),
+                    message=f"{name} can make a saga fail that {end.name} has completed",
+                    remedy=f"emit {end.name} after the last step that can fail, or let {emitter} not fail: retry it",
+                    paths=(path,),
                 )
 
 

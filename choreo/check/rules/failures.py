@@ -23,66 +23,65 @@ def unheard_failures(model: Model) -> Iterator[Finding]:
                 message=f"nobody hears of {failure.name}, and it does not end the saga",
                 remedy='let the services that did something react to it, or say ends="failed" if nothing is to be done',
             )
-        elif model.is_fatal(failure):
-            yield from _deaf_services(model, failure)
-
-
-def _deaf_services(model: Model, failure: EventNode) -> Iterator[Finding]:
-    """Steps without any compensation, before the failure, whose services react to nothing that comes of it."""
-    told = model.follows(failure.name)
-    hearing = {h.service for h in model.graph.handlers if told & {*h.consumes, *h.stopped_by}}
+    fatal = [failure for failure in model.failures if model.is_fatal(failure) and (failure.consumed_by or failure.ends)]
     for step in model.graph.handlers:
-        if step.service in hearing or step.id in model.undoing or step.kind in {"compensation", "batch"}:
-            continue
+        if step.id not in model.undoing and step.kind not in {"compensation", "batch"}:
+            yield from _unheard_by(model, step, fatal)
+
+
+def _unheard_by(model: Model, step: HandlerNode, fatal: list[EventNode]) -> Iterator[Finding]:
+    """The first failures that come of a step without any compensation, and that its service never hears of."""
+    own = [h for h in model.graph.handlers if h.service == step.service]
+    heard = {name for handler in own for name in (*handler.consumes, *handler.stopped_by)}
+    vain = {}
+    for failure in fatal:
+        told = model.follows(failure.name)
         before = [name for name in step.emits if name not in told and model.together.causes(name, failure.name)]
-        has_effect = model.source(step).has_effect
-        if before and (has_effect or model.undoing):
-            yield Finding(
-                code="C06",
-                severity="warning" if has_effect else "info",
-                handler=step.id,
-                about=(failure.name,),
-                message=f"{step.id} has done its part when {failure.name} comes, and service {step.service} never hears of it",
-                remedy=f"undo it: @{step.service}.compensates({step.name}, on=({failure.name},)); or nothing, if there is nothing to undo",
-                paths=(model.path(before[0], failure.name),),
-            )
+        if before and not told & heard:
+            vain[failure.name] = before[0]
+    has_effect = model.source(step).has_effect
+    for failed in model.first_of(vain) if has_effect or model.undoing else ():
+        yield Finding(
+            code="C06",
+            severity="warning" if has_effect else "info",
+            handler=step.id,
+            about=(failed,),
+            message=f"{step.id} has done its part when {failed} comes, and service {step.service} never hears of it",
+            remedy=f"undo it, @{step.service}.compensates({step.name}, on=({failed},)); or nothing, if there is nothing to undo",
+            paths=(model.path(vain[failed], failed),),
+        )
 
 
 def incomplete_compensations(model: Model) -> Iterator[Finding]:
     """Steps that are undone after some failures, and not after another one that can come when they are done."""
-    for step_id, compensations in model.undoing.items():
-        for failure in model.failures:
-            is_fatal = model.is_fatal(failure)
-            if is_fatal or not model.completes:
-                yield from _left_standing(
-                    model, model.graph.handler[step_id], compensations, failure, is_fatal=is_fatal
-                )
-
-
-def _left_standing(
-    model: Model, step: HandlerNode, compensations: list[HandlerNode], failure: EventNode, *, is_fatal: bool
-) -> Iterator[Finding]:
-    told = model.follows(failure.name)
-    undone: dict[str, set[str]] = {}
-    for compensation in compensations:
-        if isinstance(compensation.rule, Undoing):
-            for name in compensation.rule.events:
+    for step, compensations in model.undoing.items():
+        undone: dict[str, set[str]] = {}
+        for compensation in compensations:
+            for name in compensation.rule.events if isinstance(compensation.rule, Undoing) else ():
                 undone.setdefault(name, set()).update(compensation.consumes)
-    for done, failures in undone.items():
-        if failures & told:
-            continue
-        paths = model.example(Goal(done, frozenset({failure.name})), Goal(failure.name))
-        if paths is not None:
-            how = " or ".join(sorted(failures))
-            yield Finding(
-                code="C07",
-                severity="error" if is_fatal else "warning",
-                handler=compensations[0].id,
-                about=(step.id, done, failure.name),
-                message=f"{step.id} may have emitted {done} when {failure.name} comes, and nothing undoes it",
-                remedy=f"add {failure.name} to on= of {compensations[0].id}, or let a service emit {how} when it comes",
-                paths=paths,
-            )
+        for done, failures in undone.items():
+            yield from _left_standing(model, step, compensations[0].id, done, failures)
+
+
+def _left_standing(model: Model, step: str, compensation: str, done: str, failures: set[str]) -> Iterator[Finding]:
+    """The first failures after which an event of a step stays as it is."""
+    missed = {}
+    for failure in model.failures:
+        matters = not model.completes or model.is_fatal(failure)
+        if matters and not failures & model.follows(failure.name):
+            paths = model.example(Goal(done, frozenset({failure.name})), Goal(failure.name))
+            if paths is not None:
+                missed[failure.name] = paths
+    for name in model.first_of(missed):
+        yield Finding(
+            code="C07",
+            severity="error" if model.is_fatal(model.graph.event[name]) else "warning",
+            handler=compensation,
+            about=(step, done, name),
+            message=f"{step} may have emitted {done} when {name} comes, and nothing undoes it",
+            remedy=f"add {name} to on= of {compensation}, or let a service emit {' or '.join(sorted(failures))} when it comes",
+            paths=missed[name],
+        )
 
 
 RULES = (

@@ -35,9 +35,13 @@ def endless_waits(model: Model) -> Iterator[Finding]:
 
 
 def _has_deadline(model: Model, join: HandlerNode) -> bool:
-    """Whether a deadline of the saga runs when the join waits."""
-    timers = [name for handler in model.graph.handlers if handler.kind == "deadline" for name in handler.consumes]
-    return any(name == timer or model.together.causes(timer, name) for name in join.consumes for timer in timers)
+    """Whether a deadline of the saga runs when the join waits, other than one that it waits for."""
+    for handler in model.graph.handlers:
+        if handler.kind == "deadline" and not any(model.follows(name) & set(join.consumes) for name in handler.emits):
+            timer = handler.consumes[0]
+            if any(name == timer or model.together.causes(timer, name) for name in join.consumes):
+                return True
+    return False
 
 
 def _sure(model: Model, event: str) -> set[str]:
