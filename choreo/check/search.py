@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
 from choreo.check.finding import Path
-from choreo.check.ways import Way, choice
+from choreo.check.ways import Way, choice, fires_once
 
 DEPTH = 100
 """Events in a row after which it gives up."""
 
 Meet: TypeAlias = Callable[[str, str], bool]
+Number: TypeAlias = "tuple[int, ...]"
 
 
 class Goal(NamedTuple):
@@ -35,7 +36,7 @@ class _Instance(NamedTuple):
 
     event: str
     call: int | None
-    number: int
+    number: Number
 
 
 class _Call(NamedTuple):
@@ -66,7 +67,7 @@ class Search:
         self._behind: list[frozenset[str]] = []
         """By instance: the events that led to it."""
         self._there: dict[str, int] = {}
-        self._chosen: dict[int, str] = {}
+        self._chosen: dict[int | str, tuple[int, str]] = {}
         self._topics: dict[int, frozenset[str]] = {}
         self._begun: list[str] = []
 
@@ -76,21 +77,21 @@ class Search:
         Raises:
             GaveUpError: it took too many steps.
         """
-        for found in self._all(goals, frozenset(), range(len(goals))):
+        for found in self._all(goals, frozenset(), ()):
             drawn = _Drawn(list(self._instances), list(self._calls))
             return tuple(drawn.path(instance) for instance in found)
         return None
 
-    def _all(self, goals: Sequence[Goal], above: frozenset[str], numbers: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    def _all(self, goals: Sequence[Goal], above: frozenset[str], number: Number) -> Iterator[tuple[int, ...]]:
         if not goals:
             yield ()
             return
-        first, *rest = goals
-        for instance in self._one(first, above | first.avoid, numbers[0]):
-            for others in self._all(rest, above, numbers[1:]):
-                yield (instance, *others)
+        *before, last = goals
+        for others in self._all(before, above, number):
+            for instance in self._one(last, above | last.avoid, (*number, len(before))):
+                yield (*others, instance)
 
-    def _one(self, goal: Goal, above: frozenset[str], number: int) -> Iterator[int]:
+    def _one(self, goal: Goal, above: frozenset[str], number: Number) -> Iterator[int]:
         """Each way in which the event may come; one that is there already first.
 
         Args:
@@ -111,18 +112,17 @@ class Search:
             elif instance != there:
                 yield instance
 
-    def _anew(self, goal: Goal, above: frozenset[str], number: int) -> Iterator[int]:
+    def _anew(self, goal: Goal, above: frozenset[str], number: Number) -> Iterator[int]:
         event = goal.event
         is_start = event in self._starts and not goal.by
         if is_start and all(event == other or self._may_meet(event, other) for other in self._begun):
             self._begun.append(event)
-            yield self._instance(_Instance(event, None, 0), frozenset())
+            yield self._instance(_Instance(event, None, ()), frozenset())
             self._begun.pop()
         for way in self._ways(event):
             if event in way.causes or not above.isdisjoint(way.causes) or goal.by not in {"", way.handler.id}:
                 continue
-            goals, numbers = [Goal(cause) for cause in way.causes], [number] * len(way.causes)
-            for causes in self._all(goals, above | {event}, numbers):
+            for causes in self._all([Goal(cause) for cause in way.causes], above | {event}, number):
                 for _ in self._by_topics(way, causes):
                     yield from self._emitted(event, way, causes, number)
 
@@ -137,17 +137,18 @@ class Search:
                 del self._topics[cause]
             self._topics.update(before)
 
-    def _emitted(self, event: str, way: Way, causes: tuple[int, ...], number: int) -> Iterator[int]:
+    def _emitted(self, event: str, way: Way, causes: tuple[int, ...], number: Number) -> Iterator[int]:
         call = self._calls.setdefault(_Call(way.handler.id, causes), len(self._calls))
+        place = way.handler.id if fires_once(way.handler) else call
         behind = frozenset(way.causes).union(*(self._behind[cause] for cause in causes))
         chosen = choice(way.handler, event)
-        instance = self._instance(_Instance(event, call, 0 if chosen else number), behind)
-        if chosen is None or self._chosen.get(call) == chosen:
+        instance = self._instance(_Instance(event, call, () if chosen else number), behind)
+        if chosen is None or self._chosen.get(place) == (call, chosen):
             yield instance
-        elif call not in self._chosen:
-            self._chosen[call] = chosen
+        elif place not in self._chosen:
+            self._chosen[place] = call, chosen
             yield instance
-            del self._chosen[call]
+            del self._chosen[place]
 
     def _instance(self, instance: _Instance, behind: frozenset[str]) -> int:
         if instance not in self._instances:

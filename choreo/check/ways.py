@@ -59,6 +59,11 @@ def _some_of(events: tuple[str, ...], need: int) -> list[tuple[str, ...]]:
     return list(combinations(events, need))
 
 
+def fires_once(handler: HandlerNode) -> bool:
+    """Whether it is called once in a saga, whatever comes: a join by correlation id."""
+    return isinstance(handler.rule, Joining) and handler.rule.by is None
+
+
 def choice(handler: HandlerNode, event: str) -> str | None:
     """What a call has chosen that emits the event: it emits nothing that another choice stands for.
 
