@@ -6,12 +6,14 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from choreo.check.finding import Finding, Place, Rule
 from choreo.check.run import Report
 
 _WORDS = {"error": ("error", "errors"), "warning": ("warning", "warnings"), "info": ("note", "notes")}
+_WIDTH = 100
 _COMMANDS = {"error": "error", "warning": "warning", "info": "notice"}
 
 
@@ -102,6 +104,6 @@ def _escaped(value: str, further: str = "") -> str:
 
 def explanation(rule: Rule) -> str:
     """All that is to be said about a rule."""
-    parts = (f"{rule.code} {rule.title}", rule.means, f"Why: {rule.why}", f"What to do: {rule.mend}", "It finds:")
+    said = (rule.means, f"Why: {rule.why}", f"What to do: {rule.mend}")
     example = "\n".join(f"    {line}".rstrip() for line in rule.example.strip("\n").splitlines())
-    return "\n\n".join((*parts, example))
+    return "\n\n".join((f"{rule.code} {rule.title}", *(fill(part, _WIDTH) for part in said), "It finds:", example))

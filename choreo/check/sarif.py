@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
+from urllib.parse import quote
 
 from choreo.check.finding import Finding, Path, Rule
 from choreo.check.formats import explanation, file_of
@@ -53,7 +54,7 @@ def _location(finding: Finding) -> dict[str, Any]:
     location: dict[str, Any] = {"logicalLocations": [_logical(finding.handler)]}
     if finding.place:
         location["physicalLocation"] = {
-            "artifactLocation": {"uri": file_of(finding.place)},
+            "artifactLocation": {"uri": quote(file_of(finding.place))},
             "region": {"startLine": finding.place.line},
         }
     return location

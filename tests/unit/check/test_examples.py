@@ -5,16 +5,15 @@ import pytest
 from choreo.check import RULES
 from tests.unit.check.flows import EXAMPLES, changed, findings
 
+SHIP = """
+@shipping.on(PaymentCharged)
+async def ship(paid: PaymentCharged) -> ShipmentRefused | None: ...
+"""
 MENDED = {
     "C01": [(', name="payments.PaymentCharged"', "")],
     "C02": [
-        (
-            "async def charge(order: OrderPlaced) -> PaymentCharged: ...",
-            "async def charge(order: OrderPlaced) -> PaymentCharged: ...\n\n@Service('shipping').on(PaymentCharged)\n"
-            "async def ship(paid: PaymentCharged) -> ShipmentRefused | None: ...",
-        ),
         ("payments = Service", "shipping = Service('shipping')\npayments = Service"),
-        ("@Service('shipping')", "@shipping"),
+        ("-> PaymentCharged: ...", f"-> PaymentCharged: ...\n{SHIP}"),
     ],
     "C03": [
         ("@shipping.join(PaymentCharged, PaidByVoucher)", "@shipping.join(PaymentCharged, PaidByVoucher, need=1)"),

@@ -42,17 +42,24 @@ async def read(noted: View) -> None: ...
     assert said(SIMPLE + waiting.replace(name, "Written"), "C01") == [("info", "log.note", ("Noted",))]
 
 
-@pytest.mark.parametrize(
-    "use",
-    [
-        "@desk.deadline(Answered, within='1h', unless=(Noted,))\nasync def late(answered: Answered) -> None: ...",
-        "failure Refused on asks\n@desk.on(Asked)\nasync def refuse(asked: Asked) -> Refused | None: ...\n"
-        "@log.compensates(note, on=(Refused,))\nasync def strike(noted: Noted, failure: Refused) -> None: ...",
-    ],
-    ids=["stops", "is undone"],
-)
+STOPS = """
+@desk.deadline(Answered, within="1h", unless=(Noted,))
+async def late(answered: Answered) -> None: ...
+"""
+UNDONE = """
+failure Refused on asks
+
+@desk.on(Asked)
+async def refuse(asked: Asked) -> Refused | None: ...
+
+@log.compensates(note, on=(Refused,))
+async def strike(noted: Noted, failure: Refused) -> None: ...
+"""
+
+
+@pytest.mark.parametrize("use", [STOPS, UNDONE], ids=["stops", "is undone"])
 def test_an_event_that_stops_something_or_is_undone_is_heard(use):
-    assert said(f"{SIMPLE}\n{use}", "C01") == []
+    assert said(SIMPLE + use, "C01") == []
 
 
 UNLESS = """
