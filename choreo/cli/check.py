@@ -53,15 +53,20 @@ def check(
 
     reports = _reports(modules or [])
     if baseline is not None and write_baseline:
-        print(f"{known.write(baseline, reports)} findings written to {baseline}", file=sys.stderr)
+        print(f"{_count(known.write(baseline, reports))} written to {baseline}", file=sys.stderr)
         return
     if baseline is not None:
         reports, gone = known.without(reports, known.read(baseline))
         if gone:
-            print(f"choreo: {gone} findings of {baseline} are gone (--write-baseline)", file=sys.stderr)
+            are = "is" if gone == 1 else "are"
+            print(f"choreo: {_count(gone)} of {baseline} {are} gone (--write-baseline)", file=sys.stderr)
     _print(reports, output)
     if any(finding.severity != "info" for report in reports for finding in report.findings):
         raise typer.Exit(common.FAILED)
+
+
+def _count(number: int) -> str:
+    return f"{number} finding{'s' * (number != 1)}"
 
 
 def _reports(modules: list[str]) -> list[Report]:

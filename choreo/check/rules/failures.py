@@ -31,12 +31,13 @@ def unheard_failures(model: Model) -> Iterator[Finding]:
 
 def _unheard_by(model: Model, step: HandlerNode, fatal: list[EventNode]) -> Iterator[Finding]:
     """The first failures that come of a step without any compensation, and that its service never hears of."""
+    done = [name for name in step.emits if not model.graph.event[name].failure]
     own = [h for h in model.graph.handlers if h.service == step.service]
     heard = {name for handler in own for name in (*handler.consumes, *handler.stopped_by)}
     vain = {}
     for failure in fatal:
         told = model.follows(failure.name)
-        before = [name for name in step.emits if name not in told and model.together.causes(name, failure.name)]
+        before = [name for name in done if name not in told and model.together.causes(name, failure.name)]
         if before and not told & heard:
             vain[failure.name] = before[0]
     has_effect = model.source(step).has_effect
