@@ -19,6 +19,7 @@ PROGRAMS = {
     "Memory, and the cost of a full inbox": ("memory.py",),
     "The wire alone": ("wire.py",),
     "A test of the shop in a world of choreo.testing": ("world.py",),
+    "The static check of a large choreography": ("check.py",),
     "What a kill (-9) in the middle costs": ("killed.py", "--peers"),
 }
 

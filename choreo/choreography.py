@@ -1,21 +1,20 @@
-"""The choreography: the declarations of many services as one graph, as plain data.
+"""The choreography: the declarations of many services as one graph.
 
 Events go by their type names: independent services may each have a class of their own, a view, of one event.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Literal, NamedTuple
 
+from choreo import drawing
 from choreo.errors import DeclarationError
 from choreo.events import Event, origin_of
-from choreo.handler import Handler
+from choreo.graph import Batching, Edge, EventNode, Graph, HandlerNode, Joining, Kind, Timing, Undoing
+from choreo.handler import Batch, Compensation, Deadline, Handler, Join, Rule
 from choreo.service import Service
 
 
@@ -39,61 +38,11 @@ def topic_settings(topic: str) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class EventNode:
-    """One event type.
-
-    Attributes:
-        name: its type name on the wire.
-        topics: where its records go: more than one if that depends on the event.
-        failure: whether it ends a branch unsuccessfully; so it is as soon as one service declares it so.
-        emitted_by, consumed_by: the ids of the handlers at its two ends.
-    """
-
-    name: str
-    topics: tuple[str, ...]
-    key: str
-    failure: bool
-    emitted_by: tuple[str, ...]
-    consumed_by: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class HandlerNode:
-    """One handler (its id is `service.name`), the events that cause it and the events it may emit, by type name.
-
-    Attributes:
-        may_emit_nothing: whether it may end its branch without an event.
-        fan_out: whether it may emit several events at once.
-    """
-
-    id: str
-    service: str
-    name: str
-    consumes: tuple[str, ...]
-    emits: tuple[str, ...]
-    may_emit_nothing: bool
-    fan_out: bool
-
-
-class Edge(NamedTuple):
-    """`consumes`: from an event's name to a handler's id; `emits`: from a handler's id to an event's name.
-
-    Attributes:
-        topics: through which; a handler may read only some of its event's topics.
-    """
-
-    kind: Literal["consumes", "emits"]
-    source: str
-    target: str
-    topics: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Choreography:
     """All services of a system, seen as one graph. The same services give the same graph, in whatever order.
 
     Raises:
-        DeclarationError: two services have one name, or two classes of one type name differ in topic or key.
+        DeclarationError: two services have one name, or two classes of one type name differ in topic, key or outcome.
     """
 
     services: tuple[Service, ...]
@@ -112,148 +61,100 @@ class Choreography:
                     why="a service's name is its consumer group, so each would get only a part of the events",
                     remedy="rename one of them, or declare all handlers on one Service",
                 )
-        _check_views(self.event_classes)
+        for name, classes in self._views.items():
+            _check_views(name, classes)
 
     @property
     def event_classes(self) -> tuple[type[Event], ...]:
         """Every event class of every service, each once."""
         return tuple(dict.fromkeys(event for service in self.services for event in service.event_classes))
 
-    @cached_property
-    def handlers(self) -> tuple[HandlerNode, ...]:
-        """All handlers, by service, in order of declaration."""
-        return tuple(_handler_node(handler) for service in self.services for handler in service.handlers.values())
-
-    @cached_property
-    def events(self) -> tuple[EventNode, ...]:
-        """All event types, by name."""
+    @property
+    def _views(self) -> dict[str, list[type[Event]]]:
+        """The classes of each event, by its name."""
         views: dict[str, list[type[Event]]] = {}
         for cls in self.event_classes:
             views.setdefault(cls.contract.type_name, []).append(cls)
-        return tuple(
-            EventNode(
-                name=name,
-                topics=_widest(classes).contract.topics,
-                key=classes[0].contract.key,
-                failure=any(cls.contract.failure for cls in classes),
-                emitted_by=tuple(handler.id for handler in self.handlers if name in handler.emits),
-                consumed_by=tuple(handler.id for handler in self.handlers if name in handler.consumes),
-            )
-            for name, classes in sorted(views.items())
-        )
+        return views
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The declarations as plain data."""
+        declared = [handler for service in self.services for handler in service.handlers.values()]
+        handlers = tuple(map(_handler_node, declared))
+        events = tuple(_event_node(name, classes, handlers) for name, classes in sorted(self._views.items()))
+        return Graph(tuple(service.name for service in self.services), handlers, events, _edges(declared), self._topics)
+
+    @property
+    def handlers(self) -> tuple[HandlerNode, ...]:
+        """All handlers, by service, in order of declaration."""
+        return self.graph.handlers
+
+    @property
+    def events(self) -> tuple[EventNode, ...]:
+        """All event types, by name."""
+        return self.graph.events
 
     @property
     def edges(self) -> tuple[Edge, ...]:
-        """Which event leads to which handler, and which handler to which event."""
-        consumes, emits = [], []
-        for handler in (handler for service in self.services for handler in service.handlers.values()):
-            name = str(handler)
-            consumes += [
-                Edge("consumes", cls.contract.type_name, name, cls.contract.topics) for cls in handler.consumes
-            ]
-            emits += [Edge("emits", name, cls.contract.type_name, cls.contract.topics) for cls in handler.emits.classes]
-        return (*consumes, *emits)
+        """Which event leads to which handler, which event stops which, and which handler leads to which event."""
+        return self.graph.edges
 
     @property
     def entries(self) -> tuple[EventNode, ...]:
-        """Events that no handler emits: they come from outside and start sagas."""
-        return tuple(event for event in self.events if not event.emitted_by)
+        """Events that no handler emits: they come from outside, and start sagas or go on with them."""
+        return self.graph.entries
 
     @property
     def outcomes(self) -> tuple[EventNode, ...]:
-        """Events that no handler consumes: where branches end, well or not (`failure`)."""
-        return tuple(event for event in self.events if not event.consumed_by)
+        """Events that no handler is called with: where branches end, well or not (`failure`)."""
+        return self.graph.outcomes
 
     @property
     def topics(self) -> list[str]:
         """Every topic that is needed, those of retries and dead letters included, by name."""
+        return list(self._topics)
+
+    @property
+    def _topics(self) -> tuple[str, ...]:
         own = {dead_letter_topic(service.name) for service in self.services}
         own |= {retry_topic(service.name) for service in self.services if not service.transactional}
-        return sorted(own | {topic for cls in self.event_classes for topic in cls.contract.topics})
+        return tuple(sorted(own | {topic for cls in self.event_classes for topic in cls.contract.topics}))
 
     def to_json(self) -> str:
-        """The graph as indented JSON.
-
-        `version` (grows when a reader of the older shape would err); `services` (`name`); `handlers`, `events`, `edges`
-        (the attributes of their classes here); `topics`, `entries` and `outcomes` (names).
-        """
-        graph = {
-            "version": 1,
-            "services": [{"name": service.name} for service in self.services],
-            "handlers": [asdict(handler) for handler in self.handlers],
-            "events": [asdict(event) for event in self.events],
-            "edges": [edge._asdict() for edge in self.edges],
-            "topics": self.topics,
-            "entries": [event.name for event in self.entries],
-            "outcomes": [event.name for event in self.outcomes],
-        }
-        return json.dumps(graph, indent=2, ensure_ascii=False)
+        """The graph as indented JSON; what is in it, `Graph.to_json` says."""
+        return self.graph.to_json()
 
     def to_mermaid(self) -> str:
         """The graph as a Mermaid flowchart: services as boxes around their handlers, events between them."""
-        lines = ["flowchart LR"]
-        for service in self.services:
-            lines.append(f'  subgraph {_node("s", service.name)}["{service.name}"]')
-            lines += [f'    {_node("h", str(handler))}["{handler.name}"]' for handler in service.handlers.values()]
-            lines.append("  end")
-        for event in self.events:
-            lines.append(f'  {_node("e", event.name)}(["{event.name}"]){":::failure" * event.failure}')
-        whole = {event.name: event.topics for event in self.events}
-        for edge in self.edges:
-            source, target = ("e", "h") if edge.kind == "consumes" else ("h", "e")
-            name = edge.source if edge.kind == "consumes" else edge.target
-            through = f'|"{", ".join(edge.topics)}"|' if edge.topics != whole[name] else ""
-            lines.append(f"  {_node(source, edge.source)} -->{through} {_node(target, edge.target)}")
-        return "\n".join([*lines, "  classDef failure stroke:#c00,stroke-width:2px"])
+        return drawing.mermaid(self.graph)
 
     def to_text(self) -> str:
         """The graph for reading: each event, causes before effects, and below it who reacts and what that emits."""
-        lines = [f"services: {len(self.services)}, handlers: {len(self.handlers)}, events: {len(self.events)}"]
-        for event in self._causes_first():
-            notes = [f"topic {' or '.join(event.topics)}", f"key {event.key}"]
-            notes += ["failure"] * event.failure + ["from outside"] * (not event.emitted_by)
-            lines += ["", f"{event.name} ({', '.join(notes)})"]
-            lines += self._reactions(event) or ["  nobody reacts"]
-        return "\n".join(lines)
-
-    def _reactions(self, event: EventNode) -> list[str]:
-        by_id = {handler.id: handler for handler in self.handlers}
-        read = {
-            edge.target: edge.topics for edge in self.edges if edge.kind == "consumes" and edge.source == event.name
-        }
-        return [
-            f"  {_reaction(by_id[name])}" + (f" (only from {', '.join(topics)})" if topics != event.topics else "")
-            for name, topics in read.items()
-        ]
-
-    def _causes_first(self) -> list[EventNode]:
-        """Breadth first from the entries; what only a cycle leads to comes last."""
-        by_name = {event.name: event for event in self.events}
-        order = [event.name for event in self.entries]
-        for name in order:  # grows while it is walked
-            for handler in self.handlers:
-                if name in handler.consumes:
-                    order += [emitted for emitted in handler.emits if emitted not in order]
-        return [by_name[name] for name in dict.fromkeys([*order, *by_name])]
+        return drawing.text(self.graph)
 
 
-def _check_views(classes: tuple[type[Event], ...]) -> None:
-    """Check that the classes of one event name one key, and one topic or some of those that one of them routes to."""
-    views: dict[str, list[type[Event]]] = {}
-    for cls in classes:
-        views.setdefault(cls.contract.type_name, []).append(cls)
-    for name, same in views.items():
-        other = _widest(same)
-        for cls in same:
-            if cls.contract.key != other.contract.key or not set(cls.contract.topics) <= set(other.contract.topics):
-                one, two = (
-                    f"{c.__module__}.{c.__qualname__} ({' or '.join(c.contract.topics)}, {c.contract.key})"
-                    for c in (other, cls)
-                )
-                raise DeclarationError(
-                    f"event {name!r} has two topics or keys: {one} and {two}",
-                    remedy="let both classes name one topic= and key=, or give one of them name='...'",
-                )
+def _check_views(name: str, views: list[type[Event]]) -> None:
+    """Check that the classes of one event name one key, one outcome, and one topic or some of those one of them routes to."""
+    widest = _widest(views)
+    for cls in views:
+        if cls.contract.key != widest.contract.key or not set(cls.contract.topics) <= set(widest.contract.topics):
+            one, two = (_named(c, f"{' or '.join(c.contract.topics)}, {c.contract.key}") for c in (widest, cls))
+            raise DeclarationError(
+                f"event {name!r} has two topics or keys: {one} and {two}",
+                remedy="let both classes name one topic= and key=, or give one of them name='...'",
+            )
+        if cls.contract.ends != widest.contract.ends:
+            one, two = (_named(c, f"ends={c.contract.ends!r}") for c in (widest, cls))
+            raise DeclarationError(
+                f"event {name!r} has two outcomes: {one} and {two}",
+                why="whether a saga is over is no matter of who looks at it",
+                remedy="let both classes say the same ends=",
+            )
+
+
+def _named(cls: type[Event], what: str) -> str:
+    return f"{cls.__module__}.{cls.__qualname__} ({what})"
 
 
 def _widest(views: list[type[Event]]) -> type[Event]:
@@ -261,23 +162,82 @@ def _widest(views: list[type[Event]]) -> type[Event]:
     return max(map(origin_of, views), key=lambda cls: len(cls.contract.topics))
 
 
+def _event_node(name: str, classes: list[type[Event]], handlers: tuple[HandlerNode, ...]) -> EventNode:
+    emitters = [handler for handler in handlers if name in handler.emits]
+    contract = _widest(classes).contract
+    return EventNode(
+        name=name,
+        topics=contract.topics,
+        key=contract.key,
+        failure=any(cls.contract.failure for cls in classes),
+        ends=contract.ends,
+        compensation=bool(emitters) and all(handler.kind == "compensation" for handler in emitters),
+        emitted_by=tuple(handler.id for handler in emitters),
+        consumed_by=tuple(handler.id for handler in handlers if name in handler.consumes),
+        stops=tuple(handler.id for handler in handlers if name in handler.stopped_by),
+    )
+
+
 def _handler_node(handler: Handler) -> HandlerNode:
+    kind, rule = _rule_node(handler.service, handler.rule)
     return HandlerNode(
         id=str(handler),
         service=handler.service,
         name=handler.name,
-        consumes=tuple(cls.contract.type_name for cls in handler.consumes),
-        emits=tuple(cls.contract.type_name for cls in handler.emits.classes),
+        kind=kind,
+        consumes=_names(_called_with(handler)),
+        stopped_by=_names(_stopping(handler)),
+        emits=_names(handler.emits.classes),
         may_emit_nothing=handler.emits.nothing or handler.emits.many,
-        fan_out=handler.emits.many,
+        several=_names(handler.emits.several),
+        attempts=handler.retry.attempts,
+        rule=rule,
     )
 
 
-def _node(kind: str, name: str) -> str:
-    """A Mermaid id: letters, digits and `_`, different for different names."""
-    return f"{kind}_" + re.sub(r"[^A-Za-z0-9]", lambda m: "__" if m[0] == "_" else f"_{ord(m[0]):x}_", name)
+def _rule_node(service: str, rule: Rule | None) -> tuple[Kind, Undoing | Joining | Timing | Batching | None]:
+    match rule:
+        case Compensation():
+            return "compensation", Undoing(f"{service}.{rule.step}", _names(rule.undoes))
+        case Join():
+            gathers = rule.events[-1].contract.type_name if rule.gathers else None
+            return "join", Joining(rule.by, rule.need, gathers, rule.count if isinstance(rule.count, int) else None)
+        case Deadline():
+            return "deadline", Timing(rule.within, rule.every, rule.times)
+        case Batch():
+            return "batch", Batching(rule.max_size, rule.max_age, rule.per)
+        case None:
+            return "on", None
 
 
-def _reaction(handler: HandlerNode) -> str:
-    emitted = " | ".join([*handler.emits, *["nothing"] * handler.may_emit_nothing])
-    return f"{handler.id} -> {'several of ' * handler.fan_out}{emitted}"
+def _called_with(handler: Handler) -> tuple[type[Event], ...]:
+    match handler.rule:
+        case Join(events=events):
+            return events
+        case Deadline(event=event):
+            return (event,)
+    return handler.consumes
+
+
+def _stopping(handler: Handler) -> tuple[type[Event], ...]:
+    return handler.rule.unless if isinstance(handler.rule, Join | Deadline) else ()
+
+
+def _edges(handlers: Iterable[Handler]) -> tuple[Edge, ...]:
+    consumes: list[Edge] = []
+    stops: list[Edge] = []
+    emits: list[Edge] = []
+    for handler in handlers:
+        name = str(handler)
+        consumes += [Edge("consumes", *_end(cls, name)) for cls in _called_with(handler)]
+        stops += [Edge("stops", *_end(cls, name)) for cls in _stopping(handler)]
+        emits += [Edge("emits", name, cls.contract.type_name, cls.contract.topics) for cls in handler.emits.classes]
+    return (*consumes, *stops, *emits)
+
+
+def _end(cls: type[Event], handler: str) -> tuple[str, str, tuple[str, ...]]:
+    return cls.contract.type_name, handler, cls.contract.topics
+
+
+def _names(classes: Iterable[type[Event]]) -> tuple[str, ...]:
+    return tuple(cls.contract.type_name for cls in classes)

@@ -35,3 +35,12 @@ def seconds(duration: Duration) -> float:
     if not 0 <= value < float("inf"):
         raise DeclarationError(f"{duration!r} is no duration", why="it must be zero or more, and finite")
     return value
+
+
+def text(duration: float) -> str:
+    """So many seconds as people write them: in the largest unit that needs no fraction."""
+    for unit, size in reversed(_UNITS.items()):
+        count = round(duration / size, 6)
+        if count >= 1 and count == int(count):
+            return f"{int(count)}{unit}"
+    return f"{duration:g}s"

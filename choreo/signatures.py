@@ -22,13 +22,18 @@ class Emits:
         classes: the events it emits, in the order of its annotation.
         nothing: whether it may return None.
         one: whether it may return a single event.
-        many: whether it may return a list or tuple of events (fan-out).
+        several: those that it may return in a list or tuple (fan-out).
     """
 
     classes: tuple[type[Event], ...]
     nothing: bool
     one: bool
-    many: bool
+    several: tuple[type[Event], ...] = ()
+
+    @property
+    def many(self) -> bool:
+        """Whether it may return a list or tuple of events."""
+        return bool(self.several)
 
 
 def read_signature(function: Callable[..., Any], where: str, *names: str) -> inspect.Signature:
@@ -141,19 +146,19 @@ def emits_of(signature: inspect.Signature, where: str) -> Emits:
             remedy="write -> SomeEvent, -> A | B, -> list[A], or -> None if it emits nothing",
         )
     classes: dict[type[Event], None] = {}
-    nothing = one = many = False
+    several: dict[type[Event], None] = {}
+    nothing = one = False
     for part in _alternatives(annotation):
         if part is None or part is type(None):
             nothing = True
         elif get_origin(part) in {list, tuple}:
-            many = True
-            for item in get_args(part):
-                if item is not Ellipsis:
-                    classes.update(dict.fromkeys(_event_class(cls, where) for cls in _alternatives(item)))
+            items = [item for item in get_args(part) if item is not Ellipsis]
+            several.update(dict.fromkeys(_event_class(cls, where) for item in items for cls in _alternatives(item)))
+            classes.update(several)
         else:
             one = True
             classes[_event_class(part, where)] = None
-    return Emits(tuple(classes), nothing, one, many)
+    return Emits(tuple(classes), nothing, one, tuple(several))
 
 
 def _alternatives(annotation: Any) -> tuple[Any, ...]:

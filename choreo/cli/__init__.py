@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from choreo.cli import common, demo, dlq, doctor, publish, run, topics
+from choreo.cli import check, common, demo, dlq, doctor, publish, run, topics
 from choreo.errors import ChoreoError
 
 
@@ -38,6 +38,7 @@ app = typer.Typer(
 app.command(epilog=run.RUN_EXAMPLES)(run.run)
 app.command(epilog=publish.EXAMPLES)(publish.publish)
 app.command(epilog=run.GRAPH_EXAMPLES)(run.graph)
+app.command(epilog=check.EXAMPLES)(check.check)
 app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
 app.add_typer(topics.app, name="topics")
 app.add_typer(dlq.app, name="dlq")

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from types import ModuleType
 from typing import Any
 
@@ -32,6 +33,29 @@ def load_services(targets: Sequence[str]) -> list[Service]:
         DeclarationError: a declaration in it is wrong.
     """
     return _unique(service for module, name in _modules(targets) for service in _services(module, name))
+
+
+def load_choreographies(targets: Sequence[str]) -> dict[str, list[Service]]:
+    """The services that these targets name, by choreography.
+
+    A package without services of its own stands for its sub-packages that have some, each a choreography of its own. The
+    services of all other targets are one choreography.
+
+    Raises:
+        ConfigurationError: as `load_services`.
+        DeclarationError: a declaration in it is wrong.
+    """
+    apart: dict[str, list[Service]] = {}
+    together: dict[str, list[Service]] = {}
+    for module, name in _modules(targets):
+        inside = {} if name or _listed(module) else _sub_packages(module)
+        if inside:
+            apart |= inside
+        else:
+            together[f"{module.__name__}:{name}" if name else module.__name__] = _services(module, name)
+    if together:
+        apart = {" ".join(together): _unique(service for some in together.values() for service in some)} | apart
+    return apart
 
 
 def event_classes(targets: Sequence[str]) -> list[type[Event]]:
@@ -69,6 +93,15 @@ def _services(module: ModuleType, name: str) -> list[Service]:
         remedy = f"its services are: {known}" if known else "define one: payments = Service('payments')"
         raise ConfigurationError(f"module {module.__name__!r} has no {what}", remedy=remedy)
     return chosen
+
+
+def _sub_packages(module: ModuleType) -> dict[str, list[Service]]:
+    """The packages directly inside a package that have services, with these."""
+    names = [
+        f"{module.__name__}.{found.name}" for found in iter_modules(getattr(module, "__path__", ())) if found.ispkg
+    ]
+    found = {name: _listed(_imported(name)) for name in names}
+    return {name: services for name, services in found.items() if services}
 
 
 def _listed(module: ModuleType) -> list[Service]:

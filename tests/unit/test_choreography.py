@@ -5,7 +5,8 @@ import re
 import pytest
 
 from choreo import Choreography, DeclarationError, Event, Failure, Service, route
-from choreo.choreography import Edge, dead_letter_topic
+from choreo.choreography import dead_letter_topic
+from choreo.graph import Batching, Edge, Joining, Timing, Undoing
 
 
 class OrderPlaced(Event, topic="orders", key="order_id"):
@@ -57,10 +58,10 @@ def graph():
     return Choreography.of(SERVICES)
 
 
-def view(name="OrderPlaced", topic="orders", key="order_id", base=Event):
+def view(name="OrderPlaced", topic="orders", key="order_id", base=Event, ends=None):
     """Another service's own class of an event."""
     body = {"__annotations__": {"order_id": str, "parcel_id": str}, "__module__": __name__, "__qualname__": "View"}
-    return type(Event)("View", (base,), body, topic=topic, key=key, name=name)
+    return type(Event)("View", (base,), body, topic=topic, key=key, name=name, ends=ends)
 
 
 def consumer(name, event):
@@ -132,24 +133,31 @@ def test_the_order_of_services_does_not_matter(graph):
 def test_json_holds_the_whole_graph(graph):
     data = json.loads(graph.to_json())
     assert list(data) == ["version", "services", "handlers", "events", "edges", "topics", "entries", "outcomes"]
-    assert data["version"] == 1
+    assert data["version"] == 2
     assert data["services"] == [{"name": "mail"}, {"name": "payments"}, {"name": "ship-ping"}]
     assert data["handlers"][2] == {
         "id": "payments.charge",
         "service": "payments",
         "name": "charge",
+        "kind": "on",
         "consumes": ["OrderPlaced", "OrderRetried"],
+        "stopped_by": [],
         "emits": ["PaymentCharged", "PaymentDeclined"],
         "may_emit_nothing": True,
-        "fan_out": False,
+        "several": [],
+        "attempts": 5,
+        "rule": None,
     }
     assert data["events"][0] == {
         "name": "OrderPlaced",
         "topics": ["orders"],
         "key": "order_id",
         "failure": False,
+        "ends": None,
+        "compensation": False,
         "emitted_by": [],
         "consumed_by": ["mail.retry", "payments.charge"],
+        "stops": [],
     }
     assert {Edge(**(edge | {"topics": tuple(edge["topics"])})) for edge in data["edges"]} == set(graph.edges)
     assert data["outcomes"] == ["PaymentDeclined", "shipping.ParcelSent"]
@@ -227,6 +235,105 @@ def test_views_must_share_topic_and_key(different):
     assert f"{__name__}.OrderPlaced (orders, order_id)" in message
     assert f"{__name__}.View (" in message
     assert "let both classes name one topic= and key=" in message
+
+
+def test_views_must_agree_on_how_the_saga_ends():
+    with pytest.raises(DeclarationError) as refused:
+        Choreography.of([payments, consumer("audit", view(ends="completed"))])
+    message = str(refused.value)
+    assert "event 'OrderPlaced' has two outcomes" in message
+    assert f"{__name__}.OrderPlaced (ends=None)" in message
+    assert f"{__name__}.View (ends='completed')" in message
+    assert "let both classes say the same ends=" in message
+
+
+class OrderDone(Event, topic="orders", key="order_id", ends="completed"):
+    order_id: str
+
+
+class PaymentRefunded(Event, topic="payments", key="order_id"):
+    order_id: str
+
+
+def saga():
+    """A service with a handler of each kind."""
+    service = Service("saga")
+
+    @service.on(OrderPlaced)
+    async def charge(order: OrderPlaced) -> PaymentCharged: ...
+
+    @service.compensates(charge, on=(PaymentDeclined,))
+    async def refund(charged: PaymentCharged, failure: PaymentDeclined) -> PaymentRefunded: ...
+
+    @service.join(OrderPlaced, PaymentCharged, by="order_id", unless=(PaymentDeclined,))
+    async def finish(order: OrderPlaced, paid: PaymentCharged) -> OrderDone: ...
+
+    @service.join(OrderPlaced, ParcelSent, count=lambda order: 3)
+    async def gather(order: OrderPlaced, parcels: list[ParcelSent]) -> None: ...
+
+    @service.deadline(OrderPlaced, within="15m", every="1h", times=3, unless=(OrderDone,))
+    async def remind(order: OrderPlaced) -> PaymentDeclined | None: ...
+
+    return service
+
+
+def lake():
+    service = Service("lake")
+
+    @service.batch(OrderPlaced, max_size=50, max_age="2s")
+    async def load(orders: list[OrderPlaced]) -> None: ...
+
+    return service
+
+
+def test_rules_are_plain_data():
+    handlers = {handler.name: handler for handler in Choreography.of([saga(), lake()]).handlers}
+    assert {name: (handler.kind, handler.rule) for name, handler in handlers.items()} == {
+        "charge": ("on", None),
+        "refund": ("compensation", Undoing("saga.charge", ("PaymentCharged",))),
+        "finish": ("join", Joining("order_id", 2, None, None)),
+        "gather": ("join", Joining(None, 2, "shipping.ParcelSent", None)),
+        "remind": ("deadline", Timing(900.0, 3600.0, 3)),
+        "load": ("batch", Batching(50, 2.0, "partition")),
+    }
+    assert handlers["finish"].consumes == ("OrderPlaced", "PaymentCharged")
+    assert handlers["finish"].stopped_by == ("PaymentDeclined",)
+    assert handlers["refund"].consumes == ("PaymentDeclined",)
+    assert (handlers["remind"].consumes, handlers["remind"].stopped_by) == (("OrderPlaced",), ("OrderDone",))
+
+
+def test_what_stops_a_handler_is_an_edge_of_its_own():
+    graph = Choreography.of([saga()])
+    stops = [edge for edge in graph.edges if edge.kind == "stops"]
+    assert stops == [
+        Edge("stops", "PaymentDeclined", "saga.finish", ("payments",)),
+        Edge("stops", "OrderDone", "saga.remind", ("orders",)),
+    ]
+    assert [(edge.event, edge.handler) for edge in stops] == [(edge.source, edge.target) for edge in stops]
+    done = graph.graph.event["OrderDone"]
+    assert (done.consumed_by, done.stops, done.ends) == ((), ("saga.remind",), "completed")
+
+
+def test_events_know_what_only_compensations_emit():
+    events = Choreography.of([saga()]).events
+    assert [event.name for event in events if event.compensation] == ["PaymentRefunded"]
+
+
+def test_what_only_stops_or_compensates_comes_from_nowhere():
+    service = Service("waiting")
+
+    @service.on(OrderPlaced)
+    async def charge(order: OrderPlaced) -> PaymentCharged: ...
+
+    @service.compensates(charge, on=(PaymentDeclined,))
+    async def refund(charged: PaymentCharged, failure: PaymentDeclined) -> None: ...
+
+    @service.deadline(PaymentCharged, within="1h", unless=(OrderDone,))
+    async def expire(paid: PaymentCharged) -> None: ...
+
+    graph = Choreography.of([service])
+    assert [event.name for event in graph.entries] == ["OrderPlaced"]
+    assert [event.name for event in graph.outcomes] == []
 
 
 class FileArrived(
