@@ -7,7 +7,7 @@ STAMP := $(VENV)/.synced
 .PHONY: demo test lint bench chaos clean
 
 demo: $(STAMP)  ## the shop choreography on the embedded log, no server needed
-	@$(BIN)/choreo demo
+	@$(BIN)/choreo demo shop
 
 test: $(STAMP)  ## all tests, three at a time (many of them wait for servers); those that need a server this machine cannot start say so
 	$(BIN)/pytest -n 3 $(PYTEST_ARGS)

@@ -57,7 +57,7 @@ def _modules(targets: Sequence[str]) -> list[tuple[ModuleType, str]]:
     places = [target.partition(":") for target in named(targets)]
     if not places:
         raise ConfigurationError("no module is named", remedy="name one, such as services.shop, or set CHOREO_MODULES")
-    return [(_imported(module), name) for module, _, name in places]
+    return [(imported(module), name) for module, _, name in places]
 
 
 def _services(module: ModuleType, name: str) -> list[Service]:
@@ -77,7 +77,13 @@ def _listed(module: ModuleType) -> list[Service]:
     return [value for value in values if isinstance(value, Service)]
 
 
-def _imported(name: str) -> ModuleType:
+def imported(name: str) -> ModuleType:
+    """The module of this name; the current folder is searched too.
+
+    Raises:
+        ConfigurationError: it is not there, or cannot be imported.
+        DeclarationError: a declaration in it is wrong.
+    """
     if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
         guess = name.removesuffix(".py").replace("/", ".").strip(".")
         raise ConfigurationError(f"{name!r} is no module name", remedy=f"write it as in an import, such as {guess}")

@@ -57,6 +57,19 @@ def still_open(stores: Stores, books: Books) -> list[str]:
     return [order_id for order_id in books.outcomes if order_id not in done]
 
 
+def findings_now(address: str, books: Books) -> list[str]:
+    """What is wrong at this moment; the whole audit only when no order is open."""
+    try:
+        with open_stores(address) as stores:
+            waiting = still_open(stores, books)
+            if not waiting:
+                return audit(stores, books)
+    except sqlite3.OperationalError as error:
+        return [f"a store cannot be read: {error}"]
+    more = f" and {len(waiting) - _SHOWN} more" if len(waiting) > _SHOWN else ""
+    return [f"{len(waiting)} orders are still open: {', '.join(waiting[:_SHOWN])}{more}"]
+
+
 def audit(stores: Stores, books: Books) -> list[str]:
     """What is wrong, one sentence each; empty if the shop's books are right to the cent and the last piece."""
     outcomes = {order_id: outcome or "none" for order_id, outcome in ended(stores).items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,11 +15,11 @@ from choreo.log import Log, TopicPartition, open_log
 from choreo.runtime.instance import Instance
 from choreo.runtime.run import running
 from services.shop import services
-from services.shop.audit import audit, ended, open_stores
+from services.shop.audit import audit, ended, findings_now, open_stores
 from services.shop.events import OrderPlaced
 from services.shop.model import Books, Outcome, books_of
 from services.shop.orders_generator import orders
-from services.shop.trial import Ends, Verdict, begin, ends_of, place, settle
+from services.trial import Ends, Verdict, begin, ends_of, publish, settle
 
 SCHEMAS = str(Path(__file__).parents[2] / "schemas")
 
@@ -33,10 +34,10 @@ class Trial(NamedTuple):
 
     async def place(self, placed: list[OrderPlaced], *, duplicates: float = 0.0) -> int:
         async with connect(self.settings, log=self.log) as bus:
-            return await place(bus, placed, duplicates=duplicates)
+            return await publish(bus, placed, duplicates=duplicates)
 
     async def settle(self, books: Books) -> Verdict:
-        return await settle(services, self.log, stores=self.settings.store, books=books, since=self.since)
+        return await settle(services, self.log, partial(findings_now, self.settings.store, books), since=self.since)
 
     async def grown(self) -> dict[str, int]:
         """How many records each topic has got."""

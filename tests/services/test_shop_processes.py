@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,10 @@ import pytest
 from choreo import Settings, connect
 from choreo.log import TopicPartition, open_log
 from services.shop import services
-from services.shop.audit import ended, open_stores
+from services.shop.audit import ended, findings_now, open_stores
 from services.shop.model import books_of
 from services.shop.orders_generator import orders
-from services.shop.trial import begin, place, settle
+from services.trial import begin, publish, settle
 from tests.services.conftest import SCHEMAS
 from tests.services.processes import CHECKOUT, KAFKA, ShopService, processes
 
@@ -40,8 +41,8 @@ async def test_two_instances_of_one_service_give_the_same_outcomes(log_url: str,
             two = [process for process in running if process.service == "payments"]
             await until_both_have_partitions(two)
             async with connect(settings, log=log) as bus:
-                await place(bus, placed)
-            verdict = await settle(services, log, stores=settings.store, books=books, since=since)
+                await publish(bus, placed)
+            verdict = await settle(services, log, partial(findings_now, settings.store, books), since=since)
             assert verdict.findings == [], "\n".join(process.log_tail() for process in running)
             codes = await asyncio.gather(*(asyncio.to_thread(process.stop) for process in running))
     assert codes == [0] * len(running)
