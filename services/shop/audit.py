@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from services.shop.model import CAUSES, Books, Outcome
 
-Stores = Mapping[str, sqlite3.Connection]
-"""Each service's store by the service's name."""
+Stores = Mapping[str, Any]
+"""A connection to each service's store, by the service's name: `sqlite3`'s or `psycopg`'s."""
 
 K = TypeVar("K", bound=Hashable)
 
@@ -23,37 +23,51 @@ _SHOWN = 5
 
 @contextmanager
 def open_stores(address: str) -> Iterator[Stores]:
-    """The stores at `address` (`sqlite:///folder/{service}.db`), for reading only.
+    """The stores at `address` (`sqlite:///folder/{service}.db` or `postgresql://…`), for reading only.
 
     Raises:
-        sqlite3.OperationalError: one of them is not there.
+        LookupError: one of them is not there.
     """
     with ExitStack() as stack:
-        yield {name: stack.enter_context(closing(_open(address.replace("{service}", name)))) for name in SERVICES}
+        yield {name: stack.enter_context(closing(_open(address, name))) for name in SERVICES}
 
 
-def _open(address: str) -> sqlite3.Connection:
-    path = Path(address.removeprefix("sqlite:///")).absolute()
-    return sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=30)
+def _open(address: str, service: str) -> Any:
+    if not address.startswith("sqlite"):
+        import psycopg
+
+        connection = psycopg.connect(address, autocommit=True, options=f"-c search_path={service}")
+        connection.read_only = True
+        return connection
+    path = Path(address.removeprefix("sqlite:///").replace("{service}", service)).absolute()
+    try:
+        return sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=30)
+    except sqlite3.OperationalError as error:
+        raise LookupError(f"the store {path} cannot be read: {error}") from error
 
 
 def ended(stores: Stores) -> dict[str, Outcome | None]:
-    """How each order that the shop knows has ended; None while it is open or ended in a way that cannot be."""
+    """How each order has ended, by what the shop noted of it; None if it noted what cannot be."""
     causes: dict[str, list[str]] = {}
-    for order_id, cause in stores["orders"].execute("SELECT order_id, cause FROM failures ORDER BY cause"):
+    for order_id, cause in _rows(stores, "orders", "SELECT order_id, cause FROM failures ORDER BY cause"):
         causes.setdefault(order_id, []).append(cause)
-    outcome_by_causes = {known: outcome for outcome, known in CAUSES.items()}
-    found: dict[str, Outcome | None] = {}
-    for order_id, status in stores["orders"].execute("SELECT order_id, status FROM orders"):
-        outcome = outcome_by_causes.get(tuple(causes.get(order_id, ())))
-        is_possible = (status == "confirmed") == (outcome is Outcome.CONFIRMED) and status != "open"
-        found[order_id] = outcome if is_possible else None
-    return found
+    return {
+        order_id: _outcome(status, cause, tuple(causes.get(order_id, ())))
+        for order_id, status, cause in _rows(stores, "orders", "SELECT order_id, status, cause FROM outcomes")
+    }
+
+
+def _outcome(status: str, cause: str, failures: tuple[str, ...]) -> Outcome | None:
+    if (status, cause) == ("cancelled", "expired"):
+        return Outcome.EXPIRED
+    outcome = next((outcome for outcome, known in CAUSES.items() if known == failures), None)
+    is_possible = (status == "confirmed") == (outcome is Outcome.CONFIRMED) and (not failures or cause in failures)
+    return outcome if is_possible else None
 
 
 def still_open(stores: Stores, books: Books) -> list[str]:
     """The orders that the shop has not ended, or not heard of yet."""
-    done = {row[0] for row in stores["orders"].execute("SELECT order_id FROM orders WHERE status <> 'open'")}
+    done = {row[0] for row in _rows(stores, "orders", "SELECT order_id FROM outcomes")}
     return [order_id for order_id in books.outcomes if order_id not in done]
 
 
@@ -64,8 +78,8 @@ def findings_now(address: str, books: Books) -> list[str]:
             waiting = still_open(stores, books)
             if not waiting:
                 return audit(stores, books)
-    except sqlite3.OperationalError as error:
-        return [f"a store cannot be read: {error}"]
+    except LookupError as error:
+        return [str(error)]
     more = f" and {len(waiting) - _SHOWN} more" if len(waiting) > _SHOWN else ""
     return [f"{len(waiting)} orders are still open: {', '.join(waiting[:_SHOWN])}{more}"]
 
@@ -81,14 +95,7 @@ def audit(stores: Stores, books: Books) -> list[str]:
         *_compare("accounts: cents of", dict(_rows(stores, "payments", _BALANCES)), books.balances),
         *_compare("stock: pieces of", dict(_rows(stores, "inventory", _STOCK)), books.stock),
         *_compare("loyalty: points of", dict(_rows(stores, "loyalty", _POINTS)), points),
-        *(
-            sentence
-            for (service, table, columns), expected in _ledgers(books).items()
-            for sentence in _compare(
-                f"{table}: rows of", Counter(_rows(stores, service, f"SELECT {columns} FROM {table}")), expected
-            )
-        ),
-        *(f"parcels: order {row[0]} waits for ever" for row in _rows(stores, "shipping", _WAITING)),
+        *_ledgers(stores, books),
         *(
             f"notifications_sent: event {row[0]} is there {row[1]} times"
             for row in _rows(stores, "notifications", _TWICE)
@@ -99,12 +106,25 @@ def audit(stores: Stores, books: Books) -> list[str]:
 _BALANCES = "SELECT customer_id, balance_cents FROM accounts"
 _STOCK = "SELECT sku, available FROM stock"
 _POINTS = "SELECT customer_id, points FROM balances"
-_WAITING = f"SELECT order_id FROM parcels WHERE status = 'waiting' LIMIT {_SHOWN}"
 _TWICE = f"SELECT event_id, count(*) FROM notifications_sent GROUP BY event_id HAVING count(*) > 1 LIMIT {_SHOWN}"
 
 
-def _ledgers(books: Books) -> dict[tuple[str, str, str], Counter[Any]]:
-    """The tables that have one row for each thing done: (service, table, columns), with the rows that must be there."""
+def _ledgers(stores: Stores, books: Books) -> Iterator[str]:
+    """Compare the tables that have one row for each thing done; of expired orders, what was done must be undone."""
+    expired = {order_id for order_id, outcome in books.outcomes.items() if outcome is Outcome.EXPIRED}
+    late: dict[str, Counter[Any]] = {}
+    for (service, table, columns), expected in _expected(books).items():
+        rows = _rows(stores, service, f"SELECT {columns} FROM {table}")
+        yield from _compare(f"{table}: rows of", Counter(row for row in rows if row[0] not in expired), expected)
+        late[table] = Counter(row for row in rows if row[0] in expired)
+    for done, undone in (("charges", "refunds"), ("reservations", "releases"), ("shipments", "recalls")):
+        yield from _compare(f"{undone}: rows of", late[undone], late[done])
+        yield from (f"{done}: {_words(row)} is there {times} times" for row, times in late[done].items() if times > 1)
+    yield from (f"points: {_words(row)}, though the order expired" for row in late["points"])
+
+
+def _expected(books: Books) -> dict[tuple[str, str, str], Counter[Any]]:
+    """The rows that must be there, by (service, table, columns)."""
     return {
         ("orders", "failures", "order_id, cause"): books.failures,
         ("payments", "charges", "order_id, customer_id, amount_cents"): books.charges,
@@ -112,13 +132,15 @@ def _ledgers(books: Books) -> dict[tuple[str, str, str], Counter[Any]]:
         ("inventory", "reservations", "order_id, sku, quantity"): books.reservations,
         ("inventory", "releases", "order_id, sku, quantity"): books.releases,
         ("shipping", "shipments", "order_id, country"): books.shipments,
+        ("shipping", "recalls", "order_id, country"): books.recalls,
         ("notifications", "notifications_sent", "order_id, type_name"): books.notifications,
         ("loyalty", "points", "order_id, customer_id, points"): books.points,
     }
 
 
 def _rows(stores: Stores, service: str, sql: str) -> list[Any]:
-    return stores[service].execute(sql).fetchall()
+    rows: list[Any] = stores[service].execute(sql).fetchall()
+    return rows
 
 
 def _compare(what: str, found: Mapping[K, Any], expected: Mapping[K, Any]) -> list[str]:

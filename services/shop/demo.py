@@ -73,5 +73,5 @@ def _commands(settings: Settings) -> dict[str, str]:
     return {
         "the events as they lie in the log": f"choreo topics tail orders --log {settings.log}",
         "who reacts to what, read from the services' own code": "choreo graph services.shop",
-        "a service's own books": f"sqlite3 {settings.store_of('orders', None)[10:]} 'SELECT * FROM orders LIMIT 5'",
+        "a service's own books": f"sqlite3 {settings.store_of('orders', None)[10:]} 'SELECT * FROM outcomes LIMIT 5'",
     }

@@ -6,7 +6,7 @@ It shares the sample data with the services, and none of their code, so that it 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -22,6 +22,7 @@ class Outcome(StrEnum):
     UNAVAILABLE = "stock unavailable"
     DECLINED_AND_UNAVAILABLE = "payment declined and stock unavailable"
     REJECTED = "shipment rejected"
+    EXPIRED = "expired"
 
 
 CAUSES: Mapping[Outcome, tuple[str, ...]] = {
@@ -31,7 +32,7 @@ CAUSES: Mapping[Outcome, tuple[str, ...]] = {
     Outcome.DECLINED_AND_UNAVAILABLE: ("payment_declined", "stock_unavailable"),
     Outcome.REJECTED: ("shipment_rejected",),
 }
-"""The failures behind each outcome."""
+"""The failures behind each outcome that an order has by itself."""
 
 EVENTS: Mapping[Outcome, tuple[str, ...]] = {
     Outcome.CONFIRMED: ("OrderPlaced", "PaymentCharged", "StockReserved", "Shipped", "OrderConfirmed"),
@@ -54,7 +55,7 @@ _LIMITS = {customer.customer_id: customer.card_limit for customer in CUSTOMERS}
 
 
 def outcome_of(order: OrderPlaced) -> Outcome:
-    """How this order ends, whatever happens to others."""
+    """How this order ends if everybody answers in time, whatever happens to others."""
     is_declined = order.total > _LIMITS[order.customer_id]
     is_unavailable = any(line.sku in SOLD_OUT for line in order.lines)
     if is_declined and is_unavailable:
@@ -70,6 +71,9 @@ def outcome_of(order: OrderPlaced) -> Outcome:
 class Books:
     """What the services' tables must hold in the end; amounts are in cents.
 
+    What an expired order has in the tables, depends on how far it had come; only that nothing is left of it is certain.
+    So the tables by order leave these out.
+
     Attributes:
         outcomes: by order.
         failures: (order, cause).
@@ -77,7 +81,7 @@ class Books:
         charges, refunds: (order, customer, amount).
         stock: by article.
         reservations, releases: (order, article, quantity).
-        shipments: (order, country).
+        shipments, recalls: (order, country). A parcel is called back of an expired order only.
         notifications: (order, type of event).
         points: (order, customer, points).
     """
@@ -91,6 +95,7 @@ class Books:
     reservations: Counter[tuple[str, str, int]] = field(default_factory=Counter)
     releases: Counter[tuple[str, str, int]] = field(default_factory=Counter)
     shipments: Counter[tuple[str, str]] = field(default_factory=Counter)
+    recalls: Counter[tuple[str, str]] = field(default_factory=Counter)
     notifications: Counter[tuple[str, str]] = field(default_factory=Counter)
     points: Counter[tuple[str, str, int]] = field(default_factory=Counter)
 
@@ -103,14 +108,21 @@ class Books:
         return self.notifications.total() + self.points.total()
 
 
-def books_of(orders: Iterable[OrderPlaced]) -> Books:
-    """The books after these orders, taken one after the other."""
+def books_of(orders: Iterable[OrderPlaced], expired: Collection[str] = ()) -> Books:
+    """The books after these orders, taken one after the other.
+
+    Args:
+        expired: those that were not answered in time.
+    """
     books = Books(
         balances=Counter({customer.customer_id: to_cents(customer.balance) for customer in CUSTOMERS}),
         stock=Counter({article.sku: article.stock for article in ARTICLES}),
     )
     for order in orders:
-        _enter(order, outcome_of(order), books)
+        if order.order_id in expired:
+            books.outcomes[order.order_id] = Outcome.EXPIRED
+        else:
+            _enter(order, outcome_of(order), books)
     return books
 
 
