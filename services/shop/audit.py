@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
-from services.shop.model import CAUSES, Books, Outcome
+from services.shop.model import FAILURES, Books, Outcome
 
 Stores = Mapping[str, Any]
 """A connection to each service's store, by the service's name: `sqlite3`'s or `psycopg`'s."""
+
+Events: TypeAlias = "Counter[tuple[str, str]]"
+"""How often there was an event, by (order, type)."""
 
 K = TypeVar("K", bound=Hashable)
 
@@ -47,22 +50,11 @@ def _open(address: str, service: str) -> Any:
 
 
 def ended(stores: Stores) -> dict[str, Outcome | None]:
-    """How each order has ended, by what the shop noted of it; None if it noted what cannot be."""
-    causes: dict[str, list[str]] = {}
-    for order_id, cause in _rows(stores, "orders", "SELECT order_id, cause FROM failures ORDER BY cause"):
-        causes.setdefault(order_id, []).append(cause)
-    return {
-        order_id: _outcome(status, cause, tuple(causes.get(order_id, ())))
-        for order_id, status, cause in _rows(stores, "orders", "SELECT order_id, status, cause FROM outcomes")
-    }
-
-
-def _outcome(status: str, cause: str, failures: tuple[str, ...]) -> Outcome | None:
-    if (status, cause) == ("cancelled", "expired"):
-        return Outcome.EXPIRED
-    outcome = next((outcome for outcome, known in CAUSES.items() if known == failures), None)
-    is_possible = (status == "confirmed") == (outcome is Outcome.CONFIRMED) and (not failures or cause in failures)
-    return outcome if is_possible else None
+    """How each order has ended; None if in a way that cannot be."""
+    known = {("cancelled", outcome.replace(" ", "_")): outcome for outcome in Outcome}
+    known[("confirmed", "")] = known.pop(("cancelled", "confirmed"))
+    rows = _rows(stores, "orders", "SELECT order_id, status, cause FROM outcomes")
+    return {order_id: known.get((status, cause)) for order_id, status, cause in rows}
 
 
 def still_open(stores: Stores, books: Books) -> list[str]:
@@ -86,56 +78,88 @@ def findings_now(address: str, books: Books) -> list[str]:
 
 def audit(stores: Stores, books: Books) -> list[str]:
     """What is wrong, one sentence each; empty if the shop's books are right to the cent and the last piece."""
-    outcomes = {order_id: outcome or "none" for order_id, outcome in ended(stores).items()}
-    points = Counter[str]()
-    for (_, customer_id, earned), times in books.points.items():
-        points[customer_id] += earned * times
     return [
-        *_compare("orders: outcome of", outcomes, books.outcomes),
+        *_outcomes(stores, books),
         *_compare("accounts: cents of", dict(_rows(stores, "payments", _BALANCES)), books.balances),
         *_compare("stock: pieces of", dict(_rows(stores, "inventory", _STOCK)), books.stock),
-        *_compare("loyalty: points of", dict(_rows(stores, "loyalty", _POINTS)), points),
-        *_ledgers(stores, books),
-        *(
-            f"notifications_sent: event {row[0]} is there {row[1]} times"
-            for row in _rows(stores, "notifications", _TWICE)
-        ),
+        *_compare("loyalty: points of", dict(_rows(stores, "loyalty", _POINTS)), books.points),
+        *(sentence for ledger in LEDGERS for sentence in _ledger(stores, ledger, books)),
+        *_notifications(stores, books),
     ]
 
+
+class Ledger(NamedTuple):
+    """A table with one row for each thing done, and the one for what was undone of it; and the events that tell of these."""
+
+    service: str
+    done: str
+    undone: str
+    columns: str
+    events: tuple[str, ...] = ()
+
+
+LEDGERS = (
+    Ledger(
+        "payments", "charges", "refunds", "order_id, customer_id, amount_cents", ("PaymentCharged", "PaymentRefunded")
+    ),
+    Ledger("inventory", "reservations", "releases", "order_id, sku, quantity", ("StockReserved", "StockReleased")),
+    Ledger("shipping", "shipments", "recalls", "order_id, country", ("Shipped", "ShipmentCalledBack")),
+    Ledger("loyalty", "points", "", "order_id, customer_id, points"),
+)
 
 _BALANCES = "SELECT customer_id, balance_cents FROM accounts"
 _STOCK = "SELECT sku, available FROM stock"
 _POINTS = "SELECT customer_id, points FROM balances"
-_TWICE = f"SELECT event_id, count(*) FROM notifications_sent GROUP BY event_id HAVING count(*) > 1 LIMIT {_SHOWN}"
 
 
-def _ledgers(stores: Stores, books: Books) -> Iterator[str]:
-    """Compare the tables that have one row for each thing done; of expired orders, what was done must be undone."""
-    expired = {order_id for order_id, outcome in books.outcomes.items() if outcome is Outcome.EXPIRED}
-    late: dict[str, Counter[Any]] = {}
-    for (service, table, columns), expected in _expected(books).items():
-        rows = _rows(stores, service, f"SELECT {columns} FROM {table}")
-        yield from _compare(f"{table}: rows of", Counter(row for row in rows if row[0] not in expired), expected)
-        late[table] = Counter(row for row in rows if row[0] in expired)
-    for done, undone in (("charges", "refunds"), ("reservations", "releases"), ("shipments", "recalls")):
-        yield from _compare(f"{undone}: rows of", late[undone], late[done])
-        yield from (f"{done}: {_words(row)} is there {times} times" for row, times in late[done].items() if times > 1)
-    yield from (f"points: {_words(row)}, though the order expired" for row in late["points"])
+def _outcomes(stores: Stores, books: Books) -> list[str]:
+    found = ended(stores)
+    return _cut(
+        "orders: outcome",
+        (
+            f"orders: outcome of {order_id}: {found.get(order_id) or 'none'}, expected {' or '.join(sorted(possible))}"
+            for order_id, possible in ({key: frozenset[Outcome]() for key in found} | books.outcomes).items()
+            if found.get(order_id) not in possible
+        ),
+    )
 
 
-def _expected(books: Books) -> dict[tuple[str, str, str], Counter[Any]]:
-    """The rows that must be there, by (service, table, columns)."""
-    return {
-        ("orders", "failures", "order_id, cause"): books.failures,
-        ("payments", "charges", "order_id, customer_id, amount_cents"): books.charges,
-        ("payments", "refunds", "order_id, customer_id, amount_cents"): books.refunds,
-        ("inventory", "reservations", "order_id, sku, quantity"): books.reservations,
-        ("inventory", "releases", "order_id, sku, quantity"): books.releases,
-        ("shipping", "shipments", "order_id, country"): books.shipments,
-        ("shipping", "recalls", "order_id, country"): books.recalls,
-        ("notifications", "notifications_sent", "order_id, type_name"): books.notifications,
-        ("loyalty", "points", "order_id, customer_id, points"): books.points,
-    }
+def _ledger(stores: Stores, ledger: Ledger, books: Books) -> Iterator[str]:
+    """Nothing is done twice, everything of a cancelled order is undone, and nothing else."""
+    done = Counter(_rows(stores, ledger.service, f"SELECT {ledger.columns} FROM {ledger.done}"))
+    left, kept = Counter(done), books.kept[ledger.done]
+    if ledger.undone:
+        left.subtract(_rows(stores, ledger.service, f"SELECT {ledger.columns} FROM {ledger.undone}"))
+    without = f" without {ledger.undone}" if ledger.undone else ""
+    yield from _compare(f"{ledger.done}{without}: rows of", left, kept)
+    surplus = done - (kept + books.undone[ledger.done])
+    yield from _compare(f"{ledger.done}: rows too many of", surplus, {})
+
+
+def happened(stores: Stores, books: Books) -> Events:
+    """What customers must have been told of, by what the services' own tables say."""
+    found = Counter((order_id, "OrderPlaced") for order_id in books.outcomes)
+    for order_id, outcome in ended(stores).items():
+        found[order_id, "OrderConfirmed" if outcome is Outcome.CONFIRMED else "OrderCancelled"] += 1
+        if outcome is not None and outcome in FAILURES:
+            found[order_id, FAILURES[outcome]] += 1
+    for ledger in LEDGERS:
+        for table, event in zip((ledger.done, ledger.undone), ledger.events, strict=False):
+            rows = _rows(stores, ledger.service, f"SELECT DISTINCT order_id FROM {table}")
+            found.update((order_id, event) for (order_id,) in rows)
+    return found
+
+
+def told(stores: Stores) -> Events:
+    """What customers were told of."""
+    return Counter(_rows(stores, "notifications", "SELECT order_id, type_name FROM notifications_sent"))
+
+
+def _notifications(stores: Stores, books: Books) -> list[str]:
+    found = told(stores)
+    # A failure that did not decide the outcome may have been, or not: its step may not have started any more.
+    second = {key: 1 for key in books.failures if found[key] == 1}
+    return _compare("notifications_sent: rows of", found, {**second, **happened(stores, books)})
 
 
 def _rows(stores: Stores, service: str, sql: str) -> list[Any]:
@@ -144,10 +168,15 @@ def _rows(stores: Stores, service: str, sql: str) -> list[Any]:
 
 
 def _compare(what: str, found: Mapping[K, Any], expected: Mapping[K, Any]) -> list[str]:
-    """A sentence for each key whose values differ; a long list is cut."""
-    wrong = [key for key in {**expected, **found} if found.get(key, 0) != expected.get(key, 0)]
-    said = [f"{what} {_words(key)}: {found.get(key, 0)}, expected {expected.get(key, 0)}" for key in wrong[:_SHOWN]]
-    return said if len(wrong) <= _SHOWN else [*said, f"{what}: {len(wrong) - _SHOWN} more are wrong"]
+    """A sentence for each key whose values differ."""
+    wrong = (key for key in {**expected, **found} if found.get(key, 0) != expected.get(key, 0))
+    return _cut(what, (f"{what} {_words(key)}: {found.get(key, 0)}, expected {expected.get(key, 0)}" for key in wrong))
+
+
+def _cut(what: str, sentences: Iterable[str]) -> list[str]:
+    """The first few of a long list."""
+    said = list(sentences)
+    return said if len(said) <= _SHOWN else [*said[:_SHOWN], f"{what}: {len(said) - _SHOWN} more are wrong"]
 
 
 def _words(key: object) -> str:
