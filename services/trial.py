@@ -166,26 +166,32 @@ async def settle(
     while True:
         findings = await asyncio.to_thread(look)
         right_at = 0.0 if findings else right_at or monotonic()
-        if not findings and await have_read_all(services, log, since):
+        behind = [] if findings else await unread(services, log, since)
+        if not findings and not behind:
             return Verdict(right_at, [])
         moved = (findings, await ends_of(services, log))
         if moved != progress:
             progress, last_moved = moved, monotonic()
         elif monotonic() - last_moved > patience:
-            return Verdict(monotonic(), findings or ["a service has not read to the end of its topics"])
+            return Verdict(monotonic(), findings or behind)
         await asyncio.sleep(_POLL)
 
 
-async def have_read_all(services: Sequence[Service], log: Log, since: Ends) -> bool:
-    """Whether no service has anything of this trial before it."""
+async def unread(services: Sequence[Service], log: Log, since: Ends) -> list[str]:
+    """What services have before them of this trial, one sentence a partition."""
     ends = await ends_of(services, log)
+    found = []
     for service in services:
         topics = service.topics
         grown = {at: end for at, end in ends.items() if at.topic in topics and end > since.get(at, 0)}
         committed = await log.committed(service.name, grown)
-        if any(at not in committed or committed[at].offset < end for at, end in grown.items()):
-            return False
-    return await ends_of(services, log) == ends
+        for at, end in grown.items():
+            done = committed[at].offset if at in committed else "nothing"
+            if at not in committed or committed[at].offset < end:
+                found.append(f"{service.name} has committed {done} of {at.topic}/{at.partition}, which ends at {end}")
+    if not found and await ends_of(services, log) != ends:
+        found.append("the log is still growing")
+    return found
 
 
 async def unless_failed(work: Awaitable[T], instances: Iterable[Instance]) -> T:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, TypeVar
@@ -25,14 +25,14 @@ _SHOWN = 5
 
 
 @contextmanager
-def open_stores(address: str) -> Iterator[Stores]:
-    """The stores at `address` (`sqlite:///folder/{service}.db` or `postgresql://…`), for reading only.
+def open_stores(address: str, services: Sequence[str] = SERVICES) -> Iterator[Stores]:
+    """These services' stores at `address` (`sqlite:///folder/{service}.db` or `postgresql://…`), for reading only.
 
     Raises:
         LookupError: one of them is not there.
     """
     with ExitStack() as stack:
-        yield {name: stack.enter_context(closing(_open(address, name))) for name in SERVICES}
+        yield {name: stack.enter_context(closing(_open(address, name))) for name in services}
 
 
 def _open(address: str, service: str) -> Any:

@@ -71,7 +71,7 @@ def test_a_demo_without_duplicates_drops_none(capsys: pytest.CaptureFixture[str]
 
 
 def test_the_seed_decides(capsys: pytest.CaptureFixture[str]) -> None:
-    once, again, other = (demo(capsys, "--count", "60", "--seed", seed) for seed in ("3", "3", "5"))
+    once, again, other = (demo(capsys, "--count", "60", "--seed", seed) for seed in ("3", "3", "8"))
     assert once["confirmed"] == again["confirmed"]
     assert once["confirmed"] != other["confirmed"]
 

@@ -19,7 +19,7 @@ from services.shop.model import books_of
 from services.shop.orders_generator import orders
 from services.trial import begin, publish, settle
 from tests.services.conftest import SCHEMAS
-from tests.services.processes import CHECKOUT, KAFKA, ShopService, processes
+from tests.services.processes import CHECKOUT, KAFKA, ShopProcess, processes
 
 ALL = [service.name for service in services]
 
@@ -38,7 +38,7 @@ async def test_two_instances_of_one_service_give_the_same_outcomes(log_url: str,
     async with open_log(settings.log) as log:
         since = await begin(services, settings, log)
         with processes([*ALL, "payments"], settings) as running:
-            two = [process for process in running if process.service == "payments"]
+            two = [process for process in running if "payments" in process.services]
             await until_both_have_partitions(two)
             async with connect(settings, log=log) as bus:
                 await publish(bus, placed)
@@ -50,7 +50,7 @@ async def test_two_instances_of_one_service_give_the_same_outcomes(log_url: str,
         assert audit(stores, books) == []
 
 
-async def until_both_have_partitions(two: list[ShopService]) -> None:
+async def until_both_have_partitions(two: list[ShopProcess]) -> None:
     """Wait until each of them owns some of the partitions."""
     async with asyncio.timeout(60):
         while not all(assigned(process) for process in two):
@@ -58,7 +58,7 @@ async def until_both_have_partitions(two: list[ShopService]) -> None:
             await asyncio.sleep(0.05)
 
 
-def assigned(process: ShopService) -> bool:
+def assigned(process: ShopProcess) -> bool:
     return any(line["event"] == "partitions assigned" and line["partitions"] for line in process.lines())
 
 
