@@ -26,7 +26,7 @@ Ends = Mapping[TopicPartition, int]
 
 _AT_ONCE = 50
 _POLL = 0.05
-_LOG_PATIENCE = 10.0
+_LOG_PATIENCE = 60.0
 
 T = TypeVar("T")
 
@@ -124,7 +124,7 @@ async def ends_of(services: Sequence[Service], log: Log) -> Ends:
     """Where the partitions of the services' topics end now, those of dead letters included.
 
     Raises:
-        LogUnavailableError: the log gave no answer for ten seconds; one that has just created topics may need some.
+        LogUnavailableError: the log gave no answer for a minute; one that has just created topics may need some.
     """
     existing = await log.topics()
     topics = [existing[name] for name in Choreography.of(services).topics if name in existing]
