@@ -7,7 +7,7 @@ STAMP := $(VENV)/.synced
 .PHONY: demo test lint bench chaos clean
 
 demo: $(STAMP)  ## the shop choreography on the embedded log, no server needed
-	@$(BIN)/choreo demo
+	@$(BIN)/choreo demo shop
 
 test: $(STAMP)  ## all tests, three at a time (many of them wait for servers); those that need a server this machine cannot start say so
 	$(BIN)/pytest -n 3 $(PYTEST_ARGS)
@@ -20,8 +20,9 @@ lint: $(STAMP)  ## style, types, layers, lock file
 	$(BIN)/uv lock --check
 
 MINUTES ?= 1
-chaos: $(STAMP)  ## faults of all kinds while events flow, MINUTES=5 on each set-up (or SETUP=kafka), SEED=7 again; SABOTAGE=inbox-off
-	$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SETUP),--setup $(SETUP)) $(if $(SEED),--seed $(SEED)) $(if $(SABOTAGE),--sabotage $(SABOTAGE))
+ORDERS ?= 10000
+chaos: $(STAMP)  ## faults of all kinds while events flow, MINUTES=5 on each set-up (or SETUP=kafka), SEED=7 again; SABOTAGE=inbox-off; FLOW=shop ORDERS=10000
+	$(BIN)/python -m tests.chaos $(if $(FLOW),--flow $(FLOW) --orders $(ORDERS),--minutes $(MINUTES)) $(if $(SETUP),--setup $(SETUP)) $(if $(SEED),--seed $(SEED)) $(if $(SABOTAGE),--sabotage $(SABOTAGE))
 
 bench: $(STAMP)  ## every claim about performance, beside the same by hand and other frameworks; writes benchmarks/results.md
 	@cd benchmarks/peers && ../../$(BIN)/uv sync --quiet --frozen

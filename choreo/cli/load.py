@@ -81,7 +81,7 @@ def _modules(targets: Sequence[str]) -> list[tuple[ModuleType, str]]:
     places = [target.partition(":") for target in named(targets)]
     if not places:
         raise ConfigurationError("no module is named", remedy="name one, such as services.shop, or set CHOREO_MODULES")
-    return [(_imported(module), name) for module, _, name in places]
+    return [(imported(module), name) for module, _, name in places]
 
 
 def _services(module: ModuleType, name: str) -> list[Service]:
@@ -100,7 +100,7 @@ def _sub_packages(module: ModuleType) -> dict[str, list[Service]]:
     names = [
         f"{module.__name__}.{found.name}" for found in iter_modules(getattr(module, "__path__", ())) if found.ispkg
     ]
-    found = {name: _listed(_imported(name)) for name in names}
+    found = {name: _listed(imported(name)) for name in names}
     return {name: services for name, services in found.items() if services}
 
 
@@ -110,7 +110,13 @@ def _listed(module: ModuleType) -> list[Service]:
     return [value for value in values if isinstance(value, Service)]
 
 
-def _imported(name: str) -> ModuleType:
+def imported(name: str) -> ModuleType:
+    """The module of this name; the current folder is searched too.
+
+    Raises:
+        ConfigurationError: it is not there, or cannot be imported.
+        DeclarationError: a declaration in it is wrong.
+    """
     if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
         guess = name.removesuffix(".py").replace("/", ".").strip(".")
         raise ConfigurationError(f"{name!r} is no module name", remedy=f"write it as in an import, such as {guess}")

@@ -28,7 +28,8 @@ class HandlerDatabase:
     """The service's store inside this batch's transaction, under a savepoint of this handler run.
 
     The first call takes the store's connection until the handler ends, so make slow outside calls before it.
-    SQL and placeholders are the store's own (SQLite: `?`). Statements that end or nest transactions are refused.
+    SQL is the store's own, with its parameters as `$1, $2, …` (or SQLite's `?`, PostgreSQL's `%s`). Statements that end or
+    nest transactions are refused.
     """
 
     __slots__ = ("_database", "_session")

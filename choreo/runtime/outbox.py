@@ -32,7 +32,7 @@ class Transaction(Generic[D]):
     """A running transaction of a store.
 
     Attributes:
-        db: the store's connection; its SQL and placeholders are the store's own.
+        db: the store's connection; see `Context.db`.
         publish: as `Bus.publish`, but part of the transaction, and nothing to wait for.
     """
 

@@ -169,7 +169,7 @@ class Effects(NamedTuple):
 class Database(Protocol):
     """The store's connection inside the running transaction, as handlers see it (`ctx.db`).
 
-    SQL and placeholders are the store's own (SQLite: `?`, PostgreSQL: `%s`).
+    SQL is the store's own. Parameters stand in it as `$1, $2, …` in every kind of store; SQLite's `?` and PostgreSQL's `%s` work too.
     """
 
     async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from importlib.resources import files
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from choreo.errors import StoreError
 
@@ -53,3 +54,13 @@ def refuse(control: re.Pattern[str], sql: str) -> None:
             why="the transaction is shared with the inbox, the outbox and other handlers",
             remedy="leave it to choreo: what a handler wrote is undone when it raises",
         )
+
+
+def is_numbered(sql: str) -> bool:
+    """Whether a handler's statement has its parameters as `$1, $2, …`, which every kind of store understands."""
+    return "$1" in sql
+
+
+def by_number(parameters: Sequence[Any]) -> dict[str, Any]:
+    """Parameters by the number that stands for them in the statement."""
+    return {str(number): value for number, value in enumerate(parameters, 1)}

@@ -32,6 +32,7 @@ class Cause(StrEnum):
     PAYMENT_DECLINED = "payment_declined"
     STOCK_UNAVAILABLE = "stock_unavailable"
     SHIPMENT_REJECTED = "shipment_rejected"
+    EXPIRED = "expired"
 
 
 class OrderPlaced(Event, topic="orders", key="order_id"):
@@ -44,7 +45,7 @@ class OrderPlaced(Event, topic="orders", key="order_id"):
     country: str
 
 
-class OrderConfirmed(Event, topic="orders", key="order_id"):
+class OrderConfirmed(Event, topic="orders", key="order_id", ends="completed"):
     """The order is paid and under way: the good end."""
 
     order_id: str
@@ -52,11 +53,10 @@ class OrderConfirmed(Event, topic="orders", key="order_id"):
     total: Money
 
 
-class OrderCancelled(Failure, topic="orders", key="order_id"):
+class OrderCancelled(Failure, topic="orders", key="order_id", ends="failed"):
     """The order will not be delivered: the other end. Whoever did something for it undoes that now."""
 
     order_id: str
-    customer_id: str
     cause: Cause
     reason: str
 
@@ -110,6 +110,14 @@ class StockReleased(Event, topic="inventory", key="order_id"):
 
 class Shipped(Event, topic="shipping", key="order_id"):
     """The parcel is with the carrier."""
+
+    order_id: str
+    country: str
+    tracking: str
+
+
+class ShipmentCalledBack(Event, topic="shipping", key="order_id"):
+    """The parcel of a cancelled order comes back from the carrier."""
 
     order_id: str
     country: str

@@ -9,8 +9,8 @@ from choreo import Context, Event, Service
 from services.shop.events import OrderConfirmed
 
 TABLES = """
-CREATE TABLE IF NOT EXISTS points (order_id TEXT NOT NULL, customer_id TEXT NOT NULL, points INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS balances (customer_id TEXT PRIMARY KEY, points INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS points (order_id TEXT NOT NULL, customer_id TEXT NOT NULL, points BIGINT NOT NULL);
+CREATE TABLE IF NOT EXISTS balances (customer_id TEXT PRIMARY KEY, points BIGINT NOT NULL);
 """
 
 EUROS_PER_POINT = 10
@@ -30,9 +30,10 @@ class PointsEarned(Event, topic="loyalty", key="customer_id"):
 async def award(order: OrderConfirmed, ctx: Context) -> PointsEarned:
     """One point for each full ten euros."""
     points = int(order.total // EUROS_PER_POINT)
-    await ctx.db.execute("INSERT INTO points VALUES (?, ?, ?)", (order.order_id, order.customer_id, points))
+    await ctx.db.execute("INSERT INTO points VALUES ($1, $2, $3)", (order.order_id, order.customer_id, points))
     await ctx.db.execute(
-        "INSERT INTO balances VALUES (?, ?) ON CONFLICT (customer_id) DO UPDATE SET points = points + excluded.points",
+        "INSERT INTO balances VALUES ($1, $2)"
+        " ON CONFLICT (customer_id) DO UPDATE SET points = balances.points + excluded.points",
         (order.customer_id, points),
     )
     return PointsEarned(customer_id=order.customer_id, order_id=order.order_id, points=points)

@@ -6,133 +6,114 @@ It shares the sample data with the services, and none of their code, so that it 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TypeAlias
 
 from services.shop.catalogue import ARTICLES, COUNTRIES_SERVED, CUSTOMERS, SOLD_OUT
 from services.shop.events import OrderPlaced, to_cents
 
+Rows: TypeAlias = "Counter[tuple[str | int, ...]]"
+"""How often a row is in a table; the order's id comes first."""
+
 
 class Outcome(StrEnum):
-    """How an order ends. Payment and stock are asked at the same time, so that both can say no."""
+    """How an order ends."""
 
     CONFIRMED = "confirmed"
     DECLINED = "payment declined"
     UNAVAILABLE = "stock unavailable"
-    DECLINED_AND_UNAVAILABLE = "payment declined and stock unavailable"
     REJECTED = "shipment rejected"
+    EXPIRED = "expired"
 
 
-CAUSES: Mapping[Outcome, tuple[str, ...]] = {
-    Outcome.CONFIRMED: (),
-    Outcome.DECLINED: ("payment_declined",),
-    Outcome.UNAVAILABLE: ("stock_unavailable",),
-    Outcome.DECLINED_AND_UNAVAILABLE: ("payment_declined", "stock_unavailable"),
-    Outcome.REJECTED: ("shipment_rejected",),
+FAILURES: Mapping[Outcome, str] = {
+    Outcome.DECLINED: "PaymentDeclined",
+    Outcome.UNAVAILABLE: "StockUnavailable",
+    Outcome.REJECTED: "ShipmentRejected",
 }
-"""The failures behind each outcome."""
+"""The event behind a cancellation; an order whose time is up has none."""
 
-EVENTS: Mapping[Outcome, tuple[str, ...]] = {
-    Outcome.CONFIRMED: ("OrderPlaced", "PaymentCharged", "StockReserved", "Shipped", "OrderConfirmed"),
-    Outcome.DECLINED: ("OrderPlaced", "PaymentDeclined", "StockReserved", "OrderCancelled", "StockReleased"),
-    Outcome.UNAVAILABLE: ("OrderPlaced", "PaymentCharged", "StockUnavailable", "OrderCancelled", "PaymentRefunded"),
-    Outcome.DECLINED_AND_UNAVAILABLE: ("OrderPlaced", "PaymentDeclined", "StockUnavailable", "OrderCancelled"),
-    Outcome.REJECTED: (
-        "OrderPlaced",
-        "PaymentCharged",
-        "StockReserved",
-        "ShipmentRejected",
-        "OrderCancelled",
-        "PaymentRefunded",
-        "StockReleased",
-    ),
-}
-"""Every event of such an order, each once. An order confirmed also earns points, which only `loyalty` knows."""
+TABLES = ("charges", "reservations", "shipments", "points")
+"""Those that have one row for each thing done."""
 
 _LIMITS = {customer.customer_id: customer.card_limit for customer in CUSTOMERS}
 
 
-def outcome_of(order: OrderPlaced) -> Outcome:
-    """How this order ends, whatever happens to others."""
-    is_declined = order.total > _LIMITS[order.customer_id]
-    is_unavailable = any(line.sku in SOLD_OUT for line in order.lines)
-    if is_declined and is_unavailable:
-        return Outcome.DECLINED_AND_UNAVAILABLE
-    if is_declined:
-        return Outcome.DECLINED
-    if is_unavailable:
-        return Outcome.UNAVAILABLE
-    return Outcome.CONFIRMED if order.country in COUNTRIES_SERVED else Outcome.REJECTED
+def outcomes_of(order: OrderPlaced) -> frozenset[Outcome]:
+    """How this order may end if everybody answers in time, whatever happens to others.
+
+    Payment and stock are asked at the same time: if both say no, either may be the first.
+    """
+    refused = {
+        Outcome.DECLINED: order.total > _LIMITS[order.customer_id],
+        Outcome.UNAVAILABLE: any(line.sku in SOLD_OUT for line in order.lines),
+    }
+    if any(refused.values()):
+        return frozenset(outcome for outcome, is_so in refused.items() if is_so)
+    return frozenset({Outcome.CONFIRMED if order.country in COUNTRIES_SERVED else Outcome.REJECTED})
 
 
 @dataclass(frozen=True)
 class Books:
     """What the services' tables must hold in the end; amounts are in cents.
 
+    How far a cancelled order had come is not certain: another branch's failure may keep a step from starting. What is
+    certain is that nothing is left of it.
+
     Attributes:
-        outcomes: by order.
-        failures: (order, cause).
-        balances: by customer.
-        charges, refunds: (order, customer, amount).
+        outcomes: by order, those it may have.
+        balances, points: by customer.
         stock: by article.
-        reservations, releases: (order, article, quantity).
-        shipments: (order, country).
-        notifications: (order, type of event).
-        points: (order, customer, points).
+        kept: the rows that confirmed orders leave, by table.
+        undone: the rows that others may have, each of them undone then.
+        failures: (order, type of event), those that there may be.
     """
 
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
-    failures: Counter[tuple[str, str]] = field(default_factory=Counter)
+    outcomes: dict[str, frozenset[Outcome]] = field(default_factory=dict)
     balances: Counter[str] = field(default_factory=Counter)
-    charges: Counter[tuple[str, str, int]] = field(default_factory=Counter)
-    refunds: Counter[tuple[str, str, int]] = field(default_factory=Counter)
+    points: Counter[str] = field(default_factory=Counter)
     stock: Counter[str] = field(default_factory=Counter)
-    reservations: Counter[tuple[str, str, int]] = field(default_factory=Counter)
-    releases: Counter[tuple[str, str, int]] = field(default_factory=Counter)
-    shipments: Counter[tuple[str, str]] = field(default_factory=Counter)
-    notifications: Counter[tuple[str, str]] = field(default_factory=Counter)
-    points: Counter[tuple[str, str, int]] = field(default_factory=Counter)
+    kept: dict[str, Rows] = field(default_factory=lambda: {name: Counter() for name in TABLES})
+    undone: dict[str, Rows] = field(default_factory=lambda: {name: Counter() for name in TABLES})
+    failures: Counter[tuple[str, str]] = field(default_factory=Counter)
 
-    def counts(self) -> Counter[Outcome]:
-        """How many orders end in which way."""
-        return Counter(self.outcomes.values())
-
-    def events(self) -> int:
-        """How many events these orders make in all."""
-        return self.notifications.total() + self.points.total()
+    @property
+    def confirmed(self) -> set[str]:
+        """The orders that must be confirmed."""
+        return {order_id for order_id, outcomes in self.outcomes.items() if outcomes == {Outcome.CONFIRMED}}
 
 
-def books_of(orders: Iterable[OrderPlaced]) -> Books:
-    """The books after these orders, taken one after the other."""
+def books_of(orders: Iterable[OrderPlaced], expired: Collection[str] = ()) -> Books:
+    """The books after these orders, taken one after the other.
+
+    Args:
+        expired: those that are not answered in time.
+    """
     books = Books(
         balances=Counter({customer.customer_id: to_cents(customer.balance) for customer in CUSTOMERS}),
         stock=Counter({article.sku: article.stock for article in ARTICLES}),
     )
     for order in orders:
-        _enter(order, outcome_of(order), books)
+        _enter(order, books, has_expired=order.order_id in expired)
     return books
 
 
-def _enter(order: OrderPlaced, outcome: Outcome, books: Books) -> None:
-    events = EVENTS[outcome]
-    books.outcomes[order.order_id] = outcome
-    books.failures.update((order.order_id, cause) for cause in CAUSES[outcome])
-    books.notifications.update((order.order_id, event) for event in events)
-    payment = (order.order_id, order.customer_id, to_cents(order.total))
-    lines = [(order.order_id, line.sku, line.quantity) for line in order.lines]
-    if "PaymentCharged" in events:
-        books.charges[payment] += 1
+def _enter(order: OrderPlaced, books: Books, *, has_expired: bool) -> None:
+    natural = outcomes_of(order)
+    outcomes = books.outcomes[order.order_id] = frozenset({Outcome.EXPIRED}) if has_expired else natural
+    books.failures.update((order.order_id, FAILURES[outcome]) for outcome in natural if outcome in FAILURES)
+    rows = books.kept if outcomes == {Outcome.CONFIRMED} else books.undone
+    if Outcome.DECLINED not in natural:
+        rows["charges"][order.order_id, order.customer_id, to_cents(order.total)] += 1
+    if Outcome.UNAVAILABLE not in natural:
+        rows["reservations"].update((order.order_id, line.sku, line.quantity) for line in order.lines)
+    if natural == {Outcome.CONFIRMED}:
+        rows["shipments"][order.order_id, order.country] += 1
+    if outcomes == {Outcome.CONFIRMED}:
+        points = int(order.total) // 10
+        rows["points"][order.order_id, order.customer_id, points] += 1
+        books.points[order.customer_id] += points
         books.balances[order.customer_id] -= to_cents(order.total)
-    if "PaymentRefunded" in events:
-        books.refunds[payment] += 1
-        books.balances[order.customer_id] += to_cents(order.total)
-    if "StockReserved" in events:
-        books.reservations.update(lines)
         books.stock.subtract({line.sku: line.quantity for line in order.lines})
-    if "StockReleased" in events:
-        books.releases.update(lines)
-        books.stock.update({line.sku: line.quantity for line in order.lines})
-    if outcome is Outcome.CONFIRMED:
-        books.shipments[order.order_id, order.country] += 1
-        books.points[order.order_id, order.customer_id, int(order.total) // 10] += 1

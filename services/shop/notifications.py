@@ -16,6 +16,7 @@ from services.shop.events import (
     PaymentCharged,
     PaymentDeclined,
     PaymentRefunded,
+    ShipmentCalledBack,
     ShipmentRejected,
     Shipped,
     StockReleased,
@@ -43,6 +44,7 @@ Told: TypeAlias = (
     | StockUnavailable
     | StockReleased
     | Shipped
+    | ShipmentCalledBack
     | ShipmentRejected
 )
 
@@ -60,6 +62,7 @@ MESSAGES: dict[type[Told], str] = {
     StockUnavailable: "Something in your order {0.order_id} is missing: {0.reason}.",
     StockReleased: "Nothing is set aside for your order {0.order_id} any more.",
     Shipped: "Your order {0.order_id} is on its way to {0.country}, tracking number {0.tracking}.",
+    ShipmentCalledBack: "Please do not accept parcel {0.tracking} of your order {0.order_id}: it is on its way back to us.",
     ShipmentRejected: "Your order {0.order_id} cannot be delivered: {0.reason}.",
 }
 
@@ -68,7 +71,7 @@ MESSAGES: dict[type[Told], str] = {
 async def notify(event: Told, ctx: Context) -> None:
     """Queue the message for the customer."""
     await ctx.db.execute(
-        "INSERT INTO notifications_sent VALUES (?, ?, ?, ?)",
+        "INSERT INTO notifications_sent VALUES ($1, $2, $3, $4)",
         (ctx.event_id, event.order_id, event.contract.type_name, message_for(event)),
     )
 

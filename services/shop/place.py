@@ -11,7 +11,7 @@ import asyncio
 import choreo
 from choreo.observe.logs import configure_logging
 from services.shop.orders_generator import orders
-from services.shop.trial import place
+from services.trial import publish
 
 
 async def main() -> None:
@@ -23,7 +23,7 @@ async def main() -> None:
     configure_logging(level="warning")
     placed = orders(given.seed, given.orders)
     async with choreo.connect(source="shop.place") as bus:
-        await place(bus, placed)
+        await publish(bus, placed)
     print(f"placed {len(placed)} orders, {placed[0].order_id} to {placed[-1].order_id}")  # noqa: T201 - a command
 
 

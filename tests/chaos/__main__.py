@@ -1,4 +1,4 @@
-"""Chaos by hand: `python -m tests.chaos --minutes 5 --setup kafka --seed 7 [--sabotage NAME]`."""
+"""Chaos by hand: `python -m tests.chaos --minutes 5 --setup kafka --seed 7 [--sabotage NAME]`, or `--flow shop --orders 10000`."""
 
 # ruff: noqa: T201 - it prints its findings
 from __future__ import annotations
@@ -14,6 +14,8 @@ from tests.chaos.arena import SETUPS
 from tests.chaos.faults import FAULTS
 from tests.chaos.rounds import chaos, scenario
 from tests.chaos.sabotage import SABOTAGES
+from tests.chaos.shop import chaos as shop_chaos
+from tests.chaos.shop_arena import SHOP_SETUPS
 
 _SAGAS_PER_SECOND = 40
 _ACCEPTED = ("embedded", "kafka", "postgres", "transactional")
@@ -32,8 +34,15 @@ def main() -> int:
     )
     options.add_argument("--sabotage", choices=SABOTAGES, help="its scenario instead, with a build that is broken so")
     options.add_argument("--sound", action="store_true", help="the scenario with the build as it is")
+    options.add_argument(
+        "--flow", choices=["shop"], help="the shop of services/; unless given, a flow made for checking"
+    )
+    options.add_argument("--orders", type=int, default=1000, help="of the shop")
+    options.add_argument("--kills", type=int, help="of the shop's processes; one for each 200 orders unless given")
     given = options.parse_args()
     configure_logging(level="error")
+    if given.flow == "shop":
+        return in_the_shop(given)
     if given.sabotage:
         outcome = asyncio.run(scenario(given.sabotage, broken=not given.sound))
         print(outcome.text(), outcome.logs, sep="\n", flush=True)
@@ -47,6 +56,18 @@ def main() -> int:
         )
         print(outcome.text(), outcome.logs, flush=True)
         failed |= bool(outcome.verdict.findings)
+    return int(failed)
+
+
+def in_the_shop(given: argparse.Namespace) -> int:
+    """The shop's rounds; 1 if one of them found something."""
+    failed = False
+    kills = given.kills or max(5, given.orders // 200)
+    for name in given.setup or SHOP_SETUPS:
+        print(f"== the shop, {name}, {given.orders:,} orders, seed {given.seed}", flush=True)
+        outcome = asyncio.run(shop_chaos(SHOP_SETUPS[name], given.seed, given.orders, kills))
+        print(outcome.text(), outcome.logs, flush=True)
+        failed |= bool(outcome.findings)
     return int(failed)
 
 

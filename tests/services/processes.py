@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 from choreo import Settings
 from tests.servers.process import Server
@@ -16,13 +17,14 @@ KAFKA = {"session.timeout.ms": "3000", "heartbeat.interval.ms": "500"}
 """A killed member's partitions are given to others after this time; the default of 45 s would make tests slow."""
 
 
-class ShopService(Server):
-    """One instance of one of the shop's services: `choreo run services.shop:NAME`."""
+class ShopProcess(Server):
+    """One process with an instance of one or more of the shop's services: `choreo run services.shop:NAME …`."""
 
-    def __init__(self, service: str, settings: Settings) -> None:
-        self.name = f"shop-{service}"
+    def __init__(self, services: Sequence[str], settings: Settings) -> None:
+        self.name = f"shop-{services[0]}"
         super().__init__()
-        self.service = service
+        self.services = services
+        self._begins = 0
         self._environment = {
             "CHOREO_LOG": settings.log,
             "CHOREO_STORE": settings.store,
@@ -34,10 +36,10 @@ class ShopService(Server):
         }
 
     def command(self) -> list[str]:
-        """The instance's command line."""
+        """Its command line."""
         variables = [f"{name}={value}" for name, value in self._environment.items()]
         choreo = str(Path(sys.executable).parent / "choreo")
-        return ["env", *variables, choreo, "run", f"services.shop:{self.service}"]
+        return ["env", *variables, choreo, "run", *(f"services.shop:{name}" for name in self.services)]
 
     def ready(self) -> bool:
         """Always: nobody waits for a service, its events do."""
@@ -46,6 +48,22 @@ class ShopService(Server):
     @property
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def ended(self) -> int | None:
+        """Its exit code, if it has ended and nobody here has killed it."""
+        return None if self._process is None else self._process.poll()
+
+    def start(self) -> Self:
+        """Start it (again)."""
+        self._begins = self.log_file.stat().st_size if self.log_file.exists() else 0
+        return super().start()
+
+    def has_begun(self) -> bool:
+        """Whether all its services are at work since it was started last."""
+        with self.log_file.open("rb") as log:
+            log.seek(self._begins)
+            return log.read().count(b'"service started"') >= len(self.services)
 
     def stop(self) -> int:
         """End it politely; its exit code."""
@@ -60,12 +78,12 @@ class ShopService(Server):
 
 
 @contextmanager
-def processes(services: Sequence[str], settings: Settings) -> Iterator[list[ShopService]]:
+def processes(services: Sequence[str], settings: Settings) -> Iterator[list[ShopProcess]]:
     """One running process for each of these names, a name that is there twice having two."""
-    started: list[ShopService] = []
+    started: list[ShopProcess] = []
     try:
         for service in services:
-            started.append(ShopService(service, settings))
+            started.append(ShopProcess([service], settings))
             started[-1].start()
         yield started
     finally:

@@ -16,11 +16,11 @@ import pytest
 import structlog
 
 from choreo.cli import main
-from services.shop import demo as shop_demo
 from services.shop import payments
+from services.shop.audit import open_stores, told
 from services.shop.model import Outcome, books_of
 from services.shop.orders_generator import orders
-from services.shop.trial import settle
+from services.trial import settle
 
 KEYS = {"started", "confirmed", "cancelled", "open", "events", "seconds", "events_per_second"}
 
@@ -47,36 +47,39 @@ def demo(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
 
 def test_a_program_gets_the_counts_of_the_model(capsys: pytest.CaptureFixture[str]) -> None:
     result = demo(capsys)
-    counts = books_of(orders(7, 200)).counts()
+    books = books_of(orders(7, 200))
     assert set(result) >= KEYS
     assert (result["started"], result["open"], result["findings"]) == (200, 0, [])
-    assert result["confirmed"] == counts[Outcome.CONFIRMED]
-    assert result["cancelled"] == {str(one): n for one, n in counts.items() if one is not Outcome.CONFIRMED}
-    assert result["cancelled_total"] == 200 - result["confirmed"]
-    assert result["events"] == books_of(orders(7, 200)).events() + result["duplicates_published"]
+    assert result["confirmed"] == len(books.confirmed)
+    cancelled = {cause: count for cause, count in result["cancelled"].items() if count}
+    assert set(cancelled) == set.union(*map(set, books.outcomes.values())) - {Outcome.CONFIRMED}
+    assert sum(cancelled.values()) == result["cancelled_total"] == 200 - result["confirmed"]
+    with open_stores(result["stores"]) as stores:
+        events = told(stores).total() + result["confirmed"]  # each of which earned points
+    assert result["events"] == events + result["duplicates_published"]
     assert result["events_per_second"] == pytest.approx(result["events"] / result["seconds"], rel=0.01)
 
 
-def test_every_duplicate_is_dropped_by_each_of_its_four_readers(capsys: pytest.CaptureFixture[str]) -> None:
-    result = demo(capsys, "--orders", "30", "--duplicates", "1")
-    assert (result["duplicates_published"], result["duplicates_dropped"]) == (30, 120)
+def test_every_duplicate_is_dropped_by_each_of_its_five_handlers(capsys: pytest.CaptureFixture[str]) -> None:
+    result = demo(capsys, "--count", "30", "--duplicates", "1")
+    assert (result["duplicates_published"], result["duplicates_dropped"]) == (30, 150)
 
 
 def test_a_demo_without_duplicates_drops_none(capsys: pytest.CaptureFixture[str]) -> None:
-    result = demo(capsys, "--orders", "30", "--duplicates", "0", "--log", "memory://")
+    result = demo(capsys, "--count", "30", "--duplicates", "0", "--log", "memory://")
     assert (result["duplicates_published"], result["duplicates_dropped"]) == (0, 0)
 
 
 def test_the_seed_decides(capsys: pytest.CaptureFixture[str]) -> None:
-    once, again, other = (demo(capsys, "--orders", "60", "--seed", seed) for seed in ("3", "3", "4"))
-    assert once["cancelled"] == again["cancelled"]
-    assert once["cancelled"] != other["cancelled"]
+    once, again, other = (demo(capsys, "--count", "60", "--seed", seed) for seed in ("3", "3", "8"))
+    assert once["confirmed"] == again["confirmed"]
+    assert once["confirmed"] != other["confirmed"]
 
 
 @pytest.mark.kafka
 def test_a_kafka_may_have_seen_earlier_demos(capsys: pytest.CaptureFixture[str], kafka_bootstrap: str) -> None:
     for _ in range(2):
-        result = demo(capsys, "--orders", "40", "--log", f"kafka://{kafka_bootstrap}")
+        result = demo(capsys, "--count", "40", "--log", f"kafka://{kafka_bootstrap}")
         assert (result["open"], result["findings"]) == (0, [])
 
 
@@ -84,7 +87,7 @@ def test_a_person_reads_80_columns_and_commands_that_work(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin")
-    assert main(["demo", "--orders", "40"]) == 0
+    assert main(["demo", "--count", "40"]) == 0
     text = capsys.readouterr().out
     summary, _, following = text.partition("Where to look next")
     assert max(map(len, summary.splitlines())) <= 80
@@ -105,15 +108,15 @@ def test_commands_work_too_where_choreo_is_not_on_the_path(
     """As after `make demo`."""
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setattr(sys, "argv", [".venv/bin/choreo", "demo"])
-    assert main(["demo", "--orders", "5", "--log", "memory://"]) == 0
+    assert main(["demo", "shop", "--count", "5", "--log", "memory://"]) == 0
     assert "  .venv/bin/choreo graph services.shop\n" in capsys.readouterr().out
 
 
 def test_wrong_books_are_said_and_fail(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A bug in payments: everybody's card is taken, whatever its limit."""
     monkeypatch.setattr(payments, "refusal", lambda *_: None)
-    monkeypatch.setattr(shop_demo, "settle", partial(settle, patience=1))
-    assert main(["demo", "--orders", "40"]) == 1
+    monkeypatch.setattr("services.trial.settle", partial(settle, patience=1))
+    assert main(["demo", "--count", "40"]) == 1
     text = capsys.readouterr().out
     assert "The books are wrong" in text
     assert "expected payment declined" in text
@@ -123,7 +126,7 @@ def test_a_service_that_cannot_go_on_ends_the_demo_with_the_reason(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("choreo.runtime.instance.Instance.failure", cannot_go_on)
-    assert main(["demo", "--orders", "5"]) == 1
+    assert main(["demo", "--count", "5"]) == 1
     assert "choreo: RuntimeError: out of paper" in capsys.readouterr().err
 
 
@@ -134,7 +137,7 @@ async def cannot_go_on(_: object) -> None:
 def test_outside_of_a_checkout_one_line_says_what_to_do(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "services.shop", None)
+    monkeypatch.setitem(sys.modules, "services", None)
     assert main(["demo"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "in a checkout" in line
@@ -142,4 +145,5 @@ def test_outside_of_a_checkout_one_line_says_what_to_do(
 
 def test_an_unknown_demo_names_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "shoe"]) == 2
-    assert "choose one of: shop" in capsys.readouterr().err
+    known = capsys.readouterr().err.partition("choose one of: ")[2]
+    assert "shop" in known.strip().rstrip(")").split(", ")

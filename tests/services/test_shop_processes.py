@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,12 @@ import pytest
 from choreo import Settings, connect
 from choreo.log import TopicPartition, open_log
 from services.shop import services
-from services.shop.audit import ended, open_stores
+from services.shop.audit import audit, findings_now, open_stores
 from services.shop.model import books_of
 from services.shop.orders_generator import orders
-from services.shop.trial import begin, place, settle
+from services.trial import begin, publish, settle
 from tests.services.conftest import SCHEMAS
-from tests.services.processes import CHECKOUT, KAFKA, ShopService, processes
+from tests.services.processes import CHECKOUT, KAFKA, ShopProcess, processes
 
 ALL = [service.name for service in services]
 
@@ -37,19 +38,19 @@ async def test_two_instances_of_one_service_give_the_same_outcomes(log_url: str,
     async with open_log(settings.log) as log:
         since = await begin(services, settings, log)
         with processes([*ALL, "payments"], settings) as running:
-            two = [process for process in running if process.service == "payments"]
+            two = [process for process in running if "payments" in process.services]
             await until_both_have_partitions(two)
             async with connect(settings, log=log) as bus:
-                await place(bus, placed)
-            verdict = await settle(services, log, stores=settings.store, books=books, since=since)
+                await publish(bus, placed)
+            verdict = await settle(services, log, partial(findings_now, settings.store, books), since=since)
             assert verdict.findings == [], "\n".join(process.log_tail() for process in running)
             codes = await asyncio.gather(*(asyncio.to_thread(process.stop) for process in running))
     assert codes == [0] * len(running)
     with open_stores(settings.store) as stores:
-        assert ended(stores) == books.outcomes
+        assert audit(stores, books) == []
 
 
-async def until_both_have_partitions(two: list[ShopService]) -> None:
+async def until_both_have_partitions(two: list[ShopProcess]) -> None:
     """Wait until each of them owns some of the partitions."""
     async with asyncio.timeout(60):
         while not all(assigned(process) for process in two):
@@ -57,7 +58,7 @@ async def until_both_have_partitions(two: list[ShopService]) -> None:
             await asyncio.sleep(0.05)
 
 
-def assigned(process: ShopService) -> bool:
+def assigned(process: ShopProcess) -> bool:
     return any(line["event"] == "partitions assigned" and line["partitions"] for line in process.lines())
 
 

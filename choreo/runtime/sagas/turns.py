@@ -156,7 +156,7 @@ class Turns:
             _log.info("event came too late for its join", **identity(job, handler), reason=why)
             return Turn()
         if place is None:
-            _log.warning("join cannot fire any more", **identity(job, handler), missing=_missing(rule, state))
+            _log.info("join cannot fire any more", **identity(job, handler), missing=_missing(rule, state))
             return Turn(conclude=lambda _: self._note(memory, *joins.closed(mine), alone=True))
         counts = {at: len(notes) for at, notes in state.arrived.items()}
         counts[place] = counts.get(place, 0) + 1

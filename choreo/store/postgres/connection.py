@@ -15,6 +15,7 @@ from psycopg.pq import TransactionStatus
 from choreo.errors import StoreUnavailableError
 from choreo.store.postgres.address import Address
 from choreo.store.postgres.trouble import explain
+from choreo.store.sql import is_numbered
 from choreo.store.waiting import to_its_end
 
 _Psycopg: TypeAlias = "psycopg.AsyncConnection[tuple[Any, ...]]"
@@ -43,6 +44,11 @@ SET default_transaction_isolation = 'read committed';
 SET client_min_messages = 'warning';
 SET search_path = {schema}, public;
 """
+
+
+def _cursor(connection: _Psycopg, statement: bytes) -> Cursor:
+    """What runs a statement: with the server's own placeholders, or with the client's `%s`."""
+    return psycopg.AsyncRawCursor(connection) if is_numbered(statement.decode()) else connection.cursor()
 
 
 class Connection:
@@ -124,9 +130,12 @@ class Connection:
 
         async def work(connection: _Psycopg) -> list[Cursor]:
             if len(statements) == 1:
-                return [await connection.execute(*statements[0], binary=self._binary)]
+                return [await _cursor(connection, statements[0][0]).execute(*statements[0], binary=self._binary)]
             async with connection.pipeline():
-                return [await connection.execute(*statement, binary=self._binary) for statement in statements]
+                return [
+                    await _cursor(connection, text).execute(text, parameters, binary=self._binary)
+                    for text, parameters in statements
+                ]
 
         return await self._finish(work, stops=stops)
 
@@ -136,7 +145,7 @@ class Connection:
 
     async def run_many(self, statement: bytes, rows: Sequence[Sequence[Any]]) -> None:
         """Run one statement once per row, in one round trip. Raises as `run` does."""
-        await self._finish(lambda connection: connection.cursor().executemany(statement, rows), stops=True)
+        await self._finish(lambda connection: _cursor(connection, statement).executemany(statement, rows), stops=True)
 
     async def _finish(self, work: Callable[[_Psycopg], Awaitable[T]], *, stops: bool = False) -> T:
         working = asyncio.ensure_future(self._answer(work))

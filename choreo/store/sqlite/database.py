@@ -10,7 +10,7 @@ from typing import Any
 
 from choreo.errors import StoreUnavailableError
 from choreo.store.port import Row
-from choreo.store.sql import beginning_with, refuse
+from choreo.store.sql import beginning_with, by_number, is_numbered, refuse
 
 _LOCK_WAIT = 30.0
 """Seconds to wait for another process's transaction."""
@@ -88,17 +88,21 @@ class SqliteDatabase:
 
     async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         with passing(self._path):
-            return self._ready(sql).execute(sql, parameters).rowcount
+            return self._run(sql, parameters).rowcount
 
     async def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        bound = map(by_number, rows) if is_numbered(sql) else rows
         with passing(self._path):
-            self._ready(sql).executemany(sql, rows)
+            self._ready(sql).executemany(sql, bound)
 
     async def fetch_one(self, sql: str, parameters: Sequence[Any] = ()) -> Row | None:
         with passing(self._path):
-            row: Row | None = self._ready(sql).execute(sql, parameters).fetchone()
+            row: Row | None = self._run(sql, parameters).fetchone()
             return row
 
     async def fetch_all(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
         with passing(self._path):
-            return self._ready(sql).execute(sql, parameters).fetchall()
+            return self._run(sql, parameters).fetchall()
+
+    def _run(self, sql: str, parameters: Sequence[Any]) -> sqlite3.Cursor:
+        return self._ready(sql).execute(sql, by_number(parameters) if is_numbered(sql) else parameters)

@@ -298,6 +298,21 @@ async def test_the_database_counts_and_fetches(world, store):
     assert await db.fetch_all("SELECT id FROM notes WHERE id = 'z'") == []
 
 
+async def test_numbered_parameters_are_understood_by_every_store(world, store):
+    await store.begin()
+    db = store.db
+    assert await db.execute("INSERT INTO notes VALUES ($2, $1)", ("100 % or more?", "a")) == 1
+    await db.execute_many("INSERT INTO notes VALUES ($1, $1)", (row for row in [("b",), ("c",)]))
+    await db.execute_many("INSERT INTO notes VALUES ($1, $1)", [])
+    assert await db.fetch_one("SELECT text FROM notes WHERE id = $1 AND text LIKE '100 %?'", ("a",)) is not None
+    assert await db.fetch_all("SELECT id FROM notes WHERE text = $1 OR id = $1 OR id = $2", ("b", "c")) == [
+        ("b",),
+        ("c",),
+    ]
+    many = ", ".join(f"${number}" for number in range(1, 13))
+    assert await db.fetch_one(f"SELECT count(*) FROM notes WHERE id IN ({many})", tuple("xyzuvwrstqpc")) == (1,)
+
+
 @pytest.mark.parametrize(
     "sql",
     [
