@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from choreo.check.ways import Way, go_together
+from choreo.check.ways import Way, go_together, nearest_first
 
 
 class Together:
@@ -24,7 +24,6 @@ class Together:
     def __init__(
         self, ways: Sequence[Way], events: Iterable[str], starts: Sequence[str], may_meet: Callable[[str, str], bool]
     ) -> None:
-        self._ways = ways
         self._bit = {event: 1 << number for number, event in enumerate(events)}
         self._before = dict.fromkeys(self._bit, 0)
         self._after = dict.fromkeys(self._bit, 0)
@@ -39,7 +38,8 @@ class Together:
             self._reached |= self._bit[start]
         for start in starts:
             self._part(start, self._bits(other for other in starts if other != start and may_meet(start, other)))
-        emitting = [way for way in ways if way.emits]
+        self._open: set[int] = set()  # ways that are known to be gone, by identity: to hash them takes long
+        emitting = [way for way in nearest_first(ways, starts) if way.emits]
         while sum(map(self._follow, emitting)):
             pass  # each round adds to the sets, which are bounded
 
@@ -49,9 +49,8 @@ class Together:
 
     def fires(self, way: Way) -> bool:
         """Whether all events that a handler needs can come, each two of them together."""
-        return all(map(self.reaches, way.causes)) and all(
-            self._with(one) & self._bit[other] for one in way.causes for other in way.causes
-        )
+        needed = self._bits(way.causes)
+        return not needed & ~self._reached and all(not needed & ~self._with(cause) for cause in way.causes)
 
     def meet(self, one: str, other: str) -> bool:
         """Whether two events can come in one saga."""
@@ -60,10 +59,6 @@ class Together:
     def causes(self, one: str, other: str) -> bool:
         """Whether the first event can be among the causes of the second."""
         return bool(self._before[other] & self._bit[one])
-
-    def after(self, event: str) -> list[str]:
-        """The events that it can cause, directly or not."""
-        return [other for other, bit in self._bit.items() if self._after[event] & bit]
 
     def _bits(self, events: Iterable[str]) -> int:
         bits = 0
@@ -76,19 +71,20 @@ class Together:
 
     def _follow(self, way: Way) -> bool:
         """Add what follows from one way of a handler; whether that is anything new."""
-        if not self.fires(way):
+        is_new = id(way) not in self._open
+        if is_new and not self.fires(way):
             return False
+        self._open.add(id(way))
         before, apart = 0, -1
         for cause, topics in zip(way.causes, way.topics, strict=True):
             before |= self._bit[cause] | self._before[cause]
             apart &= self._apart[cause] | self._beside(cause, topics, way)
         for cause in way.causes:
             before &= self._with(cause)
-        added = 0
         for emitted in way.emits:
             beside = [other for other in way.emits if go_together(way.handler, emitted, other)]
-            added += self._emit(emitted, before, apart | self._with_what_follows(beside))
-        return added > 0
+            is_new |= self._emit(emitted, before, apart | self._with_what_follows(beside))
+        return is_new
 
     def _beside(self, cause: str, topics: frozenset[str], way: Way) -> int:
         """What other handlers of an event lead to, if it comes to them by the same topic."""
@@ -96,7 +92,7 @@ class Together:
         for other in self._reacting[cause]:
             if other.handler is way.handler or not other.emits:
                 continue
-            if not topics.isdisjoint(other.topics[other.causes.index(cause)]) and self.fires(other):
+            if id(other) in self._open and not topics.isdisjoint(other.topics[other.causes.index(cause)]):
                 bits |= self._with_what_follows(other.emits)
         return bits
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from choreo.check.finding import Path
 from choreo.check.search import GaveUpError, Goal, Meet, Search
-from choreo.check.ways import Way
+from choreo.check.ways import Way, nearest_first
 
 STEPS = 2000
 IN_ALL = 30_000
@@ -37,7 +37,7 @@ class Walks:
         self._may_meet, self._together, self._limit, self._left = may_meet, together, steps, in_all
         self._known: dict[tuple[Goal, ...], tuple[Path, ...] | None] = {}
         self._leading: dict[str, list[Way]] = {}
-        for way in _nearest_first(ways, self._starts):
+        for way in nearest_first(ways, self._starts):
             for event in way.emits:
                 self._leading.setdefault(event, []).append(way)
 
@@ -47,7 +47,7 @@ class Walks:
             search = self._search(goals)
             try:
                 self._known[goals] = search.paths(goals)
-            except GaveUpError:
+            except (GaveUpError, RecursionError):  # the second where long chains are made of wide joins
                 self.gave_up += 1
                 self._known[goals] = None
             self._left -= search.steps
@@ -66,16 +66,3 @@ class Walks:
 
     def _go_with(self, way: Way, goals: tuple[Goal, ...]) -> bool:
         return all(self._together(cause, goal.event) for cause in way.causes for goal in goals)
-
-
-def _nearest_first(ways: Sequence[Way], starts: frozenset[str]) -> list[Way]:
-    """The ways that can be gone at all, those near to the start first, so that the examples are short."""
-    reached, found, left = set(starts), list[Way](), list(ways)
-    while True:
-        ready = [reached.issuperset(way.causes) for way in left]
-        near = [way for way, is_ready in zip(left, ready, strict=True) if is_ready]
-        if not near:
-            return found
-        left = [way for way, is_ready in zip(left, ready, strict=True) if not is_ready]
-        found += near
-        reached.update(event for way in near for event in way.emits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 from math import comb
 from typing import NamedTuple
@@ -57,6 +58,19 @@ def _some_of(events: tuple[str, ...], need: int) -> list[tuple[str, ...]]:
     if comb(len(events), need) > _COMBINATIONS:
         return [(event,) for event in events]
     return list(combinations(events, need))
+
+
+def nearest_first(ways: Sequence[Way], starts: Iterable[str]) -> list[Way]:
+    """The ways that can be gone at all, those near to the start first, so that the examples are short."""
+    reached, found, left = set(starts), list[Way](), list(ways)
+    while True:
+        ready = [reached.issuperset(way.causes) for way in left]
+        near = [way for way, is_ready in zip(left, ready, strict=True) if is_ready]
+        if not near:
+            return found
+        left = [way for way, is_ready in zip(left, ready, strict=True) if not is_ready]
+        found += near
+        reached.update(event for way in near for event in way.emits)
 
 
 def fires_once(handler: HandlerNode) -> bool:

@@ -115,8 +115,8 @@ def mixed_keys(model: Model) -> Iterator[Finding]:
                     severity="warning",
                     handler=handler.id,
                     about=tuple(handler.consumes),
-                    message=f"{handler.id} joins events with the keys {' and '.join(sorted(keys))}: they may be read on different machines, and "
-                    "its store is a file on one",
+                    message=f"{handler.id} joins events with the keys {' and '.join(sorted(keys))}: they may be read on different machines, "
+                    "which share no SQLite store",
                     remedy="give them one key, say by which field they are joined (by=...), or use store='postgresql://...'",
                 )
 

@@ -152,6 +152,23 @@ def test_all_questions_together_have_bounds_too():
     assert walks.gave_up == 1
 
 
+def test_a_chain_of_wide_joins_is_given_up_and_not_fatal():
+    sides = tuple(f"side{number}" for number in range(30))
+    handlers = [
+        handler_node(0, ("e0",), ("e1", *sides), several=("e1", *sides)),
+        *(
+            handler_node(number, (f"e{number}", *sides), (f"e{number + 1}",), join=len(sides) + 1)
+            for number in range(1, 95)
+        ),
+    ]
+    names = [*(f"e{number}" for number in range(96)), *sides]
+    model = Model(
+        Graph(("s",), tuple(handlers), tuple(event_node(name, handlers) for name in names), (), ("t",)), steps=10**6
+    )
+    assert model.walks.example(Goal("e95")) is None
+    assert model.walks.gave_up == 1
+
+
 def test_a_very_long_chain_is_given_up_and_not_fatal():
     handlers = [handler_node(number, (f"e{number}",), (f"e{number + 1}",)) for number in range(1500)]
     graph = Graph(("s",), tuple(handlers), tuple(event_node(f"e{n}", handlers) for n in range(1501)), (), ("t",))
