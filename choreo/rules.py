@@ -50,6 +50,26 @@ def compensation(where: str, signature: Signature, step: Handler, on: Iterable[t
     return Compensation(step=step.name, failures=failures, undoes=taken, takes_list=takes_list)  # type: ignore[arg-type] # checked above
 
 
+def check_beside(where: str, one: Compensation, other_name: str, other: Compensation) -> None:
+    """Check two compensations of one step: the first failure decides for the whole step.
+
+    Raises:
+        DeclarationError: together they would undo an event twice, or leave one.
+    """
+    same_events, same_failures = set(one.undoes) & set(other.undoes), set(one.failures) & set(other.failures)
+    if same_events and same_failures:
+        raise DeclarationError(
+            f"{where} undoes {one.step} on {next(iter(same_failures)).__name__}, as {other_name} does",
+            why="what a step did is undone once",
+        )
+    if set(one.undoes) != set(other.undoes) and set(one.failures) != set(other.failures):
+        raise DeclarationError(
+            f"{where} and {other_name} undo different events of {one.step} on different failures",
+            why="the first failure decides for the whole step, and what the other undoes would stay",
+            remedy="let both name the same failures in on=",
+        )
+
+
 def join(
     where: str,
     signature: Signature,

@@ -134,12 +134,8 @@ class Service:
             undone = self._step(where, step)
             made = rules.compensation(where, signature, undone, failures)
             for other in self.handlers.values():
-                same = isinstance(other.rule, Compensation) and other.rule.step == undone.name and other.rule.failures
-                if both := set(same or ()) & set(made.failures):
-                    raise DeclarationError(
-                        f"{where} undoes {undone} on {next(iter(both)).__name__}, as {other} does",
-                        why="what a step did is undone once",
-                    )
+                if isinstance(other.rule, Compensation) and other.rule.step == undone.name:
+                    rules.check_beside(where, made, str(other), other.rule)
             return made
 
         return self._declare(rule, failures, ("emitted", "failure"), name, retry, timeout, ordered=False)

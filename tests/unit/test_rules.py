@@ -239,8 +239,24 @@ def test_one_failure_does_not_undo_a_step_twice(service):
 
     async def again(charged: Charged, failure: Cancelled) -> None: ...
 
-    with pytest.raises(DeclarationError, match=r"undoes payments.charge on Cancelled, as payments.undo does"):
+    with pytest.raises(DeclarationError, match=r"undoes charge on Cancelled, as payments.undo does"):
         service.compensates("charge", on=(Cancelled,))(again)
+
+
+def test_compensations_of_different_events_of_a_step_name_the_same_failures():
+    service = Service("orders")
+
+    @service.on(Placed)
+    async def both(order: Placed) -> Charged | Reserved: ...
+
+    @service.compensates(both, on=(Cancelled,))
+    async def undo_charge(charged: Charged, failure: Cancelled) -> None: ...
+
+    async def undo_reserved(reserved: Reserved, failure: Failure) -> None: ...
+
+    with pytest.raises(DeclarationError, match="undo different events of both on different failures"):
+        service.compensates(both, on=(Declined,))(undo_reserved)
+    service.compensates(both, on=(Cancelled,))(undo_reserved)
 
 
 def test_a_compensation_is_not_undone(service):
