@@ -158,7 +158,7 @@ async def test_processes_that_are_killed_lose_and_double_nothing(tmp_path: Path,
         for _ in range(4):
             async with process(tmp_path) as child:
                 wanted = count + chance.randrange(20, 150)
-                await eventually(lambda wanted=wanted: len(effects(world)) >= wanted)
+                await eventually(lambda wanted=wanted: len(effects(world)) >= wanted, patience=60)
                 child.send_signal(signal.SIGKILL)
                 await child.wait()
                 count = len(effects(world))
@@ -185,7 +185,7 @@ async def test_a_record_that_kills_the_process_becomes_a_dead_letter_without_tho
             async with process(tmp_path, killer=13) as child:
                 assert await child.wait() < 0, "it dies"
         async with process(tmp_path, killer=13) as child:
-            await eventually(lambda: len(effects(world)) == 29, lambda: effects(world))
+            await eventually(lambda: len(effects(world)) == 29, lambda: effects(world), patience=60)
             (tmp_path / "stop").touch()
             assert await child.wait() == 0
         ((headers, _),) = await world.letters("payments")
