@@ -154,10 +154,10 @@ async def process(folder: Path, killer: int = -1) -> AsyncIterator[asyncio.subpr
 async def test_processes_that_are_killed_lose_and_double_nothing(tmp_path: Path, monkeypatch):
     async with open_log(f"sqlite:///{tmp_path}/log.db") as log:
         world, chance, count = World(log, tmp_path), random.Random(3), 0
-        await world.publish(*orders(1_000))
-        for _ in range(4):
+        await world.publish(*orders(600))
+        for _ in range(3):
             async with process(tmp_path) as child:
-                wanted = count + chance.randrange(20, 150)
+                wanted = count + chance.randrange(20, 120)
                 await eventually(lambda wanted=wanted: len(effects(world)) >= wanted, patience=60)
                 child.send_signal(signal.SIGKILL)
                 await child.wait()
@@ -165,7 +165,7 @@ async def test_processes_that_are_killed_lose_and_double_nothing(tmp_path: Path,
         lake = Lake(max_size=100, max_age="20ms")
         async with world.running(lake.service):
             await world.read_to_the_end(lake.service)
-        assert in_order(world.rows("payments"), range(1_000))
+        assert in_order(world.rows("payments"), range(600))
 
 
 def effects(world: World) -> list[tuple[str, int]]:
