@@ -23,13 +23,15 @@ from services.trial import begin, ends_of, settle
 from tests.chaos.arena import SETUPS, Setup
 from tests.servers.kafka import KafkaServer
 from tests.servers.postgres import PostgresServer
-from tests.servers.process import START_TIMEOUT, Server, wait_until
+from tests.servers.process import Server, wait_until
 from tests.services.processes import CHECKOUT, KAFKA, ShopProcess
 
 GROUPS = (("orders", "loyalty"), ("payments", "notifications"), ("inventory", "shipping"))
 """Which services share a process."""
 SHOP_SETUPS = {name: SETUPS[name] for name in ("embedded", "kafka", "kafka-postgres")}
 
+_PATIENCE = 300.0
+"""Seconds until all processes have begun: on two processors nine of them take their time, the more so if a server is down."""
 _LEFT = {
     "choreo_outbox": "events that are not known to be published",
     "choreo_parked": "parked keys",
@@ -82,7 +84,7 @@ class ShopArena:
     async def _begun(self) -> None:
         """Wait until every process is at work."""
         for process in self.processes:
-            await asyncio.to_thread(wait_until, process.has_begun, START_TIMEOUT)
+            await asyncio.to_thread(wait_until, process.has_begun, _PATIENCE)
 
     async def _stop_tasks(self) -> None:
         for task in self._tasks:
