@@ -25,10 +25,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from choreo.testing import running
 from services.shop import services
 from services.shop.events import OrderConfirmed
-from services.shop.model import Outcome, outcome_of
+from services.shop.model import Outcome, outcomes_of
 from services.shop.orders_generator import orders
 
-ORDER = next(order for order in orders(7, 200) if outcome_of(order) is Outcome.CONFIRMED)
+ORDER = next(order for order in orders(7, 200) if outcomes_of(order) == {Outcome.CONFIRMED})
 
 
 async def world() -> tuple[float, float]:

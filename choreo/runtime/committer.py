@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 
 import structlog
 
@@ -16,12 +16,15 @@ from choreo.runtime.unit import Committed, UnitOfWork
 _log = structlog.get_logger("choreo.runtime")
 _OFFSET_INTERVAL = 0.2
 """Seconds between commits of the group's offsets: they are a cache of the store's progress, so nothing waits for them."""
+_OFFSET_TROUBLE = 1.0
+"""Seconds until offsets that could not be committed are tried again."""
 
 
 class Committer:
     """Commits whatever is done as soon as the store is free; while it commits, the next batch gathers.
 
     Args:
+        owned: the partitions this instance owns.
         offsets_follow: whether the group's offsets are committed after the transaction; else they are in it.
         on_committed: told what became durable.
         on_failure: told at once when a commit failed: everything under way must be given up.
@@ -32,6 +35,7 @@ class Committer:
         unit: UnitOfWork,
         publisher: Publisher,
         clock: Clock,
+        owned: Container[TopicPartition],
         *,
         offsets_follow: bool,
         on_committed: Callable[[Committed], None],
@@ -40,6 +44,7 @@ class Committer:
         self._unit = unit
         self._publisher = publisher
         self._clock = clock
+        self._owned = owned
         self._offsets_follow = offsets_follow
         self._on_committed = on_committed
         self._on_failure = on_failure
@@ -89,16 +94,25 @@ class Committer:
             while self._taking_over:  # the consumer is just about to own these partitions
                 self._taking_over = False
                 await self._clock.pause(_OFFSET_INTERVAL)
-            offsets, self._offsets = self._offsets, {}
-            await self._commit_offsets(offsets)
-            await self._clock.pause(_OFFSET_INTERVAL)
+            offsets = {at: offset for at, offset in self._offsets.items() if at in self._owned}
+            self._offsets = {}
+            if await self._commit_offsets(offsets):
+                await self._clock.pause(_OFFSET_INTERVAL)
+            else:  # whoever asks the group how far we are must not see us behind until a next record comes
+                self._offsets = offsets | self._offsets
+                self._offsets_changed.set()
+                await self._clock.pause(_OFFSET_TROUBLE)
 
-    async def _commit_offsets(self, offsets: dict[TopicPartition, int]) -> None:
+    async def _commit_offsets(self, offsets: dict[TopicPartition, int]) -> bool:
+        """Whether the group knows them now."""
         if not offsets:
-            return
+            return True
         try:
             await self.consumer.commit(offsets)
         except NotOwnerError as error:
-            _log.info("offsets not committed, the partition has gone", error=str(error))
+            _log.info("offsets not committed, some partition has gone", error=str(error))
         except LogError as error:
-            _log.warning("offsets not committed, the next commit covers them", error=str(error))
+            _log.warning("offsets not committed yet", error=str(error))
+        else:
+            return True
+        return False

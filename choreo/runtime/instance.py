@@ -135,7 +135,7 @@ class Instance:
             self._log, self._clock, self._on_published, (retry_topic(service.name), dead_letter_topic(service.name))
         )
         self._committer = Committer(
-            self._unit, self._publisher, self._clock, offsets_follow=not service.transactional,
+            self._unit, self._publisher, self._clock, self._owned, offsets_follow=not service.transactional,
             on_committed=self._on_committed, on_failure=self._recovery.fail,
         )  # fmt: skip
         self._ownership = Ownership(

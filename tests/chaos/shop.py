@@ -137,10 +137,9 @@ async def strike_all(arena: ShopArena, strikes: list[Strike], orders: int) -> Co
 async def _strike(arena: ShopArena, strike: Strike) -> None:
     victim = arena.processes[int(strike.pick * len(arena.processes))]
     server = victim if strike.kind == "kill" else arena.server(strike.kind)
-    assert server is not None
     await asyncio.to_thread(server.kill)
     await asyncio.sleep(strike.hold)
-    await asyncio.to_thread(server.start)
+    await arena.start(server)
 
 
 def _keep(arena: ShopArena, where: Path) -> None:
