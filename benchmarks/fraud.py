@@ -21,7 +21,6 @@ import sys
 import tempfile
 import threading
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -32,18 +31,21 @@ from bench import cpu_of
 from confluent_kafka import Consumer, Producer, TopicPartition
 from fraud_by_hand import PREFIX
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from choreo.log import Topic, open_log
 from choreo.log.port import NewRecord
 from choreo.runtime.run import settle_garbage_collector
 
+HERE = Path(__file__).parent
 PARTITIONS = 4
 TOPICS = ("fraud.transactions", "fraud.scores", "fraud.verdicts")
 SERVICES = ("scorer", "verdicts", "cases")
 WARM_UP = 10.0
 """Seconds of transactions that nobody counts, for all alike."""
+BROKER_WARM_UP = 20.0
+"""Seconds of work, beside the warm-up, that nobody measures: a broker just started keeps more than a core busy with its own
+compiler."""
 PATIENCE = 60.0
 _KILL_AT, _DEAD_FOR = 1 / 3, 1.0
 
@@ -53,7 +55,6 @@ class Flow(NamedTuple):
 
     prefix: str
     command: tuple[str, ...]
-    service: str
 
 
 class Watched:
@@ -107,7 +108,7 @@ class Process:
     """One service's process, its log in a file."""
 
     def __init__(self, flow: Flow, step: str, folder: Path, environment: dict[str, str]) -> None:
-        self._command = [*(part.format(step=step, service=flow.service.format(step=step)) for part in flow.command)]
+        self._command = [part.format(step=step) for part in flow.command]
         self._folder, self._environment = folder, environment
         self.log = folder / f"{step}.log"
         self.start()
@@ -133,8 +134,8 @@ class Process:
 class Bench:
     """A broker, and the transactions ready to be published."""
 
-    def __init__(self, bootstrap: str, broker_pid: int | None, rate: int, seconds: float) -> None:
-        self.bootstrap, self._broker_pid, self._rate, self._seconds = bootstrap, broker_pid, rate, seconds
+    def __init__(self, bootstrap: str, broker: Any, rate: int, seconds: float) -> None:
+        self.bootstrap, self._broker, self._rate, self._seconds = bootstrap, broker, rate, seconds
         self._log = f"kafka://{bootstrap}"
 
     async def records(self) -> list[NewRecord]:
@@ -161,15 +162,15 @@ class Bench:
 
     @contextmanager
     def _running(self, flow: Flow) -> Iterator[dict[str, Process]]:
-        run = uuid.uuid4().hex[:8]
         with tempfile.TemporaryDirectory(prefix="choreo-fraud-") as folder:
             environment = {
                 "PYTHONPATH": f"{HERE}:{HERE.parent}",
                 "CHOREO_LOG": self._log, "CHOREO_LOG_FORMAT": "json", "CHOREO_CREATE_TOPICS": "true",
                 "CHOREO_STORE": f"sqlite:///{folder}/{{service}}.db", "CHOREO_REGISTRY": str(HERE.parent / "schemas"),
                 "CHOREO_KAFKA": json.dumps({"session.timeout.ms": "6000", "heartbeat.interval.ms": "500"}),
-                "FRAUD_BENCH_GROUP": run,
             }  # fmt: skip
+            if flow is CHOREO:
+                asyncio.run(begin_now(self._log, environment["CHOREO_STORE"]))
             started = {step: Process(flow, step, Path(folder), environment) for step in SERVICES}
             try:
                 yield started
@@ -210,8 +211,8 @@ class Bench:
     def _ours(self, processes: dict[str, Process]) -> dict[str, float]:
         used = {name: cpu_of(each.process) for name, each in processes.items()}
         used["load"] = time.process_time()
-        if self._broker_pid is not None:
-            used["broker"] = cpu_of(self._broker_pid)
+        if self._broker is not None:
+            used["broker"] = cpu_of(self._broker)
         return used
 
 
@@ -249,6 +250,16 @@ class Publisher:
             raise SystemExit("the services give no verdict")
 
 
+async def begin_now(log_url: str, stores: str) -> None:
+    """Fresh stores that begin where the log ends now: it holds what earlier runs have left."""
+    from choreo import Settings
+    from services.fraud import services
+    from services.trial import begin
+
+    async with open_log(log_url) as log:
+        await begin(services, Settings(log=log_url, store=stores, create_topics=True), log)
+
+
 def saga_of(record: NewRecord) -> bytes:
     return dict(record.headers)["ce_correlationid"]
 
@@ -259,9 +270,7 @@ def restart(process: Process) -> None:
     process.start()
 
 
-def report(
-    published: dict[bytes, float], watched: Watched, sagas: Sequence[bytes], *, since: float
-) -> dict[str, Any]:
+def report(published: dict[bytes, float], watched: Watched, sagas: Sequence[bytes], *, since: float) -> dict[str, Any]:
     """Milliseconds from publication to verdict of those published since then; how many are lost, how many doubled, in all."""
     counted = [saga for saga in sagas if saga in watched.came and published[saga] >= since]
     taken = sorted((watched.came[saga] - published[saga]) * 1000 for saga in counted)
@@ -284,9 +293,7 @@ def busy_seconds() -> float:
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
-CHOREO = Flow(
-    "", (sys.executable, "-m", "choreo.cli", "run", "services.fraud:{service}"), "fraud-{step}"
-)  # fmt: skip
+CHOREO = Flow("", (str(Path(sys.executable).parent / "choreo"), "run", "services.fraud:fraud-{step}"))
 
 
 def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
@@ -297,8 +304,9 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         server = None if arguments.kafka else stack.enter_context(KafkaServer(lasting=True))
         bootstrap = arguments.kafka or server.bootstrap
         program = str(HERE / "fraud_by_hand.py")
-        hand = Flow(PREFIX, (sys.executable, program, "{step}", bootstrap, "by-hand"), "")
-        bench = Bench(bootstrap, server.pid if server else None, arguments.rate, arguments.seconds)
+        hand = Flow(PREFIX, (sys.executable, program, "{step}", bootstrap, "by-hand"))
+        bench = Bench(bootstrap, server, arguments.rate, arguments.seconds)
+        Bench(bootstrap, server, arguments.rate, BROKER_WARM_UP).run(hand)
         for _ in range(arguments.rounds):
             reports += [{"flow": "by hand"} | bench.run(hand), {"flow": "choreo"} | bench.run(CHOREO)]
         reports.append({"flow": "choreo, scorer killed"} | bench.run(CHOREO, kill=True))

@@ -23,13 +23,13 @@ import fastavro
 from confluent_kafka import Consumer, Producer
 from job import settle_garbage_collector
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from services.fraud.events import TransactionMade, TransactionScored
 from services.fraud.model import Model
 from services.fraud.verdicts import verdict_on
 
+HERE = Path(__file__).parent
 BATCH = 1000
 PREFIX = "by-hand."
 _FRAMING = bytes(5)
