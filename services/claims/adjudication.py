@@ -6,6 +6,9 @@ was away, the process died) goes on where the earlier one ended. Whatever happen
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from choreo import Context, Retry, Service
 from services.claims import registers
 from services.claims.events import ClaimApproved, ClaimDenied, ClaimFiled, Finding
@@ -19,19 +22,27 @@ CREATE TABLE IF NOT EXISTS decisions (
 );
 """
 
-adjudication = Service("claims-adjudication", tables=TABLES)
+
+@asynccontextmanager
+async def clients() -> AsyncIterator[registers.Registers]:
+    """What is `ctx.state`."""
+    yield registers.connect()
+
+
+adjudication = Service("claims-adjudication", tables=TABLES, lifespan=clients)
 
 
 @adjudication.on(ClaimFiled, retry=Retry(attempts=50, within="2d", transient=(OSError, TimeoutError)))
 async def adjudicate(claim: ClaimFiled, ctx: Context) -> ClaimApproved | ClaimDenied:
     """Eligibility, coverage, pricing, decision. The first "no" is the answer."""
-    eligible = await ctx.step("eligibility", registers.eligibility, claim)
+    ask: registers.Registers = ctx.state
+    eligible = await ctx.step("eligibility", ask.eligibility, claim)
     if not eligible.passed:
         return await _decide(claim, (eligible,), ctx)
-    covered = await ctx.step("coverage", registers.coverage, claim)
+    covered = await ctx.step("coverage", ask.coverage, claim)
     if not covered.passed:
         return await _decide(claim, (eligible, covered), ctx)
-    priced = await ctx.step("pricing", registers.pricing, claim, covered)
+    priced = await ctx.step("pricing", ask.pricing, claim, covered)
     return await _decide(claim, (eligible, covered, priced), ctx)
 
 

@@ -27,7 +27,9 @@ def _scored(made: TransactionMade, model: Model) -> TransactionScored:
 
 def findings(stores: str, verdicts: Verdicts) -> list[str]:
     """What is wrong in the stores: each suspicious transaction is one case, and no other is."""
-    wanted = [(transaction, verdict) for transaction, verdict in list(verdicts.items()) if verdict != "TransactionApproved"]
+    wanted = [
+        (transaction, verdict) for transaction, verdict in list(verdicts.items()) if verdict != "TransactionApproved"
+    ]
     return differences("cases", rows(stores, "fraud-cases", "SELECT transaction_id, verdict FROM cases"), wanted)
 
 
@@ -48,9 +50,4 @@ def _disordered(ended: Sequence[Seen]) -> list[tuple[str, str]]:
     cards: dict[str, list[str]] = {}
     for each in sorted(ended, key=lambda one: (one.at, one.offset)):
         cards.setdefault(each.data["card_id"], []).append(each.data["transaction_id"])
-    return [
-        (one, other)
-        for verdicts in cards.values()
-        for one, other in pairwise(verdicts)
-        if one > other
-    ]
+    return [(one, other) for verdicts in cards.values() for one, other in pairwise(verdicts) if one > other]
