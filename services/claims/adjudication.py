@@ -51,7 +51,7 @@ async def _decide(claim: ClaimFiled, findings: tuple[Finding, ...], ctx: Context
     is_paid = isinstance(decision, ClaimApproved)
     payout = int(decision.payout.scaleb(2)) if isinstance(decision, ClaimApproved) else 0
     await ctx.db.execute(
-        "INSERT INTO decisions VALUES (?, ?, ?, ?)", (claim.claim_id, int(is_paid), payout, findings[-1].stage)
+        "INSERT INTO decisions VALUES ($1, $2, $3, $4)", (claim.claim_id, int(is_paid), payout, findings[-1].stage)
     )
     return decision
 

@@ -33,6 +33,6 @@ async def close(decision: ClaimApproved | ClaimDenied, ctx: Context) -> ClaimArc
 
 async def _keep(event: ClaimFiled | ClaimApproved | ClaimDenied, ctx: Context) -> None:
     await ctx.db.execute(
-        "INSERT INTO documents VALUES (?, ?, ?, ?)",
+        "INSERT INTO documents VALUES ($1, $2, $3, $4)",
         (ctx.event_id, event.claim_id, event.contract.type_name, event.model_dump_json()),
     )

@@ -12,7 +12,7 @@ notices = Service("claims-notices", tables="CREATE TABLE IF NOT EXISTS letters (
 async def notify(decision: ClaimApproved | ClaimDenied, ctx: Context) -> ClaimantNotified:
     """Queue the letter."""
     text = letter_about(decision)
-    await ctx.db.execute("INSERT INTO letters VALUES (?, ?)", (decision.claim_id, text))
+    await ctx.db.execute("INSERT INTO letters VALUES ($1, $2)", (decision.claim_id, text))
     return ClaimantNotified(claim_id=decision.claim_id, text=text)
 
 

@@ -15,7 +15,7 @@ CREATE TABLE IF NOT EXISTS totals (
 """
 
 _ADD = """
-INSERT INTO totals VALUES (?, ?, ?, ?) ON CONFLICT (peril) DO UPDATE SET
+INSERT INTO totals VALUES ($1, $2, $3, $4) ON CONFLICT (peril) DO UPDATE SET
     paid = totals.paid + excluded.paid,
     denied = totals.denied + excluded.denied,
     payout_cents = totals.payout_cents + excluded.payout_cents

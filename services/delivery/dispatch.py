@@ -26,13 +26,13 @@ dispatch = Service("delivery-dispatch", tables=TABLES)
 async def load(route: RoutePlanned, ctx: Context) -> ParcelDispatched:
     """Load it."""
     free = await ctx.db.fetch_one(
-        "SELECT vehicle FROM vehicles WHERE depot = ? ORDER BY grams, vehicle LIMIT 1", (route.depot,)
+        "SELECT vehicle FROM vehicles WHERE depot = $1 ORDER BY grams, vehicle LIMIT 1", (route.depot,)
     )
     if free is None:
         raise LookupError(f"depot {route.depot} has no vehicle")
     (vehicle,) = free
-    await ctx.db.execute("UPDATE vehicles SET grams = grams + ? WHERE vehicle = ?", (route.grams, vehicle))
-    await ctx.db.execute("INSERT INTO loads VALUES (?, ?, ?)", (route.parcel_id, vehicle, route.grams))
+    await ctx.db.execute("UPDATE vehicles SET grams = grams + $1 WHERE vehicle = $2", (route.grams, vehicle))
+    await ctx.db.execute("INSERT INTO loads VALUES ($1, $2, $3)", (route.parcel_id, vehicle, route.grams))
     return ParcelDispatched(
         parcel_id=route.parcel_id,
         recipient=route.recipient,

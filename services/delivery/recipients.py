@@ -20,4 +20,4 @@ recipients = Service("delivery-recipients", tables="CREATE TABLE IF NOT EXISTS m
 @recipients.on(*MESSAGES, retry=Retry(transient=(OSError,)))
 async def tell(event: Told, ctx: Context) -> None:
     """Queue the message."""
-    await ctx.db.execute("INSERT INTO messages VALUES (?, ?)", (event.parcel_id, MESSAGES[type(event)].format(event)))
+    await ctx.db.execute("INSERT INTO messages VALUES ($1, $2)", (event.parcel_id, MESSAGES[type(event)].format(event)))

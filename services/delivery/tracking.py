@@ -13,14 +13,14 @@ TABLES = """
 CREATE TABLE IF NOT EXISTS parcels (
     parcel_id TEXT PRIMARY KEY,
     sequence INTEGER NOT NULL,
-    latitude REAL NOT NULL,
-    longitude REAL NOT NULL,
+    latitude DOUBLE PRECISION NOT NULL,
+    longitude DOUBLE PRECISION NOT NULL,
     is_handed_over INTEGER NOT NULL
 );
 """
 
 _FOLD = """
-INSERT INTO parcels VALUES (?, ?, ?, ?, ?)
+INSERT INTO parcels VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (parcel_id) DO UPDATE SET
     sequence = excluded.sequence,
     latitude = excluded.latitude,

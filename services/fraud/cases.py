@@ -11,7 +11,7 @@ CREATE TABLE IF NOT EXISTS cases (
     card_id TEXT NOT NULL,
     verdict TEXT NOT NULL,
     amount_cents INTEGER NOT NULL,
-    score REAL NOT NULL
+    score DOUBLE PRECISION NOT NULL
 );
 CREATE INDEX IF NOT EXISTS cases_of_card ON cases (card_id);
 """
@@ -23,7 +23,7 @@ cases = Service("fraud-cases", tables=TABLES)
 async def open_case(event: TransactionFlagged | TransactionBlocked, ctx: Context) -> None:
     """Put it on the analysts' list."""
     await ctx.db.execute(
-        "INSERT INTO cases VALUES (?, ?, ?, ?, ?)",
+        "INSERT INTO cases VALUES ($1, $2, $3, $4, $5)",
         (
             event.transaction_id,
             event.card_id,

@@ -12,6 +12,6 @@ analytics = Service("signup-analytics", tables="CREATE TABLE IF NOT EXISTS count
 async def count(event: UserRegistered | GreetingSent | ProfileCreated, ctx: Context) -> None:
     """Count it by its kind."""
     await ctx.db.execute(
-        "INSERT INTO counts VALUES (?, 1) ON CONFLICT (what) DO UPDATE SET n = counts.n + 1",
+        "INSERT INTO counts VALUES ($1, 1) ON CONFLICT (what) DO UPDATE SET n = counts.n + 1",
         (event.contract.type_name,),
     )

@@ -11,5 +11,5 @@ emails = Service("signup-emails", tables="CREATE TABLE IF NOT EXISTS outgoing (e
 @emails.on(UserRegistered)
 async def greet(user: UserRegistered, ctx: Context) -> GreetingSent:
     """Queue the greeting for the mailer."""
-    await ctx.db.execute("INSERT INTO outgoing VALUES (?, ?)", (user.email, f"Welcome, {user.name}!"))
+    await ctx.db.execute("INSERT INTO outgoing VALUES ($1, $2)", (user.email, f"Welcome, {user.name}!"))
     return GreetingSent(user_id=user.user_id, email=user.email)

@@ -12,5 +12,5 @@ profiles = Service("signup-profiles", tables="CREATE TABLE IF NOT EXISTS profile
 async def create(user: UserRegistered, ctx: Context) -> ProfileCreated:
     """Create the page."""
     handle = user.name.lower().replace(" ", "-")
-    await ctx.db.execute("INSERT INTO profiles VALUES (?, ?)", (user.user_id, handle))
+    await ctx.db.execute("INSERT INTO profiles VALUES ($1, $2)", (user.user_id, handle))
     return ProfileCreated(user_id=user.user_id, handle=handle)
