@@ -55,7 +55,9 @@ def decisions_findings(stores: str, filed: Iterable[ClaimFiled]) -> list[str]:
 def findings(stores: str, filed: Sequence[ClaimFiled]) -> list[str]:
     """What is wrong in any of the stores."""
     ends = {claim.claim_id: outcome_of(claim) for claim in filed}
-    documents = [(claim_id, kind) for claim_id, end in ends.items() for kind in ("ClaimFiled", end.decision)]
+    documents = [
+        (claim_id, kind) for claim_id, end in ends.items() for kind in ("ClaimFiled", end.decision, "ClaimantNotified")
+    ]
     letters = rows(stores, "claims-notices", "SELECT claim_id FROM letters")
     return [
         *decisions_findings(stores, filed),

@@ -18,7 +18,7 @@ from services.demo import DemoResult
 from services.evidence import Seen, differences, events, in_causal_order
 from services.trial import staged
 
-TOPICS = ("claims.filed", "claims.decided", "claims.archived", "claims.notices")
+TOPICS = ("claims.filed", "claims.decided", "claims.notices")
 
 
 class Unreliable(Registers):

@@ -62,13 +62,6 @@ class ClaimDenied(Failure, topic="claims.decided", key="claim_id", ends="failed"
     findings: tuple[Finding, ...]
 
 
-class ClaimArchived(Event, topic="claims.archived", key="claim_id"):
-    """The decision lies in the archive."""
-
-    claim_id: str
-    document: str
-
-
 class ClaimantNotified(Event, topic="claims.notices", key="claim_id"):
     """The policyholder has been written to."""
 
