@@ -135,5 +135,5 @@ def _commands(settings: Settings, seen: Iterable[Seen], claim_id: str) -> dict[s
     return {
         "that claim's events, word for word": f"choreo topics tail --saga {saga} --log {settings.log}",
         "who reacts to what, read from the services' own code": "choreo graph services.claims",
-        "the archive": f"sqlite3 {store} 'SELECT claim_id, kind, body FROM documents LIMIT 4'",
+        "the archive": f"sqlite3 {store} 'SELECT saga, kind, body FROM documents LIMIT 4'",
     }
