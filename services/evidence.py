@@ -1,15 +1,9 @@
-"""What a trial has left behind, rows in stores and events in the log, and how it differs from what must be there.
-
-The demos and the tests of all flows look at these; no service does.
-"""
+"""What a trial has left behind in the log, and the order of causes in it. For demos and tests."""
 
 from __future__ import annotations
 
-import sqlite3
-from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from contextlib import aclosing, closing
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import aclosing
 from typing import Any, NamedTuple
 
 from choreo import Metadata, Settings
@@ -18,35 +12,6 @@ from choreo.log import Log, Record, TopicPartition
 from choreo.log.reader import Reader
 from choreo.wire import Codec, open_registry
 from services.trial import Ends
-
-_SHOWN = 5
-
-
-def rows(stores: str, service: str, sql: str) -> list[tuple[Any, ...]]:
-    """What a query finds in a service's store.
-
-    Args:
-        stores: where all stores are, `sqlite:///folder/{service}.db`.
-    """
-    path = Path(stores.removeprefix("sqlite:///").replace("{service}", service)).absolute()
-    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=30)) as connection:
-        return connection.execute(sql).fetchall()
-
-
-def differences(what: str, found: Iterable[Hashable], expected: Iterable[Hashable]) -> list[str]:
-    """A sentence for each thing that is there too often or not often enough; a long list is cut.
-
-    Args:
-        what: what they are things of, such as `payments: charges`.
-    """
-    there, wanted = Counter(found), Counter(expected)
-    wrong = [one for one in {**wanted, **there} if there[one] != wanted[one]]
-    said = [f"{what}: {_words(one)} is there {there[one]} times, and should {wanted[one]}" for one in wrong[:_SHOWN]]
-    return said if len(wrong) <= _SHOWN else [*said, f"{what}: {len(wrong) - _SHOWN} more are wrong"]
-
-
-def _words(one: object) -> str:
-    return " ".join(map(str, one)) if isinstance(one, tuple) else str(one)
 
 
 class Seen(NamedTuple):

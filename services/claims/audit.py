@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
+from services.books import differences, rows
 from services.claims.events import ClaimFiled
 from services.claims.registers import COVERS, NOTHING, POLICIES
-from services.evidence import Seen, differences, rows
+from services.evidence import Seen
 
 STAGES = ("eligibility", "coverage", "pricing")
 
@@ -49,7 +50,7 @@ def decisions_findings(stores: str, filed: Iterable[ClaimFiled]) -> list[str]:
         (claim.claim_id, int(end.payout > 0), int(end.payout.scaleb(2)), end.last_stage)
         for claim, end in ((claim, outcome_of(claim)) for claim in filed)
     ]
-    return differences("decisions", rows(stores, "claims-adjudication", sql), wanted)
+    return differences("decisions on", Counter(rows(stores, "claims-adjudication", sql)), Counter(wanted))
 
 
 def findings(stores: str, filed: Sequence[ClaimFiled]) -> list[str]:
@@ -58,27 +59,25 @@ def findings(stores: str, filed: Sequence[ClaimFiled]) -> list[str]:
     documents = [
         (claim_id, kind) for claim_id, end in ends.items() for kind in ("ClaimFiled", end.decision, "ClaimantNotified")
     ]
+    kept = rows(stores, "claims-archive", "SELECT claim_id, kind FROM documents")
     letters = rows(stores, "claims-notices", "SELECT claim_id FROM letters")
+    reported = rows(stores, "claims-reporting", "SELECT peril, paid, denied, payout_cents FROM totals")
     return [
         *decisions_findings(stores, filed),
-        *differences("archive", rows(stores, "claims-archive", "SELECT claim_id, kind FROM documents"), documents),
-        *differences("letters", letters, [(claim_id,) for claim_id in ends]),
-        *differences(
-            "totals",
-            rows(stores, "claims-reporting", "SELECT peril, paid, denied, payout_cents FROM totals"),
-            totals(filed),
-        ),
+        *differences("documents of", Counter(kept), Counter(documents)),
+        *differences("letters about", Counter(letters), Counter((claim_id,) for claim_id in ends)),
+        *differences("totals of", {peril: tuple(total) for peril, *total in reported}, totals(filed)),
     ]
 
 
-def totals(filed: Iterable[ClaimFiled]) -> list[tuple[str, int, int, int]]:
+def totals(filed: Iterable[ClaimFiled]) -> dict[str, tuple[int, int, int]]:
     """What the report must say of each peril: how many are paid and denied, and the cents."""
     paid, denied, cents = Counter[str](), Counter[str](), Counter[str]()
     for claim in filed:
         end = outcome_of(claim)
         (paid if end.payout else denied)[claim.peril] += 1
         cents[claim.peril] += int(end.payout.scaleb(2))
-    return [(peril, paid[peril], denied[peril], cents[peril]) for peril in {*paid, *denied}]
+    return {peril: (paid[peril], denied[peril], cents[peril]) for peril in cents}
 
 
 def log_findings(seen: Iterable[Seen], filed: Iterable[ClaimFiled]) -> list[str]:
@@ -89,4 +88,4 @@ def log_findings(seen: Iterable[Seen], filed: Iterable[ClaimFiled]) -> list[str]
         for each in decided
     ]
     wanted = [(claim.claim_id, end.decision, *end.stages) for claim, end in ((one, outcome_of(one)) for one in filed)]
-    return differences("decisions in the log", given, wanted)
+    return differences("decisions in the log on", Counter(given), Counter(wanted))

@@ -9,13 +9,14 @@ from functools import partial
 from time import monotonic
 
 from choreo import Settings
+from services.books import differences
 from services.claims import registers, services
 from services.claims.audit import findings, log_findings, outcome_of
 from services.claims.events import ClaimFiled, Finding
 from services.claims.registers import Registers
 from services.claims.sample import claims
 from services.demo import DemoResult
-from services.evidence import Seen, differences, events, in_causal_order
+from services.evidence import Seen, events, in_causal_order
 from services.trial import staged
 
 TOPICS = ("claims.filed", "claims.decided", "claims.notices")
@@ -58,7 +59,7 @@ class Unreliable(Registers):
     def findings(self, filed: Iterable[ClaimFiled]) -> list[str]:
         """What was asked too often or not at all: each stage that a claim came to must have answered once."""
         wanted = [(claim.claim_id, stage) for claim in filed for stage in outcome_of(claim).stages]
-        return differences("answers of registers", self.answered.elements(), wanted)
+        return differences("answers on", self.answered, Counter(wanted))
 
 
 async def run(settings: Settings, *, count: int = 100, seed: int = 7, duplicates: float = 0.05) -> DemoResult:

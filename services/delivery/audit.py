@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from services.books import differences, rows
 from services.delivery.events import ParcelBooked, ParcelDispatched
 from services.delivery.planning import CHECKS
-from services.evidence import Seen, differences, rows
+from services.evidence import Seen
 
 
 def refusal_of(parcel: ParcelBooked) -> str | None:
@@ -19,8 +21,12 @@ def dispatch_findings(stores: str, booked: Iterable[ParcelBooked]) -> list[str]:
     loaded = [(parcel.parcel_id, parcel.grams) for parcel in booked if refusal_of(parcel) is None]
     carried = rows(stores, "delivery-dispatch", "SELECT sum(grams) FROM vehicles")
     return [
-        *differences("loads", rows(stores, "delivery-dispatch", "SELECT parcel_id, grams FROM loads"), loaded),
-        *differences("grams in all vehicles", carried, [(sum(grams for _, grams in loaded),)]),
+        *differences(
+            "loads of",
+            Counter(rows(stores, "delivery-dispatch", "SELECT parcel_id, grams FROM loads")),
+            Counter(loaded),
+        ),
+        *differences("grams in", {"all vehicles": carried[0][0]}, {"all vehicles": sum(grams for _, grams in loaded)}),
     ]
 
 
@@ -35,9 +41,13 @@ def findings(stores: str, booked: Sequence[ParcelBooked], updates: int) -> list[
     last = "SELECT parcel_id, sequence, round(latitude, 5), round(longitude, 5), is_handed_over FROM parcels"
     return [
         *dispatch_findings(stores, booked),
-        *differences("last positions", rows(stores, "delivery-tracking", last), at_the_door),
+        *differences("last positions:", Counter(rows(stores, "delivery-tracking", last)), Counter(at_the_door)),
         *differences(
-            "messages", [row[0] for row in rows(stores, "delivery-recipients", "SELECT parcel_id FROM messages")], told
+            "messages to",
+            Counter(
+                parcel_id for (parcel_id,) in rows(stores, "delivery-recipients", "SELECT parcel_id FROM messages")
+            ),
+            Counter(told),
         ),
     ]
 
@@ -50,7 +60,8 @@ def log_findings(seen: Iterable[Seen], booked: Iterable[ParcelBooked]) -> list[s
         for each in seen
         if each.metadata.type_name in {*ends.values(), "ContactLost"}
     ]
-    return differences("ends", found, [(parcel.parcel_id, ends[refusal_of(parcel) is None]) for parcel in booked])
+    wanted = [(parcel.parcel_id, ends[refusal_of(parcel) is None]) for parcel in booked]
+    return differences("ends of", Counter(found), Counter(wanted))
 
 
 def dispatched(seen: Iterable[Seen]) -> list[ParcelDispatched]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from services.evidence import Seen, differences, rows
+from services.books import differences, rows
+from services.evidence import Seen
 from services.fraud.events import TransactionMade, TransactionScored
 from services.fraud.model import Model
 from services.fraud.verdicts import verdict_on
@@ -30,7 +32,8 @@ def findings(stores: str, verdicts: Verdicts) -> list[str]:
     wanted = [
         (transaction, verdict) for transaction, verdict in list(verdicts.items()) if verdict != "TransactionApproved"
     ]
-    return differences("cases", rows(stores, "fraud-cases", "SELECT transaction_id, verdict FROM cases"), wanted)
+    there = rows(stores, "fraud-cases", "SELECT transaction_id, verdict FROM cases")
+    return differences("cases of", Counter(there), Counter(wanted))
 
 
 def log_findings(seen: Sequence[Seen], verdicts: Verdicts) -> list[str]:
@@ -39,8 +42,8 @@ def log_findings(seen: Sequence[Seen], verdicts: Verdicts) -> list[str]:
     scored = [each.data["transaction_id"] for each in seen if each.at.topic == "fraud.scores"]
     given = [(each.data["transaction_id"], each.metadata.type_name) for each in ended]
     return [
-        *differences("scores", scored, list(verdicts)),
-        *differences("verdicts", given, list(verdicts.items())),
+        *differences("scores of", Counter(scored), Counter(list(verdicts))),
+        *differences("verdicts on", Counter(given), Counter(verdicts.items())),
         *(f"verdicts: {one} came after {other}, of the same card" for other, one in _disordered(ended)),
     ]
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
-from services.evidence import differences, rows
+from services.books import differences, rows
 from services.signup.events import UserRegistered
+
+COUNTED = ("UserRegistered", "GreetingSent", "ProfileCreated")
 
 
 def users(seed: int, number: int) -> list[UserRegistered]:
@@ -21,13 +24,11 @@ def findings(stores: str, registered: Sequence[UserRegistered]) -> list[str]:
     """What is wrong in the services' stores, in words."""
     greetings = [(user.email, f"Welcome, {user.name}!") for user in registered]
     pages = [(user.user_id, user.name.lower().replace(" ", "-")) for user in registered]
-    kinds = ("UserRegistered", "GreetingSent", "ProfileCreated") if registered else ()
+    sent = rows(stores, "signup-emails", "SELECT email, text FROM outgoing")
+    made = rows(stores, "signup-profiles", "SELECT user_id, handle FROM profiles")
+    counted = dict(rows(stores, "signup-analytics", "SELECT what, n FROM counts"))
     return [
-        *differences("outgoing e-mail", rows(stores, "signup-emails", "SELECT email, text FROM outgoing"), greetings),
-        *differences("profiles", rows(stores, "signup-profiles", "SELECT user_id, handle FROM profiles"), pages),
-        *differences(
-            "counted",
-            rows(stores, "signup-analytics", "SELECT what, n FROM counts"),
-            [(k, len(registered)) for k in kinds],
-        ),
+        *differences("greetings to", Counter(sent), Counter(greetings)),
+        *differences("profiles of", Counter(made), Counter(pages)),
+        *differences("counted", counted, dict.fromkeys(COUNTED, len(registered))),
     ]

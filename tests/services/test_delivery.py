@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from choreo.testing import running
+from services.books import rows
 from services.delivery import demo, services
 from services.delivery.audit import dispatch_findings, dispatched, findings, log_findings, refusal_of
 from services.delivery.demo import TOPICS, drive
@@ -25,9 +26,8 @@ from services.delivery.planning import MOST_GRAMS, metres_between
 from services.delivery.sample import parcels
 from services.delivery.tracking import tracking
 from services.delivery.vehicle import radioed, updates
-from services.evidence import rows
 from services.trial import publish
-from tests.services.flows import deaths, in_processes, settings_at
+from tests.services.flow_processes import deaths, in_processes, settings_at
 
 NEAR = Point(latitude=52.6, longitude=13.5)
 PARCEL = ParcelBooked(parcel_id="d1", recipient="Ada", destination=NEAR, grams=900)

@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from choreo.testing import running
-from services.evidence import rows
+from services.books import rows
 from services.fraud import demo, services
 from services.fraud.audit import expected, findings, log_findings
 from services.fraud.demo import TOPICS, away, own_model
@@ -27,7 +27,7 @@ from services.fraud.sample import transactions
 from services.fraud.scorer import scorer
 from services.fraud.verdicts import BLOCK_FROM, FLAG_FROM, verdict_on
 from services.trial import publish
-from tests.services.flows import Flow, deaths, in_processes, settings_at
+from tests.services.flow_processes import Flow, deaths, in_processes, settings_at
 from tests.support import eventually
 
 HARMLESS, ODD, STOLEN = (

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from choreo.testing import running
-from services.evidence import rows
+from services.books import rows
 from services.signup import demo, services
 from services.signup.audit import findings, users
 from services.signup.emails import emails
 from services.signup.events import GreetingSent, ProfileCreated
 from services.trial import publish
-from tests.services.flows import deaths, in_processes, settings_at
+from tests.services.flow_processes import deaths, in_processes, settings_at
 
 USERS = users(7, 20)
 
@@ -69,8 +69,8 @@ async def test_the_demo_would_tell_what_is_wrong(tmp_path):
     await demo.run(settings_at("memory://", tmp_path), count=3, seed=7)
     assert findings(f"sqlite:///{tmp_path}/{{service}}.db", users(7, 3)) == []
     told = findings(f"sqlite:///{tmp_path}/{{service}}.db", users(7, 4))
-    assert "profiles: u-7-00004 user-7-00004 is there 0 times, and should 1" in told
-    assert any("outgoing e-mail" in sentence for sentence in told)
+    assert "profiles of u-7-00004 user-7-00004: 0, expected 1" in told
+    assert any("greetings to" in sentence for sentence in told)
 
 
 @pytest.mark.parametrize("log_url", ["sqlite", pytest.param("kafka", marks=pytest.mark.kafka)], indirect=True)

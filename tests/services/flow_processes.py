@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,10 +14,10 @@ from choreo import Bus, Service, Settings, connect
 from choreo.log import Log, open_log
 from services.evidence import Seen, events
 from services.trial import Ends, begin, settle
-from tests.services.processes import KAFKA, ServiceProcess, processes
+from tests.services.conftest import SCHEMAS
+from tests.services.processes import KAFKA, ServiceProcess
 from tests.support import eventually
 
-SCHEMAS = str(Path(__file__).parents[2] / "schemas")
 _POINTS = ("before handler", "after handler", "before commit", "after commit", "after publish")
 
 
@@ -54,7 +54,7 @@ class Flow(NamedTuple):
 
     def of(self, service: Service) -> list[ServiceProcess]:
         """The processes of a service."""
-        return [process for process in self.processes if process.service == service.name]
+        return [process for process in self.processes if process.services == [service.name]]
 
     async def settle(self, look: Callable[[], list[str]], services: Sequence[Service] = ()) -> None:
         """Wait until nothing is wrong, and these services (or all) have read to the end."""
@@ -80,9 +80,12 @@ async def in_processes(
     package: str, services: Sequence[Service], settings: Settings, *, twice: Sequence[Service] = (), **environment: str
 ) -> AsyncIterator[Flow]:
     """Each service as a process of its own, some as two, in fresh stores that begin at the log's present end."""
-    names = [service.name for service in (*services, *twice)]
     async with open_log(settings.log, settings.kafka) as log:
         since = await begin(services, settings, log)
-        with processes(names, settings, package=package, **environment) as started:
+        with ExitStack() as stack:
+            started = [
+                stack.enter_context(ServiceProcess(package, [service.name], settings, environment))
+                for service in (*services, *twice)
+            ]
             async with connect(settings, source="test", log=log) as bus:
                 yield Flow(services, settings, log, bus, since, started)
