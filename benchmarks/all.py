@@ -15,6 +15,7 @@ PROGRAMS = {
     "Lanes": ("lanes.py",),
     "Batches": ("batch.py",),
     "Latency of a saga of five hops": ("latency.py",),
+    "Verdicts on 2,000 card transactions a second": ("fraud.py",),
     "A poison record": ("poison.py",),
     "Memory, and the cost of a full inbox": ("memory.py",),
     "The wire alone": ("wire.py",),

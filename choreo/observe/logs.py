@@ -6,12 +6,42 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
+from typing import TextIO
 
 import structlog
 from structlog.stdlib import ProcessorFormatter
 from structlog.typing import Processor
 
 from choreo.errors import ConfigurationError
+
+
+class _Lines:
+    """Writes finished lines to the stream of a handler, in turn with it.
+
+    What choreo and its handlers log comes this way. Through the standard library's records a line costs more than twice as much,
+    which a service that logs one for each of thousands of events a second feels.
+
+    Attributes:
+        name: the logger's.
+    """
+
+    def __init__(self, handler: logging.StreamHandler[TextIO], name: str = "root") -> None:
+        self._handler = handler
+        self.name = name
+
+    def msg(self, line: str) -> None:
+        """Write one; a stream that takes none any more stops nobody."""
+        handler = self._handler
+        handler.acquire()
+        try:
+            with suppress(OSError, ValueError):
+                handler.stream.write(f"{line}\n")
+                handler.stream.flush()
+        finally:
+            handler.release()
+
+    debug = info = warning = error = critical = msg
 
 
 def configure_logging(
@@ -53,9 +83,9 @@ def configure_logging(
     root.handlers[:] = [handler]
     root.setLevel(number)
     structlog.configure(
-        processors=[*shared, ProcessorFormatter.wrap_for_formatter],
+        processors=[*shared, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        logger_factory=lambda *name: _Lines(handler, *name),
     )
 
 

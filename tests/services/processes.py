@@ -1,10 +1,10 @@
-"""The shop's services as processes of their own, as an operator would run them: one or more for each service."""
+"""A flow's services as processes of their own, as an operator would run them: one or more for each service."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
@@ -17,13 +17,19 @@ KAFKA = {"session.timeout.ms": "3000", "heartbeat.interval.ms": "500"}
 """A killed member's partitions are given to others after this time; the default of 45 s would make tests slow."""
 
 
-class ShopProcess(Server):
-    """One process with an instance of one or more of the shop's services: `choreo run services.shop:NAME …`."""
+class ServiceProcess(Server):
+    """One process with an instance of one or more services of a package: `choreo run PACKAGE:NAME …`.
 
-    def __init__(self, services: Sequence[str], settings: Settings) -> None:
-        self.name = f"shop-{services[0]}"
+    Args:
+        environment: more variables for it.
+    """
+
+    def __init__(
+        self, package: str, services: Sequence[str], settings: Settings, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self.name = f"{package.rpartition('.')[2]}-{services[0]}"
         super().__init__()
-        self.services = services
+        self.package, self.services = package, services
         self._begins = 0
         self._environment = {
             "CHOREO_LOG": settings.log,
@@ -33,13 +39,14 @@ class ShopProcess(Server):
             "CHOREO_CREATE_TOPICS": "true",
             "CHOREO_LOG_FORMAT": "json",
             "PYTHONPATH": str(CHECKOUT),
+            **(environment or {}),
         }
 
     def command(self) -> list[str]:
         """Its command line."""
         variables = [f"{name}={value}" for name, value in self._environment.items()]
         choreo = str(Path(sys.executable).parent / "choreo")
-        return ["env", *variables, choreo, "run", *(f"services.shop:{name}" for name in self.services)]
+        return ["env", *variables, choreo, "run", *(f"{self.package}:{name}" for name in self.services)]
 
     def ready(self) -> bool:
         """Always: nobody waits for a service, its events do."""
@@ -75,6 +82,13 @@ class ShopProcess(Server):
         """What it has logged."""
         text = self.log_file.read_text("utf-8", errors="replace")
         return [json.loads(line) for line in text.splitlines() if line.startswith("{") and line.endswith("}")]
+
+
+class ShopProcess(ServiceProcess):
+    """One process with an instance of one or more of the shop's services."""
+
+    def __init__(self, services: Sequence[str], settings: Settings) -> None:
+        super().__init__("services.shop", services, settings)
 
 
 @contextmanager

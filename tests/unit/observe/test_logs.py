@@ -3,6 +3,7 @@ import json
 import logging
 import subprocess
 import sys
+import threading
 
 import pytest
 import structlog
@@ -110,6 +111,30 @@ def test_set_up_twice_writes_once(stderr):
     configure_logging(json=True)
     structlog.get_logger("choreo.test").info("once")
     assert len(stderr().splitlines()) == 1
+
+
+def test_a_stream_that_takes_no_lines_stops_nobody(monkeypatch, stderr):
+    closed = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", closed)
+    configure_logging(json=True)
+    closed.close()
+    structlog.get_logger("choreo.test").info("unheard")
+
+
+def test_lines_of_threads_and_of_other_libraries_do_not_mix(stderr):
+    configure_logging(json=True)
+    mine, theirs = structlog.get_logger("choreo.test"), logging.getLogger("other")
+
+    def write(number):
+        for _ in range(200):
+            (mine if number % 2 else theirs).warning("x" * 500)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [json.loads(line)["event"] for line in stderr().splitlines()] == ["x" * 500] * 800
 
 
 def test_an_unknown_level_names_the_known_ones(stderr):
