@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sqlite3
 import sys
 import time
@@ -125,7 +126,7 @@ def main(step: str, bootstrap: str, group: str) -> None:
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap, "group.id": f"{group}-{step}", "enable.auto.commit": False,
-            "auto.offset.reset": "earliest", "fetch.queue.backoff.ms": 50, "session.timeout.ms": 6000,
+            "auto.offset.reset": "earliest", "fetch.queue.backoff.ms": 50, **json.loads(os.environ["CHOREO_KAFKA"]),
         }
     )  # fmt: skip
     producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True, "linger.ms": 1})
