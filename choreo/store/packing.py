@@ -24,6 +24,12 @@ def alone(notes: Sequence[NewNote]) -> list[tuple[int, NewNote]]:
     return [(place, new) for place, new in enumerate(notes) if new.alone and new.note.number]
 
 
+def highest(notes: Sequence[NewNote]) -> list[tuple[int, int]]:
+    """The highest number of each key, with the place of its note among all."""
+    found = {new.key: (place, new.note.number) for place, new in enumerate(notes)}
+    return list(found.values())
+
+
 def latest(timers: Iterable[Timer]) -> list[Timer]:
     """The timers by id, of each id the last: no statement writes a row twice."""
     return sorted({timer.timer_id: timer for timer in timers}.values(), key=lambda timer: timer.timer_id)

@@ -77,8 +77,8 @@ class Note(NamedTuple):
     """Something that one handler has to remember of one saga (`choreo.runtime.sagas` says what).
 
     Attributes:
-        number: the notes of a key are numbered from 0, without gaps. Two instances that decide something at the same time from
-            the same notes write the same number, and only one of them can: that decides every race.
+        number: the notes of a key are numbered from 0, each new one next to the last. Two instances that decide something at the
+            same time from the same notes write the same number, and only one of them can: that decides every race.
         kind: what it says; a short word.
     """
 
@@ -312,7 +312,7 @@ class Store(Protocol):
         Raises:
             FencedError: another instance has taken over one of the partitions; everything is rolled back.
             ReleasedError: a lane that records were to be put behind is parked no more; everything is rolled back.
-            OvertakenError: another instance has written a note of this number; everything is rolled back.
+            OvertakenError: there is a note of this number or a higher one; everything is rolled back.
             StoreUnavailableError: everything is rolled back.
         """
         ...

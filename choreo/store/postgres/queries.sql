@@ -58,6 +58,18 @@ INSERT INTO choreo_outbox (partitions, at, records)
 SELECT %(read_from)s::text[], %(now)s::bigint, %(records)b::bytea WHERE length(%(records)b::bytea) > 0
 RETURNING id;
 
+-- name: refuse_overtaken
+-- A number may be free because a later note has taken the place of the one that had it: who does not know the later one decides
+-- from old notes, and gets a row without a number, which the table refuses. After the unit's statement, since what that has waited
+-- for is seen from here only.
+INSERT INTO choreo_notes (key, number, kind, content, keep)
+SELECT substring(%(keys)b::bytea FROM 16 * place::int - 15 FOR 16), NULL, '', '', 0
+FROM unnest(%(numbers)s::int[]) WITH ORDINALITY AS last (number, place)
+WHERE EXISTS (
+    SELECT FROM choreo_notes AS later
+    WHERE later.key = substring(%(keys)b::bytea FROM 16 * place::int - 15 FOR 16) AND later.number > last.number
+);
+
 -- name: leave_alone
 -- Key by key, however few rows the server takes the table for.
 DELETE FROM choreo_notes WHERE ctid = ANY (ARRAY(

@@ -282,7 +282,7 @@ class PostgresStore:
         if error.diag.table_name == "choreo_notes":
             taken = _TAKEN.search(error.diag.message_detail or "")
             note = f"note {taken[2]} of {taken[1]}" if taken else "a note of one of these sagas"
-            return OvertakenError(f"another instance has written {note} first")
+            return OvertakenError(f"another instance has written {note}, or a later one, first")
         return error
 
     async def rollback(self) -> None:

@@ -9,7 +9,7 @@ from pydantic_core import to_json
 
 from choreo.log.port import TopicPartition
 from choreo.store import ranges, records
-from choreo.store.packing import alone, end_to_end, latest, of_keys
+from choreo.store.packing import alone, end_to_end, highest, latest, of_keys
 from choreo.store.port import Effects
 from choreo.store.postgres.connection import Statement
 from choreo.store.postgres.opening import Q
@@ -56,10 +56,15 @@ def unit(effects: Effects) -> Statement:
 
 def last(effects: Effects) -> Iterator[Statement]:
     """What presupposes the notes of the unit, and timers."""
-    lone = [new for _, new in alone(of_keys(effects.notes))]
-    if lone or effects.forgotten or effects.unset:
+    notes = of_keys(effects.notes)
+    lone = [new for _, new in alone(notes)]
+    if notes or effects.forgotten or effects.unset:
         # As for the reader: whatever the server believes of tables that grow faster than it looks. No handler comes after this.
         yield b"SET LOCAL enable_seqscan = off", None
+    if notes:
+        lasts = highest(notes)
+        numbers = as_array(number for _, number in lasts)
+        yield Q["refuse_overtaken"], {"keys": b"".join([notes[place].key for place, _ in lasts]), "numbers": numbers}
     if lone:
         numbers = as_array(new.note.number for new in lone)
         yield Q["leave_alone"], {"keys": b"".join([new.key for new in lone]), "numbers": numbers}

@@ -41,7 +41,7 @@ CREATE TEMP VIEW choreo_unit AS
 SELECT
     '' AS progress, 0 AS partitions, x'' AS keys, '' AS each, 0 AS at, '' AS ticked, NULL AS outbox_id, '' AS read_from,
     x'' AS records,
-    x'' AS note_keys, '' AS notes, x'' AS contents, '' AS alone, x'' AS forgotten, '' AS each_forgotten,
+    x'' AS note_keys, '' AS notes, x'' AS contents, '' AS highest, '' AS alone, x'' AS forgotten, '' AS each_forgotten,
     x'' AS timer_ids, '' AS timers, x'' AS timer_records, x'' AS unset, '' AS each_unset;
 
 -- name: write_unit
@@ -63,7 +63,9 @@ BEGIN
 END;
 
 -- name: write_notes
--- `notes` is an array of [number, kind, first byte in `contents`, length, keep], `alone` one of [place in `notes`, number].
+-- `notes` is an array of [number, kind, first byte in `contents`, length, keep]; `highest` and `alone` are arrays of [place in
+-- `notes`, number]: the last of each key, and those that take the place of earlier ones. A number may be free because a later
+-- note has taken the place of the one that had it: who does not know the later one decides from old notes.
 -- A part of no bytes at all is null to SQLite.
 CREATE TEMP TRIGGER choreo_write_notes INSTEAD OF INSERT ON choreo_unit WHEN NEW.notes IS NOT NULL
 BEGIN
@@ -73,6 +75,10 @@ BEGIN
         coalesce(substr(NEW.contents, json_extract(new.value, '$[2]'), json_extract(new.value, '$[3]')), x''),
         json_extract(new.value, '$[4]')
     FROM json_each(NEW.notes) AS new;
+    SELECT RAISE(ABORT, 'overtaken')
+    FROM json_each(NEW.highest) AS last CROSS JOIN choreo_notes AS later
+    WHERE later.key = substr(NEW.note_keys, 16 * json_extract(last.value, '$[0]') + 1, 16)
+        AND later.number > json_extract(last.value, '$[1]');
     DELETE FROM choreo_notes WHERE rowid IN (
         SELECT earlier.rowid FROM json_each(NEW.alone) AS last CROSS JOIN choreo_notes AS earlier
         WHERE earlier.key = substr(NEW.note_keys, 16 * json_extract(last.value, '$[0]') + 1, 16)
@@ -107,11 +113,11 @@ END;
 INSERT INTO choreo_unit VALUES (
     ?1, ?2, ?3, ?4, ?5, ?6,
     coalesce((SELECT seq FROM main.sqlite_sequence WHERE name = 'choreo_outbox'), 0) + 1, ?7, ?8,
-    ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19
+    ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20
 ) RETURNING outbox_id;
 
 -- name: is_noted
-SELECT 1 FROM choreo_notes WHERE key = ? AND number = ?;
+SELECT 1 FROM choreo_notes WHERE key = ? AND number >= ?;
 
 -- name: seen
 -- As many placeholders as there are keys; here and below.

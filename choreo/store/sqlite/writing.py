@@ -10,7 +10,7 @@ from pydantic_core import to_json
 from choreo.errors import FencedError, OvertakenError, ReleasedError
 from choreo.log.port import TopicPartition
 from choreo.store import ranges, records
-from choreo.store.packing import alone, end_to_end, latest, of_keys
+from choreo.store.packing import alone, end_to_end, highest, latest, of_keys
 from choreo.store.port import Effects
 from choreo.store.sql import load_queries
 
@@ -67,13 +67,14 @@ def _write_unit(writer: sqlite3.Connection, effects: Effects, now_ms: int) -> in
 def _notes(effects: Effects) -> tuple[Any, ...]:
     """The columns of `choreo_unit` about notes; nulls if there is nothing to do."""
     if not effects.notes and not effects.forgotten:
-        return (None,) * 6
+        return (None,) * 7
     notes = of_keys(effects.notes)
     contents, places = end_to_end([new.note.content for new in notes])
     about = [(*new.note[:2], *place, new.keep_ms) for new, place in zip(notes, places, strict=True)]
     lone = [(place, new.note.number) for place, new in alone(notes)]
     return (
-        *(b"".join([new.key for new in notes]), _json(about), contents, _json(lone) if lone else None),
+        *(b"".join([new.key for new in notes]), _json(about), contents, _json(highest(notes))),
+        _json(lone) if lone else None,
         *(b"".join(effects.forgotten), _each(effects.forgotten)),
     )
 
@@ -97,7 +98,8 @@ def _refuse(writer: sqlite3.Connection, effects: Effects) -> None:
         raise FencedError(fenced) from None
     for key, note, *_ in effects.notes:
         if writer.execute(_Q["is_noted"], (key, note.number)).fetchone():
-            raise OvertakenError(f"another instance has written note {note.number} of {key.hex()} first") from None
+            what = f"another instance has written note {note.number} of {key.hex()}, or a later one, first"
+            raise OvertakenError(what) from None
 
 
 def _write_parked(writer: sqlite3.Connection, effects: Effects) -> None:

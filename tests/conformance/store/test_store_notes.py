@@ -262,3 +262,18 @@ async def test_notes_are_cleaned_beside_another_instances_work(world: World, sto
     await world.write(other, ["a"], Effects({}, notes=[new(A, 1, keep=9), new(B, keep=1)]))
     await clean(store, 5, limit=1)
     assert await numbers(other, A, B) == {A: [0, 1]}
+
+
+@pytest.mark.parametrize("known", [None, 0, 1, 2])
+async def test_a_number_that_a_later_note_has_freed_is_not_taken_again(world, store, known):
+    """Who decides from notes that others have gone beyond is refused, though nothing stands where it would write."""
+    other = await world.open()
+    for number in range(5):
+        await write(other, new(A, number, alone=number > 0))
+    stale = 0 if known is None else known + 1
+    for alone in (False, True):
+        with pytest.raises(OvertakenError):
+            await write(store, new(A, stale, alone=alone))
+    assert await numbers(store, A) == {A: [4]}
+    await write(store, new(A, 5), new(A, 6, alone=True))
+    assert await numbers(store, A) == {A: [6]}
