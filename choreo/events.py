@@ -69,7 +69,7 @@ def _check_key(cls: type[Event], key: str) -> None:
         raise DeclarationError(
             f"event {cls.__qualname__} names key={key!r}, but has no such field", remedy=f"its fields are: {known}"
         )
-    if not field.is_required() or _allows_none(field.annotation):
+    if not field.is_required() or allows_none(field.annotation):
         raise DeclarationError(
             f"event {cls.__qualname__} has the optional key field {key!r}",
             why="a record without its key would lose its order",
@@ -83,12 +83,13 @@ def _check_key(cls: type[Event], key: str) -> None:
         )
 
 
-def _allows_none(annotation: Any) -> bool:
+def allows_none(annotation: Any) -> bool:
+    """Whether a field of this type may be None."""
     origin = get_origin(annotation)
     if origin is Annotated:
-        return _allows_none(get_args(annotation)[0])
+        return allows_none(get_args(annotation)[0])
     if origin in {Union, types.UnionType}:
-        return any(_allows_none(arg) for arg in get_args(annotation))
+        return any(allows_none(arg) for arg in get_args(annotation))
     return annotation in {None, type(None), Any}
 
 

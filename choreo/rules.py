@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from choreo.durations import Duration, seconds
 from choreo.errors import DeclarationError
-from choreo.events import Event, Failure, is_event_class
+from choreo.events import Event, Failure, allows_none, is_event_class
 from choreo.handler import Batch, Compensation, Deadline, Handler, Join
 from choreo.signatures import accepted_events, check_accepts
 
@@ -105,6 +105,12 @@ def join(
                 f"{where} joins by {by!r}, which {event.__name__} does not have",
                 why="its events would never find each other",
                 remedy="name a field that all of them have, or leave out by= to join by correlation id",
+            )
+        if by is not None and allows_none(event.model_fields[by].annotation):
+            raise DeclarationError(
+                f"{where} joins by {by!r}, which may be None in {event.__name__}",
+                why="strangers would be joined",
+                remedy="make the field one that is always filled",
             )
     for number, (event, parameter) in enumerate(zip(joined, signature.parameters.values(), strict=False)):
         is_list = count is not None and number == len(joined) - 1

@@ -14,6 +14,7 @@ from choreo.handler import Handler
 from choreo.runtime.emit import undeclared
 from choreo.runtime.partitions import Job
 from choreo.runtime.remember import Steps, adapter_of, dump
+from choreo.runtime.sagas.turn import Call
 from choreo.runtime.unit import Session
 from choreo.store.port import Database, Row
 from choreo.wire.ids import derive_event_id
@@ -64,13 +65,13 @@ class HandlerDatabase:
 class _About:
     """What both kinds of context tell about the event."""
 
-    __slots__ = ("_database", "_handler", "_job", "_log", "_scope", "_session", "_steps", "attempt", "state")
+    __slots__ = ("_call", "_database", "_handler", "_job", "_log", "_session", "_steps", "attempt", "state")
 
-    def __init__(self, job: Job, handler: Handler, attempt: int, state: Any, session: Session, scope: str = "") -> None:
+    def __init__(self, job: Job, handler: Handler, attempt: int, state: Any, session: Session, call: Call) -> None:
         self._job = job
         self._handler = handler
         self._session = session
-        self._scope = scope
+        self._call = call
         self._steps: Any = None
         self._database: Any = None
         self._log: Any = None
@@ -100,10 +101,10 @@ class _About:
     @property
     def idempotency_key(self) -> str:
         """The same in every attempt and after every crash: hand it to outside services that know idempotency keys."""
-        job, handler = self._job, self._handler
+        job, handler, (_, scope, _, subject) = self._job, self._handler, self._call
         return derive_event_id(
-            *(job.metadata.event_id, handler.service, handler.name + self._scope, _IDEMPOTENCY_ORDINAL),
-            time_ms=job.record.timestamp,
+            *(subject or job.metadata.event_id, handler.service, handler.name + scope, _IDEMPOTENCY_ORDINAL),
+            time_ms=0 if subject else job.record.timestamp,
         )
 
     def start_saga(self, event: Event) -> str:
@@ -120,7 +121,7 @@ class _About:
         job, handler, started = self._job, self._handler, self._session.started
         if type(event) not in handler.emits.classes:
             raise undeclared(handler, f"a {type(event).__name__} that begins a saga")
-        source = f"{handler.name}{self._scope}/saga"
+        source = f"{handler.name}{self._call.scope}/saga"
         event_id = derive_event_id(
             job.metadata.event_id, handler.service, source, len(started), time_ms=job.record.timestamp
         )
@@ -130,7 +131,8 @@ class _About:
     @property
     def _remembered(self) -> Steps:
         if self._steps is None:
-            self._steps = Steps(self._session, self._job, f"{self._handler.name}{self._scope}")
+            about = self._call.subject or self._job.metadata.event_id
+            self._steps = Steps(self._session, self._job, f"{self._handler.name}{self._call.scope}", about)
         steps: Steps = self._steps
         return steps
 
@@ -223,8 +225,8 @@ class SyncContext(_About):
 
     __slots__ = ("_loop",)
 
-    def __init__(self, job: Job, handler: Handler, attempt: int, state: Any, session: Session, scope: str = "") -> None:
-        super().__init__(job, handler, attempt, state, session, scope)
+    def __init__(self, job: Job, handler: Handler, attempt: int, state: Any, session: Session, call: Call) -> None:
+        super().__init__(job, handler, attempt, state, session, call)
         self._loop = asyncio.get_running_loop()
 
     @property

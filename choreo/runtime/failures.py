@@ -80,7 +80,8 @@ class Failures:
                 error, stage, decision = wrong, "emit", GiveUp("fatal")
             else:
                 return self._declare(job, task, records, error, session.turn)
-        return await self.carry_out(job, task, error, stage, failing, self._apart(job, handler, decision, now_ms))
+        decision = self._apart(job, handler, decision, now_ms)
+        return await self.carry_out(job, task, error, stage, failing, decision, session.turn)
 
     def _far(self, job: Job) -> Far:
         if self._transactional:
@@ -95,7 +96,14 @@ class Failures:
         return decision
 
     async def carry_out(
-        self, job: Job, task: Task, error: BaseException, stage: Stage, failing: Failing, decision: Decision
+        self,
+        job: Job,
+        task: Task,
+        error: BaseException,
+        stage: Stage,
+        failing: Failing,
+        decision: Decision,
+        turn: Turn | None = None,
     ) -> float | None:
         """Do what was decided; returns the seconds until the next attempt, or None if the handler is done with it."""
         handler = task.handler
@@ -122,6 +130,8 @@ class Failures:
             decision = GiveUp("exhausted")
         kind = _kind_of_letter(handler, error, decision)
         await self._bury(job, task, error, stage, kind, failing)
+        if turn is not None:
+            turn.bury()
         about["attempts"] = about.pop("attempt")
         trace = error if not isinstance(error, ChoreoError) else None
         if kind == "compensation":
@@ -143,13 +153,15 @@ class Failures:
             return None
         if turn is not None and not turn.holds():
             return 0.0
-        self._unit.add(job.partition, job.offset, records, task.inbox_key or None)
+        more = turn is not None and turn.more
+        if not self._unit.add(job.partition, job.offset, records, None if more else task.inbox_key or None):
+            raise AbandonedError
         if turn is not None:
             turn.conclude(())
         self._stats.handled += 1
         self._stats.emitted += len(records)
         _log.info("business error declared as a failure", **identity(job, task.handler), error=said(error))
-        return None
+        return 0.0 if more else None
 
     async def _bury(
         self, job: Job, task: Task, error: BaseException, stage: Stage, kind: LetterKind, failing: Failing

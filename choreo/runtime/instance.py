@@ -201,12 +201,14 @@ class Instance:
             self._spawn(self._timers.follow_ends())
 
     def _make_timers(self, decoder: Decoder) -> Timers | None:
-        rules = [handler.rule for handler in self.service.handlers.values() if isinstance(handler.rule, Deadline)]
+        rules = {
+            name: handler.rule for name, handler in self.service.handlers.items() if isinstance(handler.rule, Deadline)
+        }
         if not rules:
             return None
-        topics = frozenset(topic for rule in rules for event in rule.unless for topic in event.contract.topics)
+        topics = frozenset(topic for rule in rules.values() for event in rule.unless for topic in event.contract.topics)
         return Timers(
-            service=self.service.name, topics=topics,
+            service=self.service.name, handlers=frozenset(rules), topics=topics,
             ends=lambda: self._consumer.ends if self._reader.is_at_rest else {}, log=self._log, unit=self._unit, decoder=decoder, lanes=self._lanes,
             owned=self._owned, clock=self._clock, wake=self._workers.wake,
         )  # fmt: skip

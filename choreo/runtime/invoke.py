@@ -77,6 +77,8 @@ class Invoker:
         except (StoreUnavailableError, OvertakenError):
             raise
         except BaseException as error:  # whatever a handler raises is its retry policy's business
+            if session.kept:
+                raise
             await session.undo()
             failed = session.reason(error)
             # Cancelled without anybody having cancelled the worker: that was something the handler waited for.
@@ -89,6 +91,7 @@ class Invoker:
             return wait
         finally:
             session.leave()
+            del self._calls[worker]
         try:
             return await self._failures.judge(job, task, failed, session)
         finally:
@@ -114,6 +117,10 @@ class Invoker:
         if turn is not None and not turn.holds():
             raise OvertakenError(f"the saga of {handler} went on while its writes were kept")
         self._take_effect(job, task, session, made)
+        if turn is not None and turn.more:
+            if job.failing is not None:
+                job.failing.pop(handler.name, None)  # they were calls of this turn
+            return 0.0
         return None
 
     async def _make(
@@ -137,7 +144,9 @@ class Invoker:
 
     def _take_effect(self, job: Job, task: Task, session: Session, made: list[tuple[Event, NewRecord]]) -> None:
         turn = session.turn
-        self._unit.add(job.partition, job.offset, [record for _, record in made], task.inbox_key or None)
+        key = None if turn is not None and turn.more else task.inbox_key or None
+        if not self._unit.add(job.partition, job.offset, [record for _, record in made], key):
+            raise AbandonedError
         if turn is not None:
             turn.conclude(made)
         if session.remembered is not None:
@@ -152,7 +161,7 @@ class Invoker:
             if job.failing is not None and handler.name in job.failing:
                 attempt += job.failing[handler.name].calls
             context = Context if handler.is_async else SyncContext
-            arguments = (*arguments, context(job, handler, attempt, self._state, session, call.scope))
+            arguments = (*arguments, context(job, handler, attempt, self._state, session, call))
         return self._apply(handler, arguments)
 
     def _apply(self, handler: Handler, arguments: tuple[Any, ...]) -> Awaitable[Any]:

@@ -86,6 +86,7 @@ class Recovery:
         given_up, self._given_up = [*self._given_up, *self._ownership.abandon_all()], []
         await self._unit.discard()
         await self._ownership.let_finish(given_up)
+        self._intake.forget_all()  # also what handlers that have outlived this would still have believed
         assigned = self._consumer.assignment
         doubtful = assigned & self._ownership.doubtful.keys()
         await self._consumer.pause(doubtful)

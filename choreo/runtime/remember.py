@@ -20,13 +20,13 @@ from choreo.wire.ids import note_key
 class Steps:
     """The remembered steps of one handler run.
 
-    Each is a note of the event and handler; who writes one with a number that is taken was not alone, and is run again.
+    Each is a note of the handler and what its call is about; who writes one with a number that is taken was not alone, and is run again.
     """
 
-    def __init__(self, session: Session, job: Job, handler: str) -> None:
+    def __init__(self, session: Session, job: Job, handler: str, about: str) -> None:
         self._session = session
         self._job = job
-        self._key = note_key("results", handler, job.metadata.event_id)
+        self._key = note_key("results", handler, about)
         self._results: dict[str, bytes] | None = None
         self._used: set[str] = set()
         self._lock = asyncio.Lock()

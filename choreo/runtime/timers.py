@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -38,6 +38,7 @@ class Timers:
 
     Args:
         owned: the partitions this instance owns.
+        handlers: the names of those with deadlines.
         topics: those of the events that stop timers.
         ends: tells of partitions that are read to the log's end, though no record lies next to it.
         wake: called when there is something to do for the workers.
@@ -47,6 +48,7 @@ class Timers:
         self,
         *,
         service: str,
+        handlers: frozenset[str],
         topics: frozenset[str],
         ends: Callable[[], Mapping[TopicPartition, int]],
         log: Log,
@@ -58,6 +60,7 @@ class Timers:
         wake: Callable[[], None],
     ) -> None:
         self._service = service
+        self._handlers = handlers
         self._topics = topics
         self._read_to = ends
         self._source = log
@@ -72,6 +75,8 @@ class Timers:
         self._horizon_ms = 0  # what the log held then is handled
         self._ends: tuple[int, Mapping[TopicPartition, int]] | None = None
         self._said_ms = 0
+        self._left: set[bytes] = set()  # timers of handlers that are not there
+        self._placed: set[tuple[TopicPartition, bytes]] = set()
         self._is_stuck = False  # what is due cannot happen yet, and it is not time that it waits for
 
     def set(self, due_ms: int) -> None:
@@ -124,9 +129,14 @@ class Timers:
         if not self._owned:
             return None
         now_ms = self._clock.now_ms()
-        due = await self._unit.store.due(list(self._owned), now_ms + 1, _AT_ONCE)
-        fresh = [timer for timer in due if not self._lanes.is_open((timer.at, timer.timer_id))]
-        self._is_stuck = bool(due)
+        self._placed = {lane for lane in self._placed if self._lanes.is_open(lane)}
+        # What cannot go on, or has nobody, must not hide what can.
+        most = _AT_ONCE + len(self._placed) + len(self._left)
+        found = await self._unit.store.due(list(self._owned), now_ms + 1, most)
+        due = [timer for timer in found if timer.handler in self._handlers]
+        self._leave(found)
+        fresh = [timer for timer in due if (timer.at, timer.timer_id) not in self._placed]
+        self._is_stuck = bool(found)
         if fresh and await self._is_handled(max(timer.due_ms for timer in fresh)):
             self._is_stuck = False
             for timer in fresh:
@@ -134,8 +144,20 @@ class Timers:
             self._wake()
         if due:
             return _SOON
+        if found:
+            return _TROUBLE
         self._next_ms = next_ms = await self._unit.store.next_due(list(self._owned))
         return None if next_ms is None else max(0.0, (next_ms - self._clock.now_ms()) / 1000)
+
+    def _leave(self, found: Sequence[Timer]) -> None:
+        """Leave alone, and tell once, what has no handler here: other instances may be of a version that has it."""
+        for timer in found:
+            if timer.handler not in self._handlers and timer.timer_id not in self._left:
+                self._left.add(timer.timer_id)
+                _log.warning(
+                    "a timer waits for a handler that is not there (any more)",
+                    service=self._service, handler=timer.handler, due_ms=timer.due_ms,
+                )  # fmt: skip
 
     async def _place(self, timer: Timer) -> None:
         partition = self._owned.get(timer.at)
@@ -145,12 +167,11 @@ class Timers:
         if partition.gone or (job is not None and self._lanes.is_open(job.lane)):
             return
         if job is None:
-            _log.error(
-                "a timer has no handler or no readable event (any more)", handler=timer.handler, due_ms=timer.due_ms
-            )
-            self._unit.add(partition, timer.record.offset, ())
-            self._unit.unset(timer.timer_id)
+            _log.error("the event of a timer cannot be read (any more)", handler=timer.handler, due_ms=timer.due_ms)
+            if self._unit.add(partition, timer.record.offset, ()):
+                self._unit.unset(timer.timer_id)
             return
+        self._placed.add((partition.at, timer.timer_id))
         self._lanes.add(job.lane, job)
 
     # --- what may still stop them ---------------------------------------------------------------------------------
@@ -181,9 +202,8 @@ class Timers:
 
     async def _lagging(self, ends: Mapping[TopicPartition, int]) -> list[TopicPartition]:
         """Those of which not all before these offsets is handled."""
-        mine = {at: self._owned[at].tracker.watermark for at in ends if at in self._owned}
-        others = await self._unit.store.watermarks([at for at in ends if at not in mine])
-        return [at for at, end in ends.items() if mine.get(at, others.get(at, -1)) < end]
+        known = await self._unit.store.watermarks(list(ends))  # of ours too: what is not committed may be undone
+        return [at for at, end in ends.items() if known.get(at, -1) < end]
 
     def _say(self, lagging: list[TopicPartition]) -> None:
         now_ms = self._clock.now_ms()

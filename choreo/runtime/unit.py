@@ -88,23 +88,25 @@ class UnitOfWork:
 
     def add(
         self, partition: Partition, offset: int, records: Sequence[NewRecord], inbox_key: bytes | None = None
-    ) -> None:
+    ) -> bool:
         """A handler took effect for the record at `offset`, or (without a key) a dead letter stands for it.
 
-        The partition is named so that the commit is fenced by its epoch even if the record is not finished yet.
+        The partition is named so that the commit is fenced by its epoch even if the record is not finished yet. False if it
+        is given up, and the handler's writes are about to be undone: then nothing is to be named beside it either.
         """
-        if partition.gone and self._doomed:  # given up: the handler's writes will be undone
-            return
+        if partition.gone and self._doomed:
+            return False
         if self._whole:
             if records:
                 partition.staged.setdefault(offset, []).extend(records)
-            return
+            return True
         pending = self._pending
         if inbox_key is not None:
             pending.inbox[inbox_key] = None
         pending.records.extend(records)
         pending.partitions[partition.at] = partition
         self.changed.set()
+        return True
 
     def note(self, memory: Memory, kind: str, content: bytes, keep_ms: int, *, alone: bool = False) -> None:
         """Write a note; named beside the `add` of what it tells. One that stands alone takes the place of what is pending."""
@@ -317,6 +319,7 @@ class Session:
         ended: how often it was told to end, because it took too long.
         entered: whether it holds the connection.
         stage: what fails if it fails now.
+        kept: whether its writes are kept, and can be undone with the whole transaction only.
         turn: what it is to do, if more than the event decides.
         started: the first events of sagas that the handler has begun, with their ids.
         remembered: the key of notes that are needed no more once the handler has taken effect.
@@ -324,7 +327,7 @@ class Session:
 
     __slots__ = (
         *("_cause", "_entering", "_job", "_unit", "_worker", "closed", "ended", "entered", "handler", "remembered"),
-        *("stage", "started", "turn"),
+        *("kept", "stage", "started", "turn"),
     )
 
     def __init__(self, unit: UnitOfWork, job: Job, handler: Handler, worker: asyncio.Task[Any]) -> None:
@@ -336,6 +339,7 @@ class Session:
         self.ended = 0
         self.entered = False
         self.closed = False
+        self.kept = False
         self.stage: Stage = "handle"
         self.turn: Turn | None = None
         self.remembered: bytes | None = None
@@ -349,6 +353,12 @@ class Session:
     async def apart(self, work: Callable[[], Awaitable[None]]) -> None:
         """See `UnitOfWork.apart`; a handler that holds the connection would wait for itself."""
         self.check()
+        if self.entered or self._entering is not None:
+            raise ChoreoError(
+                "ctx.step was used while another task of the handler uses ctx.db",
+                why="its result is committed at once, and what the handler wrote is not",
+                remedy="make the steps first, then write",
+            )
         await self._unit.apart(work)
 
     @property
@@ -421,6 +431,7 @@ class Session:
         self.closed = True
         if self.entered:
             await self._unit.store.release_savepoint()
+        self.kept = True
 
     async def undo(self) -> None:
         """The handler's writes go."""

@@ -22,7 +22,7 @@ class Watchdog:
         shortest: the least timeout of the service's handlers, in seconds.
 
     Attributes:
-        calls: the latest call of each worker, under way or ended.
+        calls: the call that is under way, by worker.
     """
 
     def __init__(self, clock: Clock, shortest: float) -> None:

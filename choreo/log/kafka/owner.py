@@ -186,14 +186,17 @@ class Owner:
                 records.append(_record(message))
         if moved := self.partitions.moved:
             records = [record for record in records if record[:2] not in moved]
+        again: set[tuple[str, int]] = set()
         if self.partitions.starts:
+            there = {record[:2] for record in records}
             records = self.partitions.complete(self.client, records)
+            again = there - {record[:2] for record in records}
         if records:
             self._outage.over()
             self.buffer.put(records)
             self.wake()
         if ends:
-            self.buffer.end({at: end for at, end in ends.items() if at not in moved})
+            self.buffer.end(self.partitions.ended(self.client, ends, moved | again))
 
     def wake(self) -> None:
         """Let a poll that waits look again."""

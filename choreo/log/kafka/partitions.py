@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from concurrent.futures import Future
 from typing import Any
 
@@ -103,6 +103,26 @@ class Partitions:
                 except ck.KafkaException:  # it is just going, or the next record is as good a sign
                     self.starts[key] = start
         return [record for record in records if record[:2] not in again] if again else records
+
+    def ended(
+        self, consumer: ck.Consumer, ends: dict[TopicPartition, int], elsewhere: Collection[tuple[str, int]]
+    ) -> dict[TopicPartition, int]:
+        """Where partitions end, but for those that are read elsewhere by now.
+
+        An end that comes before the first record, and not where the partition was to begin, is no better than such a
+        record: that is read once more from its start, and then believed.
+        """
+        believed = {}
+        for at, end in ends.items():
+            start = self.starts.pop(at, None)
+            if start is not None and 0 <= start < end and at not in elsewhere:
+                try:
+                    consumer.seek(ck.TopicPartition(*at, start))
+                except ck.KafkaException:  # it is just going
+                    self.starts[at] = start
+            elif at not in elsewhere:
+                believed[at] = end
+        return believed
 
     def _purged(self, partitions: list[ck.TopicPartition]) -> list[TopicPartition]:
         gone = ours(partitions)

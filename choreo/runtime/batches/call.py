@@ -39,7 +39,7 @@ class BatchCaller:
     Args:
         state: what the service's lifespan yielded.
         apply: starts a handler with these arguments, in a thread if need be.
-        calls: the latest call of each worker.
+        calls: the call of each worker.
     """
 
     def __init__(
@@ -99,6 +99,7 @@ class BatchCaller:
             return None
         finally:
             session.leave()
+            del self._calls[worker]
             del failed  # its traceback holds this call: a circle that would keep the records for long
 
     async def _make(self, part: Part, session: Session) -> list[NewRecord]:

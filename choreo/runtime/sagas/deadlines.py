@@ -43,12 +43,19 @@ class State:
     Attributes:
         armed: by the event that set them.
         stopped_ms: when the first event was produced that stops them, if one has come.
-        latest_ms: when the last event was produced that sets a timer and stops earlier ones, if one has come.
+        latest: when the last event was produced that sets a timer and stops earlier ones, and its id (which decides between
+            two of one millisecond); None if none has come.
     """
 
     armed: dict[str, Armed] = field(default_factory=dict)
     stopped_ms: int | None = None
-    latest_ms: int | None = None
+    latest: tuple[int, str] | None = None
+
+    def stops(self, event_id: str, produced_ms: int, due_ms: int) -> bool:
+        """Whether what has come stops a timer that is due then, set by this event."""
+        if self.stopped_ms is not None and self.stopped_ms <= due_ms:
+            return True
+        return self.latest is not None and (produced_ms, event_id) < self.latest and self.latest[0] <= due_ms
 
 
 def key(handler: str, saga: str) -> bytes:
@@ -70,12 +77,12 @@ def state_of(memory: Memory) -> State:
     if note is None:
         return State()
     armed, stopped, latest = msgpack.unpackb(note.content)
-    return State({each[0]: Armed(*each) for each in armed}, stopped, latest)
+    return State({each[0]: Armed(*each) for each in armed}, stopped, tuple(latest) if latest else None)
 
 
 def pack(state: State) -> bytes:
     """The content of its note."""
-    packed: bytes = msgpack.packb([list(state.armed.values()), state.stopped_ms, state.latest_ms])
+    packed: bytes = msgpack.packb([list(state.armed.values()), state.stopped_ms, state.latest])
     return packed
 
 
@@ -90,26 +97,20 @@ def stop(state: State, event_id: str, at_ms: int, *, sets: bool) -> list[Armed]:
     Args:
         sets: whether it is of the class that sets the timer: then it stops what an earlier one set.
     """
-    stopped = [
-        armed
-        for armed in state.armed.values()
-        if at_ms <= armed.due_ms and armed.event_id != event_id and not (sets and at_ms <= armed.produced_ms)
-    ]
-    for armed in stopped:
-        del state.armed[armed.event_id]
     if sets:
-        state.latest_ms = at_ms if state.latest_ms is None else max(state.latest_ms, at_ms)
+        state.latest = max(state.latest or (at_ms, event_id), (at_ms, event_id))
     else:
         state.stopped_ms = at_ms if state.stopped_ms is None else min(state.stopped_ms, at_ms)
+    stopped = [armed for armed in state.armed.values() if state.stops(armed.event_id, armed.produced_ms, armed.due_ms)]
+    for armed in stopped:
+        del state.armed[armed.event_id]
     return stopped
 
 
 def arm(rule: Deadline, state: State, event_id: str, at_ms: int) -> Armed | None:
     """An event has come that sets the timer: the timer; None if what stops it came before."""
     due_ms = at_ms + round(rule.within * 1000)
-    if state.stopped_ms is not None and state.stopped_ms <= due_ms:
-        return None
-    if state.latest_ms is not None and at_ms < state.latest_ms <= due_ms:
+    if state.stops(event_id, at_ms, due_ms):
         return None
     armed = state.armed[event_id] = Armed(event_id, at_ms, due_ms, 1)
     return armed
@@ -122,7 +123,7 @@ def called(rule: Deadline, state: State, armed: Armed, now_ms: int) -> Armed | N
     times, due_ms = armed.times + 1, armed.due_ms + pace
     while times < rule.times and due_ms + pace <= now_ms:
         times, due_ms = times + 1, due_ms + pace
-    if times > rule.times:
+    if times > rule.times or state.stops(armed.event_id, armed.produced_ms, due_ms):
         return None
     following = state.armed[armed.event_id] = armed._replace(due_ms=due_ms, times=times)
     return following

@@ -16,7 +16,7 @@ from choreo.log.port import NewRecord, Record
 from choreo.runtime.sagas.memory import Memory
 from choreo.wire.ids import note_key
 
-_DONE, _FAILED = "done", "failed"
+_DONE, _FAILED, _UNDONE = "done", "failed", "undone"
 
 
 class Emission(NamedTuple):
@@ -53,6 +53,16 @@ def done(emitted: Iterable[tuple[str, NewRecord]]) -> tuple[str, bytes]:
     """The note of a step that has taken effect: what it emitted, with the names of the types."""
     told = [(name, dict(record.headers)["ce_id"], record.topic, record.value) for name, record in emitted]
     return _DONE, msgpack.packb(told)
+
+
+def undone(event_id: str) -> tuple[str, bytes]:
+    """The note of what a compensation has undone, where more is left to undo."""
+    return _UNDONE, event_id.encode()
+
+
+def undone_ids(memory: Memory) -> set[str]:
+    """The events of which it is noted that they are undone."""
+    return {note.content.decode() for note in memory.notes if note.kind == _UNDONE}
 
 
 def to_undo(memory: Memory) -> list[list[Emission]]:

@@ -7,13 +7,13 @@ from typing import Any
 
 import structlog
 
-from choreo.errors import SchemaNotCachedError
+from choreo.errors import ChoreoError, DecodeError, SchemaNotCachedError
 from choreo.events import Event
 from choreo.handler import Compensation, Deadline, Handler, Join
 from choreo.log.port import Record
 from choreo.runtime.clock import Clock
 from choreo.runtime.context import identity
-from choreo.runtime.partitions import Job, Task
+from choreo.runtime.partitions import AbandonedError, Job, Task
 from choreo.runtime.sagas import deadlines, joins, steps
 from choreo.runtime.sagas.memory import Memories, Memory
 from choreo.runtime.sagas.turn import Call, Emitted, Turn
@@ -66,7 +66,7 @@ class Turns:
             (job, task.handler.name, self._keys(job, task.handler))
             for job in jobs
             for task in job.left
-            if task.handler.name in self._handlers
+            if task.handler.name in self._handlers and job.event is not None  # one that is discarded has no turn
         ]
         if wanted:
             memories = await self._memories.of({key for _, _, keys in wanted for key in keys})
@@ -118,59 +118,91 @@ class Turns:
             if done:
                 self._note(memory, *steps.done(done))
 
-        return Turn(turn.calls, holds=holds, conclude=conclude)
+        return Turn(turn.calls, holds=holds, conclude=conclude, bury=turn.bury)
 
     async def _compensate(self, job: Job, handler: Handler, rule: Compensation, memory: Memory) -> Turn:
+        """Undo one event that the step has emitted; what else there is to undo has turns of its own."""
         mine = job.metadata.event_id
         failure = steps.failure_of(memory)
         if failure is None:
-            # Now, whatever becomes of the calls: from here on the step does not start.
-            self._unit.add(job.partition, job.offset, ())
-            self._note(memory, *steps.failed(mine))
+            self._fail(job, handler, memory)
         elif failure != mine:
             _log.info("another failure of its saga came before", **identity(job, handler), failure=failure)
             return Turn()
-        calls = [call for run in steps.to_undo(memory) for call in await self._undoing(job, rule, run)]
-        return Turn(calls, holds=lambda: steps.failure_of(memory) == mine)
-
-    async def _undoing(self, job: Job, rule: Compensation, run: Sequence[steps.Emission]) -> list[Call]:
-        """The calls that undo one run of a step."""
+        changes, undone = memory.changes, steps.undone_ids(memory)
+        runs = (self._taken(handler, rule, run) for run in steps.to_undo(memory))
+        parts = [part for run in runs for part in ([run] if rule.takes_list and run else [[each] for each in run])]
+        left = [part for part in parts if part[0].event_id not in undone]
+        if not left:
+            return Turn()
+        first, more = left[0][0].event_id, len(left) > 1
         classes = {event.contract.type_name: event for event in rule.undoes}
-        undone = [
-            (each.event_id, await self._decoded(each.record, classes[each.type_name]))
-            for each in run
-            if each.type_name in classes
-        ]
-        if rule.takes_list and undone:
-            first = undone[0][0]
-            return [Call(([event for _, event in undone], job.event), f"/{first}", first)]
-        return [Call((event, job.event), f"/{event_id}", event_id) for event_id, event in undone]
+        events = [await self._decoded(each.record, classes[each.type_name]) for each in left[0]]
+        return Turn(
+            [Call((events if rule.takes_list else events[0], job.event), f"/{first}", first, first)],
+            holds=lambda: memory.changes == changes,
+            conclude=lambda _: self._note(memory, *steps.undone(first)) if more else None,
+            more=more,
+        )
+
+    def _fail(self, job: Job, handler: Handler, memory: Memory) -> None:
+        """Note the failure now, whatever becomes of the calls: from here on the step does not start."""
+        if job.back is not None and job.back.is_for(handler.name):
+            raise ChoreoError(
+                f"what {handler} has to undo is not known any more",
+                why="the notes of this saga were removed after CHOREO_SAGA_KEEP",
+                remedy="undo it by hand, then discard this dead letter",
+            )
+        if not self._unit.add(job.partition, job.offset, ()):
+            raise AbandonedError
+        self._note(memory, *steps.failed(job.metadata.event_id))
+
+    def _taken(self, handler: Handler, rule: Compensation, run: Sequence[steps.Emission]) -> list[steps.Emission]:
+        """Of what a run of the step emitted, the part that this compensation takes.
+
+        Raises:
+            DecodeError: some of it no compensation knows (any more).
+        """
+        known = {event.contract.type_name for event in self._undoes[rule.step]}
+        if unknown := {each.type_name for each in run} - known:
+            raise DecodeError(
+                f"{handler} cannot undo {', '.join(sorted(unknown))}, which step {rule.step!r} emitted",
+                why="no compensation takes it any more",
+                remedy="bring the class back before redriving",
+            )
+        mine = {event.contract.type_name for event in rule.undoes}
+        return [each for each in run if each.type_name in mine]
 
     # --- joins ------------------------------------------------------------------------------------------------------
 
     async def _join(self, job: Job, handler: Handler, rule: Join, memory: Memory) -> Turn:
-        state, mine = joins.state_of(memory), job.metadata.event_id
+        state, changes, mine = joins.state_of(memory), memory.changes, job.metadata.event_id
         place = joins.place_of(rule, type(job.event))
+
+        def holds() -> bool:
+            return memory.changes == changes
+
         if state.ended or (place is not None and joins.is_surplus(rule, state, place)):
             why = state.ended or "another one of its kind came before"
             _log.info("event came too late for its join", **identity(job, handler), reason=why)
             return Turn()
         if place is None:
             _log.info("join cannot fire any more", **identity(job, handler), missing=_missing(rule, state))
-            return Turn(conclude=lambda _: self._note(memory, *joins.closed(mine), alone=True))
+            return Turn(holds=holds, conclude=lambda _: self._note(memory, *joins.closed(mine), alone=True))
         counts = {at: len(notes) for at, notes in state.arrived.items()}
         counts[place] = counts.get(place, 0) + 1
-        if not joins.is_complete(rule, counts, await self._wanted(job, rule, memory, state, place)):
-            return Turn(conclude=lambda _: self._arrive(memory, place, job))
+        wanted = await self._wanted(job, rule, memory, state, place)
+        if not joins.is_complete(rule, counts, wanted):
+            return Turn(holds=holds, conclude=lambda _: self._arrive(memory, place, job))
         events = {
             at: [await self._arrived(memory, note, rule.events[at]) for note in notes]
             for at, notes in state.arrived.items()
         }
         events.setdefault(place, []).append(job.event)
-        changes = memory.changes
+        subject = job.metadata.correlation_id if rule.by is None else str(getattr(job.event, rule.by))
         return Turn(
-            [Call(_arguments(rule, events))],
-            holds=lambda: memory.changes == changes,
+            [Call(_arguments(rule, events, wanted), subject=subject)],
+            holds=holds,
             conclude=lambda _: self._note(memory, *joins.fired(mine), alone=True),
         )
 
@@ -229,7 +261,12 @@ class Turns:
             self._write(memory, state)
 
         call = Call((job.event,), f"#{armed.times}" if armed.times > 1 else "")
-        return Turn([call], holds=lambda: deadlines.state_of(memory).armed.get(mine) == armed, conclude=conclude)
+        return Turn(
+            [call],
+            holds=lambda: deadlines.state_of(memory).armed.get(mine) == armed,
+            conclude=conclude,
+            bury=lambda: conclude(()) if armed.times < rule.times else None,  # the reminders after it still come
+        )
 
     def _let_go(self, job: Job, memory: Memory) -> None:
         """A timer was stopped before its call; the note is written anew, so that somebody who knows better is heard."""
@@ -255,10 +292,11 @@ class Turns:
                 await self._codec.load(missing.schema_id)
 
 
-def _arguments(rule: Join, events: dict[int, list[Any]]) -> tuple[Any, ...]:
+def _arguments(rule: Join, events: dict[int, list[Any]], wanted: int) -> tuple[Any, ...]:
     last = len(rule.events) - 1
     return tuple(
-        events.get(at, []) if rule.gathers and at == last else events.get(at, [None])[0] for at in range(last + 1)
+        events.get(at, [])[:wanted] if rule.gathers and at == last else events.get(at, [None])[0]
+        for at in range(last + 1)
     )
 
 
