@@ -59,12 +59,12 @@ async def test_a_deadline_is_called_though_transactions_have_left_marks_at_the_e
             await bus.publish(Asked(id="answered"), correlation_id="other")
             await bus.publish(Answered(id="answered"), correlation_id="other")
             await producer.append_atomically(marked)
-            ends = await log.end_offsets([TopicPartition(name, n) for name in topics for n in range(PARTITIONS)])
+            partitions = [TopicPartition(name, number) for name in topics for number in range(PARTITIONS)]
             await eventually(lambda: called == ["expires"], lambda: called)
             store = instances[asking.name]._store
 
             async def all_read() -> bool:
-                return await store.watermarks(list(ends)) == ends
+                return await store.watermarks(partitions) == await log.end_offsets(partitions)
 
             await eventually(all_read, "the watermarks follow the ends")
             await bus.publish(Asked(id="too"))
