@@ -86,6 +86,8 @@ class Returns:
                     if wait is not None:
                         return wait
                 back.waiting.popleft()
+                if follower is not None:
+                    follower.held.clear()
                 self._unit.unpark(job.partition, job.offset, number)
                 if follower and follower.back and not follower.back.ended and follower.tasks[0].handler.ordered:
                     back.waiting.clear()  # it is the key's head now
