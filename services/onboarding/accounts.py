@@ -68,5 +68,5 @@ async def _close(account_id: str, because: ClosedBecause, ctx: Context) -> Accou
 
 async def _is_ended_now(account_id: str, outcome: str, ctx: Context) -> bool:
     """Whether the account was open, and is ended with this."""
-    made = await ctx.db.execute("INSERT INTO outcomes VALUES (?, ?) ON CONFLICT DO NOTHING", (account_id, outcome))
+    made = await ctx.db.execute("INSERT INTO outcomes VALUES ($1, $2) ON CONFLICT DO NOTHING", (account_id, outcome))
     return made == 1

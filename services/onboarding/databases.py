@@ -34,5 +34,5 @@ async def drop(provisioned: DatabaseProvisioned, closed: AccountClosed, ctx: Con
     """Drop it."""
     name = database_of(provisioned.account_id)
     await ctx.db.execute(f"DROP TABLE {name}")
-    await ctx.db.execute("INSERT INTO dropped_databases VALUES (?, ?)", (name, closed.because))
+    await ctx.db.execute("INSERT INTO dropped_databases VALUES ($1, $2)", (name, closed.because))
     return DatabaseDropped(account_id=provisioned.account_id, database=name)

@@ -48,4 +48,4 @@ async def tell_end(ended: AccountActivated | AccountClosed, ctx: Context) -> Non
 
 
 async def _queue(account_id: str, kind: str, message: str, ctx: Context) -> None:
-    await ctx.db.execute("INSERT INTO mails VALUES (?, ?, ?)", (account_id, kind, message))
+    await ctx.db.execute("INSERT INTO mails VALUES ($1, $2, $3)", (account_id, kind, message))

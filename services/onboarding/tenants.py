@@ -27,7 +27,7 @@ async def create(requested: AccountRequested, ctx: Context) -> TenantCreated | T
     if not tenant:
         return TenantRefused(account_id=requested.account_id, reason=f"{requested.company!r} makes no name")
     taken = await ctx.db.execute(
-        "INSERT INTO tenants VALUES (?, ?) ON CONFLICT DO NOTHING", (tenant, requested.account_id)
+        "INSERT INTO tenants VALUES ($1, $2) ON CONFLICT DO NOTHING", (tenant, requested.account_id)
     )
     if not taken:
         return TenantRefused(account_id=requested.account_id, reason=f"another account is called {tenant!r}")
@@ -37,6 +37,6 @@ async def create(requested: AccountRequested, ctx: Context) -> TenantCreated | T
 @tenants.compensates(create, on=(AccountClosed,))
 async def delete(created: TenantCreated, closed: AccountClosed, ctx: Context) -> TenantDeleted:
     """Give the name back."""
-    await ctx.db.execute("DELETE FROM tenants WHERE tenant = ?", (created.tenant,))
-    await ctx.db.execute("INSERT INTO deleted_tenants VALUES (?, ?)", (created.tenant, closed.because))
+    await ctx.db.execute("DELETE FROM tenants WHERE tenant = $1", (created.tenant,))
+    await ctx.db.execute("INSERT INTO deleted_tenants VALUES ($1, $2)", (created.tenant, closed.because))
     return TenantDeleted(account_id=created.account_id, tenant=created.tenant)

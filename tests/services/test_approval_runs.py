@@ -1,0 +1,55 @@
+"""The approval on every log, in one process and in many, one of which is killed."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from services.approval import services
+from services.approval.demo import run, walk
+from services.approval.sample import Story, findings, samples
+from services.trial import staged
+from tests.services.flows import in_processes, settings_for, tails
+
+
+def test_the_sample_has_every_story() -> None:
+    assert {sample.story for sample in samples(7, 40)} == set(Story)
+
+
+async def test_purchases_end_as_they_must_on_every_log(log_url: str, tmp_path: Path) -> None:
+    chosen = samples(7, 40)
+    settings = settings_for(log_url, tmp_path)
+    async with staged(services, settings) as stage:
+        assert await walk(stage, chosen, duplicates=0.5) > 10
+        verdict = await stage.settle(partial(findings, settings.store, chosen))
+        assert verdict.findings == []
+        assert stage.duplicates_dropped > 10
+    assert findings(settings.store, chosen) == []
+
+
+async def test_a_demo_tells_what_came_of_it(tmp_path: Path) -> None:
+    result = await run(settings_for("memory://", tmp_path), count=20)
+    assert result.findings == []
+    assert sum(result.data["stories"].values()) == result.data["requested"] == 20
+
+
+@pytest.mark.parametrize("log_url", ["sqlite", pytest.param("kafka", marks=pytest.mark.kafka)], indirect=True)
+async def test_nothing_is_lost_or_doubled_when_the_desk_is_killed(log_url: str, tmp_path: Path) -> None:
+    chosen = samples(3, 40)
+    settings = settings_for(log_url, tmp_path)
+    async with in_processes("approval", services, settings) as (stage, running):
+
+        async def kill_and_restart() -> None:
+            for _ in range(3):
+                await asyncio.to_thread(running["approval-desk"].kill)
+                await asyncio.to_thread(running["approval-desk"].start)
+                await asyncio.sleep(1.5)
+
+        killing = asyncio.ensure_future(kill_and_restart())
+        await walk(stage, chosen, duplicates=0.3)
+        await killing
+        verdict = await stage.settle(partial(findings, settings.store, chosen), patience=60)
+        assert verdict.findings == [], tails(running)
