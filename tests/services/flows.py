@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -11,23 +12,22 @@ from choreo import Service, Settings, connect
 from choreo.log import open_log
 from services.trial import Stage, begin
 from tests.services.conftest import SCHEMAS
-from tests.services.processes import KAFKA, ShopService
+from tests.services.processes import KAFKA, ShopProcess
+from tests.support import eventually
 
-ON_FILE_AND_KAFKA = ["sqlite", "kafka"]
 
-
-class FlowService(ShopService):
+class FlowService(ShopProcess):
     """One instance of one service of a flow: `choreo run services.FLOW:NAME`."""
 
     def __init__(self, flow: str, service: str, settings: Settings) -> None:
-        super().__init__(service, settings)
+        super().__init__([service], settings)
         self._flow = flow
 
     def command(self) -> list[str]:
         """The instance's command line."""
         variables = [f"{name}={value}" for name, value in self._environment.items()]
         choreo = str(Path(sys.executable).parent / "choreo")
-        return ["env", *variables, choreo, "run", f"services.{self._flow}:{self.service}"]
+        return ["env", *variables, choreo, "run", f"services.{self._flow}:{self.services[0]}"]
 
 
 def settings_for(log_url: str, folder: Path) -> Settings:
@@ -68,3 +68,12 @@ async def in_processes(
 def tails(running: dict[str, FlowService]) -> str:
     """The ends of their logs."""
     return "\n".join(f"{name}: {process.log_tail()}" for name, process in running.items())
+
+
+async def kill_in_the_middle(process: FlowService, *, times: int = 3) -> None:
+    """Kill a service that is at work (SIGKILL), and start it again, some times."""
+    for _ in range(times):
+        await eventually(process.has_begun, process.log_tail, patience=60)
+        await asyncio.sleep(0.5)  # whatever it is doing then
+        await asyncio.to_thread(process.kill)
+        await asyncio.to_thread(process.start)

@@ -12,7 +12,7 @@ from services.onboarding import services
 from services.onboarding.demo import run, walk
 from services.onboarding.sample import Fate, findings, samples
 from services.trial import staged
-from tests.services.flows import in_processes, settings_for, tails
+from tests.services.flows import in_processes, kill_in_the_middle, settings_for, tails
 
 
 def test_the_sample_has_every_fate() -> None:
@@ -42,15 +42,8 @@ async def test_nothing_is_lost_or_doubled_when_a_service_is_killed(log_url: str,
     chosen = samples(3, 40)
     settings = settings_for(log_url, tmp_path)
     async with in_processes("onboarding", services, settings) as (stage, running):
-
-        async def kill_and_restart() -> None:
-            for _ in range(3):
-                await asyncio.to_thread(running[victim].kill)
-                await asyncio.to_thread(running[victim].start)
-                await asyncio.sleep(1.5)
-
-        killing = asyncio.ensure_future(kill_and_restart())
+        killing = asyncio.ensure_future(kill_in_the_middle(running[victim]))
         await walk(stage, chosen, duplicates=0.3)
         await killing
         verdict = await stage.settle(partial(findings, settings.store, chosen), patience=60)
-        assert verdict.findings == [], (tmp_path, tails(running))
+        assert verdict.findings == [], tails(running)

@@ -27,7 +27,9 @@ def test_one_event_starts_a_saga_whose_id_is_printed(cli):
 
 def test_an_event_may_go_on_with_a_saga(cli):
     begun = cli("publish", "OrderPlaced", "-m", "cli_shop", "--json", '{"order_id": "o-1", "total": 5}').out.strip()
-    told = cli("publish", "PaymentCharged", "-m", "cli_shop", "--correlation-id", begun, "--json", '{"order_id": "o-1"}')
+    told = cli(
+        "publish", "PaymentCharged", "-m", "cli_shop", "--correlation-id", begun, "--json", '{"order_id": "o-1"}'
+    )
     assert (told.code, told.out) == (0, f"{begun}\n"), told.err
     rows = events(cli)
     assert [row["correlation_id"] for row in rows] == [begun, begun]
