@@ -70,7 +70,7 @@ def test_a_file_is_cut_at_its_lines_and_nothing_is_lost(tmp_path: Path, chunk: i
 @pytest.mark.parametrize("number", [0, 5, 5000])
 async def test_a_file_is_loaded_whole(tmp_path: Path, number: int) -> None:
     arrived, cents = a_file(tmp_path, number)
-    async with running(services) as world:
+    async with running(services, patience=60) as world:
         saga = await world.publish(arrived)
         await world.settle()
         (split,) = saga.emitted(FileSplit)
@@ -85,7 +85,7 @@ async def test_a_file_is_loaded_whole(tmp_path: Path, number: int) -> None:
 async def test_a_large_file_goes_its_own_way(tmp_path: Path) -> None:
     arrived, cents = a_file(tmp_path, 30_000)
     assert arrived.size >= LARGE
-    async with running(services) as world:
+    async with running(services, patience=60) as world:
         world.hold(FileArrived, to="ingest-intake")
         world.hold(ChunkCut, to="ingest-transform")
         saga = await world.publish(arrived)
@@ -99,7 +99,7 @@ async def test_a_large_file_goes_its_own_way(tmp_path: Path) -> None:
 async def test_a_malformed_file_is_a_failure_and_leaves_nothing(tmp_path: Path, broken: str) -> None:
     arrived, _ = a_file(tmp_path, 6000)
     spoil(arrived, {"header": 0, "first row": 1, "last row": -1}[broken])
-    async with running(services) as world:
+    async with running(services, patience=60) as world:
         saga = await world.publish(arrived)
         await world.settle()
         assert len(saga.emitted(FileMalformed)) == len(saga.emitted(FileRejected)) == 1
@@ -116,7 +116,7 @@ async def test_a_malformed_file_is_a_failure_and_leaves_nothing(tmp_path: Path, 
 async def test_two_malformed_chunks_reject_a_file_once(tmp_path: Path) -> None:
     arrived, _ = a_file(tmp_path, 6000)
     spoil(arrived, 1, -1)
-    async with running(services) as world:
+    async with running(services, patience=60) as world:
         saga = await world.publish(arrived)
         await world.settle()
         assert len(saga.emitted(FileMalformed)) == 2
@@ -127,7 +127,7 @@ async def test_two_malformed_chunks_reject_a_file_once(tmp_path: Path) -> None:
 async def test_a_chunk_that_comes_after_the_rejection_is_not_loaded(tmp_path: Path) -> None:
     arrived, _ = a_file(tmp_path, 6000)
     spoil(arrived, -1)
-    async with running(services) as world:
+    async with running(services, patience=60) as world:
         world.hold(ChunkTransformed, to=load.loading)
         saga = await world.publish(arrived)
         await world.settle()
@@ -140,7 +140,7 @@ async def test_a_chunk_that_comes_after_the_rejection_is_not_loaded(tmp_path: Pa
 
 async def test_a_disk_that_does_not_answer_is_asked_again(tmp_path: Path) -> None:
     arrived, cents = a_file(tmp_path, 100)
-    async with running(services) as world:
+    async with running(services, patience=60) as world:
         world.fail(transform.transform, TimeoutError, times=3)
         saga = await world.publish(arrived)
         await world.advance("1m")
@@ -151,7 +151,7 @@ async def test_a_disk_that_does_not_answer_is_asked_again(tmp_path: Path) -> Non
 async def test_a_file_that_is_not_there_is_given_up_after_six_hours(tmp_path: Path) -> None:
     arrived, _ = a_file(tmp_path, 100)
     lose(arrived)
-    async with running(services, dead_letters="keep") as world:
+    async with running(services, dead_letters="keep", patience=60) as world:
         saga = await world.publish(arrived)
         await world.advance("5h")
         assert (saga.outcome, len(saga.dead_letters)) == (None, 1)
@@ -162,7 +162,7 @@ async def test_a_file_that_is_not_there_is_given_up_after_six_hours(tmp_path: Pa
 async def test_a_tenants_files_are_loaded_in_their_order_though_one_is_tried_again(tmp_path: Path) -> None:
     files = [a_file(tmp_path, 2500, name=f"f-{number}")[0] for number in range(4)]
     other, _ = a_file(tmp_path, 10, tenant="alan", name="other")
-    async with running(services) as world:
+    async with running(services, patience=60) as world:
         world.fail(transform.transform, TimeoutError)
         for file in files:
             await world.publish(file)
@@ -184,7 +184,7 @@ async def test_a_service_that_is_killed_loses_and_doubles_nothing(
     large, more = a_file(tmp_path, 25_000, tenant="heavy", name="large")
     bad, _ = a_file(tmp_path, 4000, name="bad")
     spoil(bad, -1)
-    async with running(services) as world:
+    async with running(services, patience=60) as world:
         for event in (FileArrived, ChunkCut, ChunkLoaded):
             world.duplicate(event, times=3)
         world.crash_at(service, point, times=3)
