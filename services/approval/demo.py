@@ -13,7 +13,7 @@ from choreo.wire.ids import new_event_id
 from services.approval import services
 from services.approval.sample import Sample, Story, asked, findings, samples
 from services.demo import DemoResult
-from services.trial import Stage, staged
+from services.trial import AtWork, staged
 
 TITLE = "The approval: purchases that wait for a person, and have one outcome"
 VERDICT = (
@@ -57,7 +57,7 @@ async def run(settings: Settings, *, count: int = 60, seed: int = 7, duplicates:
     return DemoResult(title=TITLE, counts=counts, verdict=VERDICT, findings=wrong, look=_commands(settings), data=data)
 
 
-async def walk(stage: Stage, chosen: Sequence[Sample], *, duplicates: float = 0.0, seed: int = 0) -> int:
+async def walk(stage: AtWork, chosen: Sequence[Sample], *, duplicates: float = 0.0, seed: int = 0) -> int:
     """Request the purchases, and answer whatever is asked; returns how many events came twice."""
     draw, repeated = Random(seed), 0  # noqa: S311 - a reproducible choice, no secret
     sagas: dict[str, str] = {}

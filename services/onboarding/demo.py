@@ -17,7 +17,7 @@ from services.demo import DemoResult
 from services.onboarding import services
 from services.onboarding.events import AccountRequested, AccountVerified
 from services.onboarding.sample import Fate, Sample, findings, of_fate, samples, welcomed
-from services.trial import Stage, staged
+from services.trial import AtWork, staged
 
 TITLE = "The onboarding: four services, a person, and a month that has passed already"
 VERDICT = "Every account is active with its name and database, or closed and has left nothing."
@@ -70,7 +70,7 @@ async def run(settings: Settings, *, count: int = 60, seed: int = 7, duplicates:
     return DemoResult(title=TITLE, counts=counts, verdict=VERDICT, findings=wrong, look=_commands(settings), data=data)
 
 
-async def walk(stage: Stage, chosen: Sequence[Sample], *, duplicates: float = 0.0, seed: int = 0) -> int:
+async def walk(stage: AtWork, chosen: Sequence[Sample], *, duplicates: float = 0.0, seed: int = 0) -> int:
     """Request the accounts, and verify those who are to be once they are welcomed; returns how many events came twice."""
     twice = Random(seed)  # noqa: S311 - a reproducible choice, no secret
     wanted = of_fate(chosen, Fate.VERIFIED)

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from services.ingest import services
+from choreo import Service
+from services.ingest import books, load, services
 from services.ingest.demo import run
 from services.ingest.sample import Kind, findings, samples
-from services.trial import staged
-from tests.services.flows import in_processes, kill_in_the_middle, settings_for, tails
+from services.trial import publish, staged
+from tests.services.flow_processes import in_processes, settings_at
 
 
 def test_the_sample_has_every_kind(tmp_path: Path) -> None:
@@ -21,7 +22,7 @@ def test_the_sample_has_every_kind(tmp_path: Path) -> None:
 
 async def test_files_end_as_they_must_on_every_log(log_url: str, tmp_path: Path) -> None:
     chosen = samples(7, 40, tmp_path)
-    settings = settings_for(log_url, tmp_path)
+    settings = settings_at(log_url, tmp_path)
     async with staged(services, settings) as stage:
         for sample in chosen:
             await stage.publish([sample.arrived], duplicates=0.5, seed=sample.rows)
@@ -32,20 +33,21 @@ async def test_files_end_as_they_must_on_every_log(log_url: str, tmp_path: Path)
 
 
 async def test_a_demo_tells_what_came_of_it(tmp_path: Path) -> None:
-    result = await run(settings_for("memory://", tmp_path), count=20)
+    result = await run(settings_at("memory://", tmp_path), count=20)
     assert result.findings == []
     assert sum(result.data["kinds"].values()) == result.data["arrived"] == 20
 
 
 @pytest.mark.parametrize("log_url", ["sqlite", pytest.param("kafka", marks=pytest.mark.kafka)], indirect=True)
-@pytest.mark.parametrize("victim", ["ingest-load", "ingest-books"])
-async def test_nothing_is_lost_or_doubled_when_a_service_is_killed(log_url: str, victim: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("victim", [load.loading, books.books], ids=lambda service: service.name)
+async def test_nothing_is_lost_or_doubled_when_a_service_is_killed(
+    log_url: str, victim: Service, tmp_path: Path
+) -> None:
     chosen = samples(3, 60, tmp_path, lines=2000)
-    settings = settings_for(log_url, tmp_path)
-    async with in_processes("ingest", services, settings) as (stage, running):
-        killing = asyncio.ensure_future(kill_in_the_middle(running[victim]))
+    settings = settings_at(log_url, tmp_path)
+    async with in_processes("services.ingest", services, settings) as flow:
+        killing = asyncio.ensure_future(flow.kill_again_and_again(victim))
         for sample in chosen:
-            await stage.publish([sample.arrived], duplicates=0.3, seed=sample.rows)
+            await publish(flow.bus, [sample.arrived], duplicates=0.3, seed=sample.rows)
         await killing
-        verdict = await stage.settle(partial(findings, settings.store, chosen), patience=60)
-        assert verdict.findings == [], tails(running)
+        await flow.settle(partial(findings, settings.store, chosen))
