@@ -13,6 +13,7 @@ from services.onboarding.events import (
     AccountRequested,
     DatabaseProvisioned,
     TenantCreated,
+    VerificationRefused,
     VerificationReminded,
     WelcomeSent,
 )
@@ -36,6 +37,12 @@ async def welcome(
 async def remind(reminded: VerificationReminded, ctx: Context) -> None:
     """Ask the administrators again."""
     await _queue(reminded.account_id, "reminder", f"{reminded.company} still waits to be verified.", ctx)
+
+
+@mail.on(VerificationRefused)
+async def tell_administrator(refused: VerificationRefused, ctx: Context) -> None:
+    """Say why a verification has changed nothing."""
+    await _queue(refused.account_id, "refused", f"{refused.administrator}, too late: {refused.reason}.", ctx)
 
 
 @mail.on(AccountActivated, AccountClosed)

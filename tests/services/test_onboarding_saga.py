@@ -98,6 +98,7 @@ async def test_whom_nobody_verifies_leaves_nothing_behind() -> None:
         await verify(world, saga)
         (refused,) = saga.emitted(VerificationRefused)
         assert refused.reason == "the account is closed"
+        assert (await mails(world))[-1] == "refused"
         await world.advance("60d")
         assert saga.outcome == "failed"
         assert saga.emitted(AccountActivated) == []
