@@ -16,6 +16,7 @@ PROGRAMS = {
     "Batches": ("batch.py",),
     "Latency of a saga of five hops": ("latency.py",),
     "Verdicts on 2,000 card transactions a second": ("fraud.py",),
+    "Files of light tenants beside a heavy one": ("ingest.py",),
     "A poison record": ("poison.py",),
     "Memory, and the cost of a full inbox": ("memory.py",),
     "The wire alone": ("wire.py",),

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import asynccontextmanager
 from random import Random
 from time import monotonic
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from choreo import Bus, Event, Service, Settings, connect
 from choreo.choreography import Choreography
@@ -41,6 +41,25 @@ class Verdict(NamedTuple):
 
     at: float
     findings: list[str]
+
+
+class AtWork(Protocol):
+    """Services at work, wherever, and a bus to publish to them."""
+
+    @property
+    def settings(self) -> Settings:
+        """Where things are."""
+
+    @property
+    def log(self) -> Log:
+        """Their log."""
+
+    @property
+    def bus(self) -> Bus:
+        """Publishes to it."""
+
+    async def settle(self, look: Callable[[], list[str]]) -> object:
+        """Wait until nothing is wrong, and all services have read to the end of their topics."""
 
 
 class Stage(NamedTuple):

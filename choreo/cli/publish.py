@@ -19,7 +19,9 @@ EXAMPLES = """Examples:
 
 choreo publish OrderPlaced -m services.shop --json '{"order_id": "o-1"}'
 
-choreo publish OrderPlaced -m services.shop --file orders.ndjson --skip-invalid"""
+choreo publish OrderPlaced -m services.shop --file orders.ndjson --skip-invalid
+
+choreo publish AccountVerified -m services.onboarding --correlation-id 01a2... --json '{"account_id": "a-1", ...}'"""
 
 _CHUNK = 500
 _SHOWN = 20
@@ -34,6 +36,9 @@ def publish(
     modules: Annotated[
         list[str] | None, typer.Option("--module", "-m", help="Where it is; else CHOREO_MODULES.")
     ] = None,
+    correlation_id: Annotated[
+        str | None, typer.Option(metavar="ID", help="The saga that they go on with; new ones unless given.")
+    ] = None,
     skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Publish a bad file's valid lines.")] = False,
     log: LogOption = None,
     registry: RegistryOption = None,
@@ -46,7 +51,7 @@ def publish(
         raise ConfigurationError("no event is given, or two", remedy="give either --json '{...}' or --file PATH")
     cls = _class(type_name, modules or [])
     valid = _valid(cls, [(text or "").encode()] if file is None else file.read().splitlines(), skip_invalid)
-    run_async(_publish(cls, valid, settings_with(log=log, registry=registry)))
+    run_async(_publish(cls, valid, correlation_id or None, settings_with(log=log, registry=registry)))
 
 
 def _class(type_name: str, modules: list[str]) -> type[Event]:
@@ -85,7 +90,7 @@ def _faults(error: pydantic.ValidationError) -> str:
     return text.replace(" at line 1 column ", " at column ")  # pydantic counts lines in the event, not in the file
 
 
-async def _publish(cls: type[Event], lines: list[bytes], settings: Settings) -> None:
+async def _publish(cls: type[Event], lines: list[bytes], correlation_id: str | None, settings: Settings) -> None:
     from rich.progress import Progress
 
     from choreo.runtime.bus import connect
@@ -95,5 +100,6 @@ async def _publish(cls: type[Event], lines: list[bytes], settings: Settings) -> 
     with Progress(console=Console(stderr=True), transient=True, disable=not shown, redirect_stdout=ids_too) as bar:
         async with connect(settings, source="choreo-cli") as bus:
             for chunk in bar.track(chunks, description="publishing"):
-                sagas = await bus.publish_many([cls.model_validate_json(line) for line in chunk])
+                events = [cls.model_validate_json(line) for line in chunk]
+                sagas = await bus.publish_many(events, correlation_id=correlation_id)
                 print("\n".join(sagas), flush=True)

@@ -119,8 +119,11 @@ class Bus:
         await self._producer.append([record])
         return metadata.correlation_id
 
-    async def publish_many(self, events: Sequence[Event]) -> list[str]:
-        """Publish many events, each the start of a saga of its own; all are in the log when this returns.
+    async def publish_many(self, events: Sequence[Event], *, correlation_id: str | None = None) -> list[str]:
+        """Publish many events; all are in the log when this returns.
+
+        Args:
+            correlation_id: the saga that all of them go on with; each starts one of its own unless given.
 
         Returns:
             Their correlation ids, in order.
@@ -130,7 +133,7 @@ class Bus:
             RegistryUnavailableError, LogUnavailableError: some may be published and some not.
         """
         await self._prepare({type(event) for event in events})
-        made = [self._record(event, None, None, None) for event in events]
+        made = [self._record(event, correlation_id, None, None) for event in events]
         await self._producer.append([record for _, record in made])
         return [metadata.correlation_id for metadata, _ in made]
 
@@ -288,9 +291,9 @@ class SyncBus:
         """See `Bus.publish`."""
         return self._wait(self._bus.publish(event, correlation_id=correlation_id, parent=parent, event_id=event_id))
 
-    def publish_many(self, events: Sequence[Event]) -> list[str]:
+    def publish_many(self, events: Sequence[Event], *, correlation_id: str | None = None) -> list[str]:
         """See `Bus.publish_many`."""
-        return self._wait(self._bus.publish_many(events))
+        return self._wait(self._bus.publish_many(events, correlation_id=correlation_id))
 
     @contextmanager
     def transaction(self, store: str | Service) -> Iterator[Transaction[SyncDatabase]]:

@@ -74,6 +74,15 @@ class Flow(NamedTuple):
         await working
         await asyncio.to_thread(victim.start)
 
+    async def kill_again_and_again(self, victim: Service, *, times: int = 3) -> None:
+        """Kill (-9) a service whenever it has begun to work, and start it again."""
+        (process,) = self.of(victim)
+        for _ in range(times):
+            await eventually(process.has_begun, process.log_tail, patience=60)
+            await asyncio.sleep(0.5)  # whatever it is doing then
+            await asyncio.to_thread(process.kill)
+            await asyncio.to_thread(process.start)
+
 
 @asynccontextmanager
 async def in_processes(

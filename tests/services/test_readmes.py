@@ -11,7 +11,7 @@ import pytest
 from choreo import Choreography
 
 SERVICES = Path(__file__).parents[2] / "services"
-FLOWS = ["signup", "fraud", "claims", "delivery"]
+FLOWS = ["signup", "fraud", "claims", "delivery", "onboarding", "approval", "ingest", "lake"]
 
 
 @pytest.mark.parametrize("flow", FLOWS)

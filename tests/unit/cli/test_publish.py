@@ -25,6 +25,17 @@ def test_one_event_starts_a_saga_whose_id_is_printed(cli):
     assert row["source"] == "choreo-cli"
 
 
+def test_an_event_may_go_on_with_a_saga(cli):
+    begun = cli("publish", "OrderPlaced", "-m", "cli_shop", "--json", '{"order_id": "o-1", "total": 5}').out.strip()
+    told = cli(
+        "publish", "PaymentCharged", "-m", "cli_shop", "--correlation-id", begun, "--json", '{"order_id": "o-1"}'
+    )
+    assert (told.code, told.out) == (0, f"{begun}\n"), told.err
+    rows = events(cli)
+    assert [row["correlation_id"] for row in rows] == [begun, begun]
+    assert len({row["event_id"] for row in rows}) == 2
+
+
 def test_a_file_publishes_every_line_in_order(cli, project):
     lines = [json.dumps({"order_id": "one key", "total": n}) for n in range(1203)]
     (project / "orders.ndjson").write_text("\n".join(lines) + "\n\n")
