@@ -15,7 +15,7 @@ from choreo.runtime.emit import undeclared
 from choreo.runtime.partitions import Job
 from choreo.runtime.remember import Steps, adapter_of, dump
 from choreo.runtime.sagas.turn import Call
-from choreo.runtime.unit import Session
+from choreo.runtime.session import Session
 from choreo.store.port import Database, Row
 from choreo.wire.ids import derive_event_id
 

@@ -20,8 +20,9 @@ from choreo.runtime.parking import lane_of, retry_record
 from choreo.runtime.partitions import AbandonedError, Failing, Job, Task
 from choreo.runtime.retry import Again, Decision, Declare, Far, GiveUp, Kind, Later, decide, kind_of
 from choreo.runtime.sagas.turn import Turn
+from choreo.runtime.session import Session
 from choreo.runtime.stats import Stats
-from choreo.runtime.unit import Session, UnitOfWork
+from choreo.runtime.unit import UnitOfWork
 from choreo.store.port import Park
 
 _log = structlog.get_logger("choreo.runtime")

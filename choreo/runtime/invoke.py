@@ -17,9 +17,10 @@ from choreo.runtime.failures import HELD, Failures
 from choreo.runtime.partitions import AbandonedError, Job, Task
 from choreo.runtime.sagas.turn import Call
 from choreo.runtime.sagas.turns import Turns
+from choreo.runtime.session import Session
 from choreo.runtime.stats import Stats
 from choreo.runtime.threads import Threads
-from choreo.runtime.unit import Session, UnitOfWork
+from choreo.runtime.unit import UnitOfWork
 from choreo.runtime.watchdog import Watchdog
 
 ENDS_MORE_THAN_THE_HANDLER = (AbandonedError, asyncio.CancelledError, KeyboardInterrupt, SystemExit, GeneratorExit)

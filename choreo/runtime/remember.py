@@ -12,7 +12,7 @@ from pydantic import PydanticSchemaGenerationError, TypeAdapter
 
 from choreo.errors import ChoreoError
 from choreo.runtime.partitions import AbandonedError, Job
-from choreo.runtime.unit import Session
+from choreo.runtime.session import Session
 from choreo.store.port import Effects, NewNote, Note
 from choreo.wire.ids import note_key
 

@@ -8,7 +8,7 @@ import structlog
 
 from choreo.errors import ChoreoError
 from choreo.runtime.clock import Clock
-from choreo.runtime.unit import Session
+from choreo.runtime.session import Session
 
 _log = structlog.get_logger("choreo.runtime")
 HOLD_LIMIT = 15.0

@@ -17,8 +17,9 @@ from choreo.runtime.failures import kind_of_fault
 from choreo.runtime.invoke import ENDS_MORE_THAN_THE_HANDLER
 from choreo.runtime.partitions import AbandonedError
 from choreo.runtime.retry import Kind
+from choreo.runtime.session import Session
 from choreo.runtime.stats import Stats
-from choreo.runtime.unit import Session, UnitOfWork
+from choreo.runtime.unit import UnitOfWork
 
 
 class Fault(NamedTuple):

@@ -10,7 +10,7 @@ import structlog
 from choreo.events import Metadata
 from choreo.runtime.batches.job import Part
 from choreo.runtime.context import HandlerDatabase, SyncDatabase
-from choreo.runtime.unit import Session
+from choreo.runtime.session import Session
 from choreo.wire.ids import derive_event_id
 
 

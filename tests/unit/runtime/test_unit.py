@@ -13,7 +13,8 @@ from choreo.log.port import TopicPartition
 from choreo.runtime import housekeeping
 from choreo.runtime.clock import SystemClock
 from choreo.runtime.partitions import Partition
-from choreo.runtime.unit import Session, UnitOfWork
+from choreo.runtime.session import Session
+from choreo.runtime.unit import UnitOfWork
 from choreo.store import Park, make_store
 from tests.support import eventually
 
