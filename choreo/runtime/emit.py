@@ -50,15 +50,15 @@ class Emitter:
             records.append(self._record(event, metadata, now_ms))
         return records
 
-    def failure(self, job: Job, handler: Handler, event: Any) -> list[NewRecord]:
-        """The record of the failure that stands for a business error.
+    def failure(self, job: Job, handler: Handler, event: Any, scope: str = "") -> list[NewRecord]:
+        """The record of the failure that stands for a business error of a call with this scope, see `records`.
 
         Raises:
             UndeclaredEmissionError, EncodeError, RecordTooLargeError: it cannot be emitted.
         """
         if not isinstance(event, Failure) or type(event) not in handler.emits.classes:
             raise undeclared(handler, f"a {type(event).__name__} for a business error")
-        return self.records(job, handler, [event])
+        return self.records(job, handler, [event], scope)
 
     def starts(self, job: Job, sagas: Sequence[tuple[str, Event]], service: str) -> list[NewRecord]:
         """The records of events that begin sagas of their own, each given with its id; raises as `records`."""

@@ -75,7 +75,9 @@ class Failures:
         )  # fmt: skip
         if isinstance(decision, Declare):
             try:
-                records = self._emitter.failure(job, handler, decision.failure(job.event, error))
+                calls = session.turn.calls if session.turn is not None else ()
+                scope = calls[0].scope if calls else ""
+                records = self._emitter.failure(job, handler, decision.failure(job.event, error), scope)
             except Exception as wrong:  # noqa: BLE001 - it is the user's function
                 wrong.__context__ = None if wrong is error else error
                 error, stage, decision = wrong, "emit", GiveUp("fatal")
@@ -162,7 +164,11 @@ class Failures:
         self._stats.handled += 1
         self._stats.emitted += len(records)
         _log.info("business error declared as a failure", **identity(job, task.handler), error=said(error))
-        return 0.0 if more else None
+        if not more:
+            return None
+        if job.failing is not None:
+            job.failing.pop(task.handler.name, None)  # they were calls of this turn
+        return 0.0
 
     async def _bury(
         self, job: Job, task: Task, error: BaseException, stage: Stage, kind: LetterKind, failing: Failing

@@ -20,7 +20,8 @@ from choreo.wire.ids import note_key
 class Steps:
     """The remembered steps of one handler run.
 
-    Each is a note of the handler and what its call is about; who writes one with a number that is taken was not alone, and is run again.
+    Each is a note of the handler and what its call is about; who writes one with a number that is taken was not alone, and
+    is run again.
     """
 
     def __init__(self, session: Session, job: Job, handler: str, about: str) -> None:
@@ -56,6 +57,8 @@ class Steps:
             if self._results is None:
                 found = await self._session.store.notes([self._key])
                 self._results = {note.kind: note.content for note in found.get(self._key, [])}
+        if name not in self._results:
+            self._session.check_free()  # before the outside call, whose result could not be kept
         return self._results.get(name)
 
     async def remember(self, name: str, result: bytes) -> None:

@@ -56,7 +56,17 @@ class Session:
         return self._unit.store
 
     async def apart(self, work: Callable[[], Awaitable[None]]) -> None:
-        """See `UnitOfWork.apart`; a handler that holds the connection would wait for itself."""
+        """See `UnitOfWork.apart`."""
+        self.check_free()
+        await self._unit.apart(work)
+
+    def check_free(self) -> None:
+        """Whether the handler may use the store apart: one that holds the connection would wait for itself.
+
+        Raises:
+            ChoreoError: it holds the connection, or is about to.
+            AbandonedError: its partition is no longer ours.
+        """
         self.check()
         if self.entered or self._entering is not None:
             raise ChoreoError(
@@ -64,7 +74,6 @@ class Session:
                 why="its result is committed at once, and what the handler wrote is not",
                 remedy="make the steps first, then write",
             )
-        await self._unit.apart(work)
 
     @property
     def database(self) -> Database:

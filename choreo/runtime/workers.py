@@ -125,6 +125,7 @@ class Workers:
                 else:
                     self._defer(lane, wait)
                 partition.end_job()
+            del job  # what it remembers of its saga is read anew for the next event, others may write it meanwhile
 
     async def _rest(self) -> None:
         if self._quiet is not None and self._lanes.is_quiet and not self._quiet.done():

@@ -7,7 +7,11 @@ from itertools import permutations
 
 import pytest
 
-from choreo import Context, Event, Service
+from choreo import Context, Event, Retry, Service
+from choreo.dlq import Reason, Selection, dead_letters
+from choreo.runtime.recovery import Recovery
+from choreo.testing import running
+from choreo.wire import Codec
 from tests.integration.runtime_world import AT_ONCE
 from tests.integration.saga_world import TABLES, Charged, OutOfStock, Refunded, Reserved, Sent, tell
 from tests.support import eventually
@@ -210,3 +214,147 @@ async def test_a_join_can_be_a_step_that_is_undone(world):
         await tell(world, "s2", Charged(id="o2"), Reserved(id="o2"))
         await world.read_to_the_end(service)
     assert world.rows("shipping") == [("o1", 1), ("o1", -1)]
+
+
+class Quote(Event, topic="quotes", key="id"):
+    """One of several that are asked for."""
+
+    id: str
+    of: str = ""
+
+
+class Offer(Event, topic="offers", key="id"):
+    """Another kind of them."""
+
+    id: str
+    of: str
+
+
+@pytest.fixture
+def slow_registry(monkeypatch):
+    """One that is asked over a network: what is not known of a schema takes a while."""
+    load = Codec.load
+
+    async def slowly(self, schema_id):
+        if schema_id not in self._schemas:
+            await asyncio.sleep(0.02)
+        await load(self, schema_id)
+
+    monkeypatch.setattr(Codec, "load", slowly)
+
+
+async def test_what_a_join_gathers_after_a_restart_is_counted_though_schemas_come_slowly(memory_world, slow_registry):
+    service = Service("shipping", tables=TABLES)
+
+    @service.join(Split, Loaded, count=lambda split: split.chunks)
+    async def finish(split: Split, loaded: list[Loaded], ctx: Context) -> None:
+        await ctx.db.execute("INSERT INTO effects VALUES (?, ?)", (split.id, sum(each.n for each in loaded)))
+
+    async with memory_world.running(service):
+        await tell(memory_world, "s1", Split(id="f", chunks=3))
+        await memory_world.read_to_the_end(service)
+    await tell(memory_world, "s1", *(Loaded(id=f"c{n}", n=10**n) for n in range(3)))
+    async with memory_world.running(service):
+        await memory_world.read_to_the_end(service)
+    assert memory_world.rows("shipping") == [("f", 111)]
+
+
+async def test_two_that_complete_a_join_after_a_restart_let_it_fire_once_though_schemas_come_slowly(
+    memory_world, slow_registry
+):
+    service = Service("shipping")
+
+    @service.join(Charged, Refunded, Quote, need=2)
+    async def two(charged: Charged | None, refunded: Refunded | None, quote: Quote | None) -> Sent:
+        return Sent(id="o1")
+
+    async with memory_world.running(service):
+        await tell(memory_world, "s1", Charged(id="o1"))
+        await memory_world.read_to_the_end(service)
+    await tell(memory_world, "s1", Refunded(id="o1"), Quote(id="o1"))
+    async with memory_world.running(service):
+        await memory_world.read_to_the_end(service)
+    assert len(await memory_world.events("parcels")) == 1
+
+
+async def test_a_join_gathers_exactly_as_many_as_are_counted_when_more_have_come():
+    service = Service("shipping")
+
+    @service.join(Split, Loaded, count=lambda split: split.chunks)
+    async def finish(split: Split, loaded: list[Loaded]) -> Sent:
+        return Sent(id=",".join(each.id for each in loaded))
+
+    async with running(service) as world:
+        saga = await world.publish(Loaded(id="c0", n=0))
+        for number in range(1, 5):
+            await world.publish(Loaded(id=f"c{number}", n=0), correlation_id=saga.correlation_id)
+        await world.settle()
+        await world.publish(Split(id="f", chunks=3), correlation_id=saga.correlation_id)
+        await world.settle()
+        (sent,) = world.emitted(Sent)
+    assert len(set(sent.id.split(","))) == len(sent.id.split(",")) == 3
+
+
+async def test_a_join_keeps_its_key_and_its_steps_when_another_event_completes_it():
+    service, keys, paid = Service("shipping"), [], []
+
+    @service.join(Charged, Refunded, Quote, need=2, retry=Retry(attempts=1))
+    async def two(charged: Charged | None, refunded: Refunded | None, quote: Quote | None, ctx: Context) -> Sent:
+        async def pay() -> str:
+            paid.append(ctx.idempotency_key)
+            return "receipt"
+
+        assert await ctx.step("pay", pay) == "receipt"
+        keys.append(ctx.idempotency_key)
+        if refunded is not None:
+            raise ValueError
+        return Sent(id="o1")
+
+    async with running(service) as world:
+        saga = await world.publish(Charged(id="o1"))
+        await world.settle()
+        for event in (Refunded(id="o1"), Quote(id="o1")):
+            await world.publish(event, correlation_id=saga.correlation_id)
+            await world.settle()
+        assert [letter.handler for letter in world.dead_letters] == ["two"], "it did not work with the second"
+        assert world.emitted(Sent) == [Sent(id="o1")], "with the third it did"
+    assert len(paid) == 1
+    assert len(keys) == 2
+    assert len(set(keys)) == 1
+
+
+async def test_discarding_a_dead_letter_of_a_join_by_a_field_keeps_nobody_from_working(monkeypatch):
+    service, failures = Service("shipping"), []
+    fail = Recovery.fail
+
+    def failed(self, error):
+        failures.append(error)
+        fail(self, error)
+
+    monkeypatch.setattr(Recovery, "fail", failed)
+
+    @service.join(Quote, Offer, by="of", retry=Retry(attempts=1))
+    async def both(quote: Quote, offer: Offer) -> Sent:
+        return Sent(id=quote.of)
+
+    async def resolve(world, kind):
+        async with dead_letters(world.log, service="shipping", values_of=Selection(state="open")) as letters:
+            reason = Reason(kind=kind, by="test", why="test")
+            reports = [report async for report in letters.resolve(Selection(state="open"), reason)]
+        assert reports[-1].resolved == 1
+
+    async with running(service, dead_letters="keep") as world:
+        world.fail("both", ValueError, times=2)
+        await world.publish(Quote(id="1", of="p"))
+        await world.publish(Offer(id="2", of="p"))
+        await world.settle()
+        await resolve(world, "redriven")
+        await world.advance("2s")
+        assert world.dead_letters[-1].redrives == 1
+        await resolve(world, "discarded")
+        await world.advance("1m")
+        await world.publish(Quote(id="3", of="q"))
+        await world.publish(Offer(id="4", of="q"))
+        await world.advance("1m")
+        assert world.emitted(Sent) == [Sent(id="q")]
+    assert failures == []
