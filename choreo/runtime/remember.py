@@ -56,6 +56,8 @@ class Steps:
             if self._results is None:
                 found = await self._session.store.notes([self._key])
                 self._results = {note.kind: note.content for note in found.get(self._key, [])}
+                if found:
+                    self._session.remembered = self._key
         return self._results.get(name)
 
     async def remember(self, name: str, result: bytes) -> None:
