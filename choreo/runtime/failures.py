@@ -82,7 +82,7 @@ class Failures:
                 wrong.__context__ = None if wrong is error else error
                 error, stage, decision = wrong, "emit", GiveUp("fatal")
             else:
-                return self._declare(job, task, records, error, session.turn)
+                return self._declare(job, task, records, error, session)
         decision = self._apart(job, handler, decision, now_ms)
         return await self.carry_out(job, task, error, stage, failing, decision, session.turn)
 
@@ -149,8 +149,9 @@ class Failures:
         return None
 
     def _declare(
-        self, job: Job, task: Task, records: list[NewRecord], error: BaseException, turn: Turn | None
+        self, job: Job, task: Task, records: list[NewRecord], error: BaseException, session: Session
     ) -> float | None:
+        turn = session.turn
         if self._unit.is_pending(task.inbox_key):
             self._stats.duplicates += 1
             return None
@@ -161,6 +162,8 @@ class Failures:
             raise AbandonedError
         if turn is not None:
             turn.conclude(())
+        if session.remembered is not None:
+            self._unit.forget_notes(session.remembered)
         self._stats.handled += 1
         self._stats.emitted += len(records)
         _log.info("business error declared as a failure", **identity(job, task.handler), error=said(error))

@@ -57,6 +57,8 @@ class Steps:
             if self._results is None:
                 found = await self._session.store.notes([self._key])
                 self._results = {note.kind: note.content for note in found.get(self._key, [])}
+                if found:
+                    self._session.remembered = self._key
         if name not in self._results:
             self._session.check_free()  # before the outside call, whose result could not be kept
         return self._results.get(name)

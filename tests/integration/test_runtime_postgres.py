@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,36 +18,15 @@ from choreo.log.memory import MemoryLog
 from choreo.log.port import Log, TopicPartition
 from choreo.runtime import instance, recovery
 from choreo.store import make_store
+from tests.integration.postgres_world import TABLES, PostgresWorld
 from tests.integration.runtime_faults import Faults, FaultyLog, FaultyStore
-from tests.integration.runtime_world import AT_ONCE, Paid, Placed, World, crash, unique
+from tests.integration.runtime_world import AT_ONCE, Paid, Placed, crash, unique
 from tests.servers.postgres import PostgresServer
 from tests.support import eventually
 
-TABLES = "CREATE TABLE IF NOT EXISTS effects (id TEXT, n INTEGER, seq bigint GENERATED ALWAYS AS IDENTITY)"
-EFFECTS = "SELECT id, n FROM effects ORDER BY seq"
 ORDERS = [Placed(id=f"o{number}", n=number) for number in range(12)]
 POINTS = ["take_over", "taken_over", "begin", "commit", "committed", "append", "appended"]
 """Where an instance dies; see `runtime_faults`."""
-
-
-class PostgresWorld(World):
-    """A world whose services have their stores in one database, each in a schema of its own."""
-
-    def __init__(self, log: Log, folder: Path, url: str, schemas: str) -> None:
-        super().__init__(log, folder)
-        self.url = url
-        self.schemas = schemas
-
-    def settings(self, **changes: Any) -> Any:
-        """Where things are here."""
-        return super().settings(store=f"{self.url}?schema={self.schemas}_{{service}}", **changes)
-
-    def rows(self, service: str, sql: str = EFFECTS) -> list[tuple[Any, ...]]:
-        """What is durable in a service's store; nothing while there is none."""
-        with psycopg.connect(self.url) as connection, suppress(psycopg.errors.UndefinedTable):
-            connection.execute(f"SET search_path = {self.schemas}_{service}")
-            return connection.execute(sql).fetchall()
-        return []
 
 
 @pytest.fixture(params=["memory", "sqlite"])

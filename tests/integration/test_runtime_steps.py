@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from choreo import Context, Retry, Service, SyncContext, connect
-from tests.integration.runtime_world import AT_ONCE, TABLES, Paid, Placed, Shipped, crash
+from tests.integration.runtime_world import AT_ONCE, TABLES, Declined, Paid, Placed, Shipped, crash
 from tests.support import eventually
 
 
@@ -88,6 +88,37 @@ async def test_it_is_remembered_across_a_crash(memory_world):
         await memory_world.read_to_the_end(service)
     assert asked == ["price", "wait"]
     assert [data["n"] for _, data in await memory_world.events("payments")] == [7]
+
+
+async def test_what_an_earlier_attempt_has_left_is_forgotten_too(memory_world):
+    service, calls = Service("claims", tables=TABLES), []
+
+    @service.on(Placed, retry=AT_ONCE)
+    async def decide(order: Placed, ctx: Context) -> None:
+        calls.append(await ctx.step("price", lambda: 7, returns=int))
+        if len(calls) < 2:
+            raise ConnectionError
+
+    async with memory_world.running(service):
+        await memory_world.publish(Placed(id="o1"))
+        await memory_world.read_to_the_end(service)
+    assert calls == [7, 7]
+    assert memory_world.rows("claims", "SELECT count(*) FROM choreo_notes") == [(0,)]
+
+
+async def test_what_is_remembered_is_forgotten_after_a_declared_failure_too(memory_world):
+    service = Service("claims", tables=TABLES)
+
+    @service.on(Placed, retry=Retry(business={ValueError: lambda order, _: Declined(id=order.id)}))
+    async def decide(order: Placed, ctx: Context) -> Declined | None:
+        await ctx.step("price", lambda: 7, returns=int)
+        raise ValueError
+
+    async with memory_world.running(service):
+        await memory_world.publish(Placed(id="o1"))
+        await memory_world.read_to_the_end(service)
+    assert len(await memory_world.events("payments")) == 1
+    assert memory_world.rows("claims", "SELECT count(*) FROM choreo_notes") == [(0,)]
 
 
 @pytest.mark.parametrize("wrong", ["twice", "after the database", "no json"])

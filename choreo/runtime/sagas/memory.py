@@ -76,6 +76,11 @@ class Memories:
                 found[key] = memory
         return found
 
+    async def is_outdated(self, memory: Memory) -> bool:
+        """Whether the store has notes that are not known here: another instance has written them."""
+        noted = (await self._store.notes([memory.key])).get(memory.key, [])
+        return bool(noted) and noted[-1] not in memory.notes
+
     def forget(self) -> None:
         """What was pending has been undone: read everything again."""
         self._held.clear()

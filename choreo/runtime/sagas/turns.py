@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 
-from choreo.errors import ChoreoError, DecodeError, SchemaNotCachedError
+from choreo.errors import ChoreoError, DecodeError, OvertakenError, SchemaNotCachedError
 from choreo.events import Event
 from choreo.handler import Compensation, Deadline, Handler, Join
 from choreo.log.port import Record
@@ -125,7 +125,7 @@ class Turns:
         mine = job.metadata.event_id
         failure = steps.failure_of(memory)
         if failure is None:
-            self._fail(job, handler, memory)
+            await self._fail(job, handler, memory)
         elif failure != mine:
             _log.info("another failure of its saga came before", **identity(job, handler), failure=failure)
             return Turn()
@@ -145,9 +145,11 @@ class Turns:
             more=more,
         )
 
-    def _fail(self, job: Job, handler: Handler, memory: Memory) -> None:
+    async def _fail(self, job: Job, handler: Handler, memory: Memory) -> None:
         """Note the failure now, whatever becomes of the calls: from here on the step does not start."""
         if job.back is not None and job.back.is_for(handler.name):
+            if await self._memories.is_outdated(memory):
+                raise OvertakenError(f"the saga of {handler} went on in another instance")
             raise ChoreoError(
                 f"what {handler} has to undo is not known any more",
                 why="the notes of this saga were removed after CHOREO_SAGA_KEEP",

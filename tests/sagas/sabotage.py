@@ -1,0 +1,91 @@
+"""Bugs that are planted, by name: each replaces a piece of the library while its context is entered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+from unittest import mock
+
+from choreo.runtime.sagas import deadlines, joins, steps
+from choreo.runtime.sagas.turn import Call, Turn
+from choreo.runtime.sagas.turns import Turns
+
+
+@contextmanager
+def tombstone_ignored() -> Iterator[None]:
+    """A step starts though its saga has failed."""
+    as_step = Turns._as_step
+
+    def blind(self: Any, job: Any, handler: Any, turn: Any, memory: Any) -> Any:
+        with mock.patch.object(steps, "failure_of", return_value=None):
+            started = as_step(self, job, handler, turn, memory)
+        return Turn(started.calls, holds=turn.holds, conclude=started.conclude)
+
+    with mock.patch.object(Turns, "_as_step", blind):
+        yield
+
+
+@contextmanager
+def compensated_twice() -> Iterator[None]:
+    """Each failure undoes the step, not only the first."""
+    compensate = Turns._compensate
+
+    async def again(self: Any, job: Any, handler: Any, rule: Any, memory: Any) -> Any:
+        turn = await compensate(self, job, handler, rule, memory)
+        if steps.failure_of(memory) == job.metadata.event_id:
+            return turn
+        return Turn([call for run in steps.to_undo(memory) for call in await self._undoing(job, rule, run)])
+
+    with mock.patch.object(Turns, "_compensate", again):
+        yield
+
+
+@contextmanager
+def never_ran_compensated() -> Iterator[None]:
+    """A failure that comes first undoes a step all the same."""
+    compensate = Turns._compensate
+
+    async def eager(self: Any, job: Any, handler: Any, rule: Any, memory: Any) -> Any:
+        first = steps.failure_of(memory) is None
+        turn = await compensate(self, job, handler, rule, memory)
+        if turn.calls or not first:
+            return turn
+        made = rule.undoes[0].model_construct(order=job.event.order, token="")
+        return Turn([Call(([made] if rule.takes_list else made, job.event), "/never", "never")], holds=turn.holds)
+
+    with mock.patch.object(Turns, "_compensate", eager):
+        yield
+
+
+@contextmanager
+def join_fires_again() -> Iterator[None]:
+    """That a join has fired is not noted, only one event more."""
+    join = Turns._join
+
+    async def unaware(self: Any, job: Any, handler: Any, rule: Any, memory: Any) -> Any:
+        turn = await join(self, job, handler, rule, memory)
+        place = joins.place_of(rule, type(job.event))
+        if not turn.calls or place is None:
+            return turn
+        return Turn(turn.calls, holds=turn.holds, conclude=lambda _: self._arrive(memory, place, job))
+
+    with mock.patch.object(Turns, "_join", unaware):
+        yield
+
+
+@contextmanager
+def deadline_not_stopped() -> Iterator[None]:
+    """What should stop a timer does not."""
+    with mock.patch.object(deadlines, "stop", return_value=[]):
+        yield
+
+
+BUGS: dict[str, tuple[Callable[[], AbstractContextManager[None]], str]] = {
+    "tombstone ignored": (tombstone_ignored, "undone exactly once"),
+    "compensation twice": (compensated_twice, "undone exactly once"),
+    "compensation of a step that never ran": (never_ran_compensated, "nothing undone that never happened"),
+    "join firing twice": (join_fires_again, "a join fires once"),
+    "deadline firing after its unless": (deadline_not_stopped, "no deadline after its unless"),
+}
+"""Each with the invariant that it breaks."""
