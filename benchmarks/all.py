@@ -13,6 +13,8 @@ HERE = Path(__file__).parent
 PROGRAMS = {
     "Throughput": ("throughput.py", "--peers"),
     "Lanes": ("lanes.py",),
+    "What compensations and joins cost": ("sagas.py",),
+    "How late deadlines are": ("deadlines.py",),
     "Batches": ("batch.py",),
     "Latency of a saga of five hops": ("latency.py",),
     "Verdicts on 2,000 card transactions a second": ("fraud.py",),
