@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from choreo import Context, Event, Failure, Retry, Service, Settings, connect
+from choreo.errors import OvertakenError
 from choreo.log import open_log
 from choreo.runtime.run import running as really_running
 from choreo.testing import World, running
+from choreo.testing.store import LinkedStore
 from tests.integration.runtime_world import AT_ONCE
 from tests.support import eventually
 
@@ -281,3 +283,79 @@ async def test_many_at_once_are_each_called_once(tmp_path: Path):
 
 async def none_left(instance) -> bool:
     return await instance._store.next_due(list(instance._owned)) is None
+
+
+# --- what a review found --------------------------------------------------------------------------------------------
+
+
+async def test_reminders_end_though_one_is_being_tried_again_when_what_stops_them_comes():
+    retry = Retry(delay="30m", in_place="1s", max_delay="30m", within="1d")
+    async with running(orders(within="1h", every="1h", times=4, retry=retry), seed=5) as world:
+        saga = await world.publish(Ordered(id="o1"))
+        world.fail("expire", ConnectionError)
+        await world.advance("61m")
+        await world.publish(Sent(id="o1"), correlation_id=saga.correlation_id)
+        await world.advance("10h")
+        assert len(await called(world)) == 1, "the one that was due before"
+        assert await timers(world) == 0
+
+
+async def test_reminders_end_though_the_event_that_sets_them_is_read_after_what_stops_them():
+    async with running(orders(within="1h", every="1h", times=4)) as world:
+        world.hold(Ordered)
+        saga = await world.publish(Ordered(id="o1"))
+        await world.advance("90m")
+        await world.publish(Sent(id="o1"), correlation_id=saga.correlation_id)
+        await world.settle()
+        await world.release(Ordered)
+        await world.advance("10h")
+        assert len(await called(world)) == 1
+        assert await timers(world) == 0
+
+
+@pytest.mark.parametrize("fails", [1, 2, 3])
+async def test_reminders_after_one_that_has_become_a_dead_letter_still_come(fails):
+    async with running(orders(within="1h", every="1h", times=4, retry=Retry(attempts=1))) as world:
+        await world.publish(Ordered(id="o1"))
+        world.fail("expire", ValueError, times=fails)
+        await world.advance("10h")
+        assert len(world.emitted(Expired)) == 4 - fails
+        assert len(world.dead_letters) == fails
+        assert await timers(world) == 0
+
+
+async def test_two_events_of_one_millisecond_put_off_each_other_only_once():
+    async with running(orders(unless=(Ordered,))) as world:
+        saga = await world.publish(Ordered(id="o1", n=1))
+        await world.publish(Ordered(id="o1", n=2), correlation_id=saga.correlation_id)
+        await world.advance("2h")
+        assert len(await called(world)) == 1
+
+
+async def test_what_a_failed_commit_takes_back_still_stops_it(monkeypatch):
+    """That an unless event was handled in an undone transaction tells nothing: it is handled again, and late."""
+    commit, fails = LinkedStore.commit, []
+
+    async def failing(self, effects):
+        if effects.notes and fails:
+            fails.pop()
+            for _ in range(3):  # others look meanwhile
+                await world.clock.sleep(1.0)
+            world.delay(Sent, "12m", to="orders")
+            raise OvertakenError("another saga of this batch was overtaken")
+        return await commit(self, effects)
+
+    monkeypatch.setattr(LinkedStore, "commit", failing)
+    async with running(orders()) as world:
+        saga = await world.publish(Ordered(id="o1"))
+        await world.publish(Ordered(id="o2"))
+        world.hold(Sent, to="orders")
+        await world.advance("10m")
+        await world.publish(Sent(id="o1"), correlation_id=saga.correlation_id)
+        await world.advance("10m")
+        assert await called(world) == []
+        fails.append(True)
+        await world.release(Sent)
+        await world.advance("5m")
+        assert await called(world) == [("o2", 0)]
+        assert not fails

@@ -145,6 +145,32 @@ async def test_misuse_is_told(memory_world, wrong):
     assert memory_world.rows("claims") == []
 
 
+@pytest.mark.parametrize("first", ["step", "database"])
+async def test_a_step_beside_the_database_is_refused_at_once(memory_world, monkeypatch, first):
+    """Else each would wait for the other until the handler is ended."""
+    monkeypatch.setattr("choreo.runtime.watchdog.HOLD_LIMIT", 60.0)
+    service, asked = Service("claims", tables=TABLES), []
+
+    async def ask() -> str:
+        asked.append(first)
+        await asyncio.sleep(0)
+        return "answer"
+
+    @service.on(Placed, retry=Retry(attempts=1))
+    async def decide(order: Placed, ctx: Context) -> None:
+        work = [ctx.step("ask", ask), ctx.db.execute("INSERT INTO effects VALUES (?, 1)", (order.id,))]
+        await asyncio.gather(*(work if first == "step" else reversed(work)))
+
+    async with memory_world.running(service):
+        await memory_world.publish(Placed(id="o1"))
+        await memory_world.read_to_the_end(service)
+    ((about, _),) = await memory_world.letters("claims")
+    told = "after the first use of ctx.db" if first == "database" else "while another task of the handler uses ctx.db"
+    assert told in about["__dlq.errors.message"]
+    assert memory_world.rows("claims") == []
+    assert asked == (["step"] if first == "step" else []), "nothing outside is called whose result could not be kept"
+
+
 async def test_a_handler_begins_sagas_that_know_their_parent(world):
     service, made = Service("orders"), []
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Any
+
 import pytest
 
 from choreo import DeclarationError, Event, Failure, Service
@@ -28,6 +30,21 @@ class Declined(Failure, topic="payments", key="order_id"):
 
 class Cancelled(Failure, topic="orders", key="order_id", ends="failed"):
     order_id: str
+
+
+class MaybeLeft(Event, topic="lefts", key="order_id"):
+    order_id: str
+    parcel_id: str | None
+
+
+class NotedLeft(Event, topic="lefts", key="order_id"):
+    order_id: str
+    parcel_id: Annotated[str | None, "a note"]
+
+
+class AnythingLeft(Event, topic="lefts", key="order_id"):
+    order_id: str
+    parcel_id: Any
 
 
 @pytest.fixture
@@ -331,3 +348,12 @@ def test_an_outcome_is_one_of_two():
 
     assert Cancelled.contract.ends == "failed"
     assert Placed.contract.ends is None
+
+
+@pytest.mark.parametrize("left", [MaybeLeft, NotedLeft, AnythingLeft])
+def test_a_join_by_a_field_that_may_be_none_would_join_strangers(service, left):
+    async def meet(charged, left): ...
+
+    meet.__annotations__ = {"charged": Charged, "left": left, "return": None}
+    with pytest.raises(DeclarationError, match=f"by 'parcel_id', which may be None in {left.__name__}: strangers"):
+        service.join(Charged, left, by="parcel_id")(meet)

@@ -15,11 +15,11 @@ A, B = TopicPartition("t", 0), TopicPartition("t", 1)
 
 
 class Message:
-    def __init__(self, place, offset):
-        self._place, self._offset = place, offset
+    def __init__(self, place, offset, error=None):
+        self._place, self._offset, self._error = place, offset, error
 
     def error(self):
-        return None
+        return self._error
 
     def topic(self):
         return self._place.topic
@@ -48,6 +48,7 @@ class Client:
 
     def __init__(self, settings):
         self.member_id = "m"
+        self.seeks = []
         self.may_fetch = threading.Event()
         self.closable = threading.Event()
         self.closable.set()
@@ -81,7 +82,7 @@ class Client:
     resume = pause
 
     def seek(self, partition):
-        pass
+        self.seeks.append((partition.topic, partition.partition, partition.offset))
 
     def consumer_group_metadata(self):
         return "metadata"
@@ -204,3 +205,50 @@ async def test_a_member_that_its_group_leaves_out_for_long_begins_again_with_a_n
         await committed
     await consumer.close()
     assert len(made) == 2
+
+
+def end(place, offset):
+    return Message(place, offset, ck.KafkaError(ck.KafkaError._PARTITION_EOF))
+
+
+async def take_in(owner, messages, *, moved=()):
+    """As if they had come with the next poll, and these partitions had gone meanwhile."""
+
+    def take(future):
+        owner.partitions.moved.update(moved)
+        owner._take_in(messages)
+        future.set_result(None)
+
+    await owner.call(take)
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_an_end_that_comes_with_records_that_are_read_once_more_is_not_believed(owned, together):
+    """The store's watermark would jump over them."""
+    consumer, run = owned
+    owner = consumer._owner
+    came = [Message(B, 101), Message(B, 102), end(B, 103)]
+
+    async def nothing(): ...
+
+    await run(nothing)
+    owner.partitions.starts = {B: 100}
+    await take_in(owner, came if together else came[-1:])
+    assert owner.client.seeks == [(*B, 100)]
+    assert consumer.ends == {}
+    assert await consumer.poll(10, 0.01) == []
+    await take_in(owner, came)
+    assert consumer.ends == {}, "the records before it are not taken yet"
+    assert [record.offset for record in await consumer.poll(10, 1)] == [101, 102]
+    assert consumer.ends == {B: 103}
+
+
+async def test_an_end_of_a_partition_that_goes_meanwhile_is_not_believed(owned):
+    consumer, run = owned
+    owner = consumer._owner
+
+    async def nothing(): ...
+
+    await run(nothing)
+    await take_in(owner, [Message(B, 100), end(B, 101)], moved=[B])
+    assert consumer.ends == {}

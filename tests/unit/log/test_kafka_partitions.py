@@ -9,7 +9,7 @@ import pytest
 
 from choreo.log.kafka.buffer import Buffer
 from choreo.log.kafka.partitions import Partitions
-from choreo.log.port import Record
+from choreo.log.port import Record, TopicPartition
 
 
 class Client:
@@ -73,3 +73,35 @@ async def test_where_the_client_refuses_to_go_back_it_is_told_again_at_the_next_
     assert partitions.complete(client, [record(0, 10)]) == []
     assert client.seeks == [(0, 5)]
     assert partitions.complete(client, [record(0, 5)]) == [record(0, 5)]
+
+
+END = TopicPartition("orders", 0)
+
+
+async def test_an_end_before_the_first_record_is_believed_when_it_comes_again(assigned):
+    partitions, client = assigned
+    assert partitions.ended(client, {END: 9}, ()) == {}, "whether nothing lies between is not known"
+    assert client.seeks == [(0, 5)]
+    assert partitions.ended(client, {END: 9}, ()) == {END: 9}, "marks of transactions"
+    assert client.seeks == [(0, 5)]
+
+
+async def test_an_end_where_a_partition_is_to_begin_is_believed(assigned):
+    partitions, client = assigned
+    assert partitions.ended(client, {END: 5}, ()) == {END: 5}
+    assert client.seeks == []
+
+
+async def test_an_end_counts_not_of_a_partition_that_is_read_elsewhere_by_now(assigned):
+    partitions, client = assigned
+    assert partitions.ended(client, {END: 9}, {("orders", 0)}) == {}
+    assert client.seeks == []
+
+
+async def test_an_end_is_looked_at_again_if_the_client_refuses_to_seek(assigned):
+    partitions, client = assigned
+    client.refusals = 1
+    assert partitions.ended(client, {END: 9}, ()) == {}
+    assert partitions.ended(client, {END: 9}, ()) == {}
+    assert client.seeks == [(0, 5)]
+    assert partitions.ended(client, {END: 9}, ()) == {END: 9}

@@ -9,13 +9,17 @@ from types import SimpleNamespace
 
 import pytest
 
+from choreo.errors import ChoreoError, OvertakenError
 from choreo.log.port import TopicPartition
 from choreo.runtime import housekeeping
 from choreo.runtime.clock import SystemClock
 from choreo.runtime.partitions import Partition
+from choreo.runtime.remember import Steps
+from choreo.runtime.sagas.memory import Memory
 from choreo.runtime.session import Session
 from choreo.runtime.unit import UnitOfWork
 from choreo.store import Park, make_store
+from choreo.store.port import Note
 from tests.support import eventually
 
 AT = TopicPartition("orders", 0)
@@ -108,3 +112,62 @@ async def test_the_inbox_of_a_service_that_is_always_busy_is_cleaned_too(unit, p
     await eventually(lambda: unit.store._reader.execute(count).fetchone() == (0,))
     cleaning.cancel()
     await asyncio.wait([cleaning])
+
+
+async def test_what_outlives_a_failure_adds_nothing(unit, partition):
+    """A handler was about to give the connection back when something else failed, and its writes are undone."""
+    job = SimpleNamespace(partition=partition)
+    session = Session(unit, job, None, asyncio.current_task())
+    await session.enter()
+    await unit.store.db.execute("INSERT INTO notes VALUES ('undone')")
+    await session.keep()
+    partition.abandon()
+    unit.forget()  # as `Recovery.fail` does
+    assert not unit.add(partition, 0, [], b"inbox".ljust(16))
+    unit.tick([7])
+    session.leave()
+    await unit.flush()
+    assert await unit.store.seen([b"inbox".ljust(16)]) == set()
+    assert unit.store._reader.execute("SELECT count(*) FROM notes").fetchone() == (0,)
+    assert unit.failures == []
+
+
+async def test_a_note_that_stands_alone_takes_the_place_of_those_that_are_pending(unit, partition):
+    memory = Memory(b"key".ljust(16), [])
+    for number in range(3):
+        unit.add(partition, number, ())
+        unit.note(memory, "state", b"%d" % number, 0, alone=True)
+    await unit.flush()
+    assert await unit.store.notes([memory.key]) == {memory.key: [Note(0, "state", b"2")]}
+    assert memory.notes == [Note(0, "state", b"2")]
+    assert unit.failures == []
+
+
+async def test_a_stale_note_is_refused_though_its_number_would_have_been_free_again(unit, partition):
+    """Another one has written two states meanwhile, of which the second took the place of the first."""
+    key = b"key".ljust(16)
+    first, stale = Memory(key, []), Memory(key, [])
+    unit.add(partition, 0, ())
+    for memory in (first, first):
+        unit.note(memory, "state", b"theirs", 0, alone=True)
+        await unit.flush()
+        unit.add(partition, 1, ())
+    unit.note(stale, "state", b"stale", 0, alone=True)
+    await unit.flush()
+    assert [type(error) for error in unit.failures] == [OvertakenError]
+    ((note,),) = (await unit.store.notes([key])).values()
+    assert note.content == b"theirs"
+
+
+async def test_a_step_calls_nothing_outside_while_another_task_of_its_handler_waits_for_the_store(unit, partition):
+    """Its result could not be kept: that would wait for the handler, and the handler for it."""
+    job, asked = SimpleNamespace(partition=partition), []
+    session = Session(unit, job, None, asyncio.current_task())
+    async with unit.lock:  # another handler
+        entering = asyncio.create_task(session.enter())
+        await asyncio.sleep(0)
+        with pytest.raises(ChoreoError, match="while another task of the handler uses ctx.db"):
+            await Steps(session, job, "decide", "event").take("ask", asked.append, (1,), None)
+    await entering
+    session.leave()
+    assert asked == []
