@@ -166,7 +166,7 @@ async def test_a_step_calls_nothing_outside_while_another_task_of_its_handler_wa
     async with unit.lock:  # another handler
         entering = asyncio.create_task(session.enter())
         await asyncio.sleep(0)
-        with pytest.raises(ChoreoError, match="while another task of the handler uses ctx.db"):
+        with pytest.raises(ChoreoError, match="another task of the handler uses"):
             await Steps(session, job, "decide", "event").take("ask", asked.append, (1,), None)
     await entering
     session.leave()
