@@ -211,14 +211,18 @@ def end(place, offset):
     return Message(place, offset, ck.KafkaError(ck.KafkaError._PARTITION_EOF))
 
 
-async def take_in(owner, messages, *, moved=()):
-    """As if they had come with the next poll, and these partitions had gone meanwhile."""
+async def take_in(owner, messages, *, start=None, moved=()):
+    """As if they had come with the next poll, B were to begin at `start`, and some partitions had gone meanwhile."""
 
     def take(future):
+        if start is not None:
+            owner.partitions.starts = {B: start}
         owner.partitions.moved.update(moved)
         owner._take_in(messages)
         future.set_result(None)
 
+    while owner.partitions.taking:  # noqa: ASYNC110 - nothing tells when
+        await asyncio.sleep(0.001)
     await owner.call(take)
 
 
@@ -232,8 +236,7 @@ async def test_an_end_that_comes_with_records_that_are_read_once_more_is_not_bel
     async def nothing(): ...
 
     await run(nothing)
-    owner.partitions.starts = {B: 100}
-    await take_in(owner, came if together else came[-1:])
+    await take_in(owner, came if together else came[-1:], start=100)
     assert owner.client.seeks == [(*B, 100)]
     assert consumer.ends == {}
     assert await consumer.poll(10, 0.01) == []
