@@ -3,7 +3,7 @@
     python benchmarks/ingest.py [--rate N] [--heavy-rate N] [--seconds N] [--rounds N] [--nice N] [--json]
 
 services/ingest on real Kafka, one process for each service, as `choreo run` runs them, with SQLite stores. Light tenants' files
-(2,000 rows) arrive at even intervals whatever becomes of those before. Each round runs them alone, then with a heavy tenant's files
+(2,000 rows) arrive at even intervals whatever becomes of those before. Each round (every other one backwards) runs them alone, then with a heavy tenant's files
 of 20,000 rows beside them, which go to the pool for large files, and then once more with these in the same topics and
 services as all others. The time of a file runs from the call that publishes it until a reader of `ingest.outcomes` has its
 FileLoaded. Every row is parsed, checked, written to the log and to a table.
@@ -199,9 +199,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
         server = None if arguments.kafka else stack.enter_context(KafkaServer(lasting=True))
         bench = Bench(arguments.kafka or server.bootstrap, server, folder, arguments.nice)
         bench.run(Plan(rate, heavy, True), BROKER_WARM_UP)
-        for _ in range(arguments.rounds):
-            for kind, plan in plans.items():
-                found[kind].append(bench.run(plan, arguments.seconds))
+        for number in range(arguments.rounds):
+            for kind in list(plans)[:: -1 if number % 2 else 1]:  # nobody is always the first
+                found[kind].append(bench.run(plans[kind], arguments.seconds))
     return found
 
 
