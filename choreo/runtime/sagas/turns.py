@@ -247,10 +247,12 @@ class Turns:
     def _call_at_last(self, job: Job, handler: Handler, rule: Deadline, memory: Memory) -> Turn:
         mine = job.metadata.event_id
         timer = deadlines.state_of(memory).armed.get(mine)
-        if timer is None:
-            return Turn(conclude=lambda _: self._let_go(job, memory))
-        if timer.due_ms > self._clock.now_ms():  # a copy of a call that was made: this is the next one's timer
-            return Turn()
+        if timer is None or timer.due_ms > self._clock.now_ms():  # the latter is the timer of the call after this one
+            if job.back is not None and job.back.said is not None and job.back.said.redrives:
+                _log.warning(
+                    "a redriven call is not made: it was stopped, or others have followed it", **identity(job, handler)
+                )
+            return Turn(conclude=lambda _: self._let_go(job, memory)) if timer is None else Turn()
         armed = timer
 
         def conclude(_: Emitted) -> None:
