@@ -23,13 +23,13 @@ async def run(settings: Settings, *, count: int = 2000, seed: int = 7, duplicate
     """Run the lake on the log of these settings, in fresh stores, until every click is loaded.
 
     Args:
-        count: how many clicks there are, drawn from `seed`, on three days that end yesterday.
+        count: how many clicks there are, drawn from `seed`, on three days of this week.
         duplicates: the share of clicks to publish twice.
 
     Raises:
         ChoreoError: the log cannot be used, or a service cannot go on.
     """
-    given = sample(seed, count, last=(datetime.now(UTC) - timedelta(days=2)).date())
+    given = sample(seed, count, last=(datetime.now(UTC) - timedelta(days=3)).date())
     async with staged(services, settings) as stage:
         start = monotonic()
         twice = await publish(stage.settings, stage.log, given, duplicates=duplicates, seed=seed)

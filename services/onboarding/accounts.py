@@ -48,9 +48,9 @@ async def give_up(welcomed: WelcomeSent, ctx: Context) -> AccountClosed | None:
     return await _close(welcomed.account_id, ClosedBecause.NOT_VERIFIED, ctx)
 
 
-@accounts.deadline(AccountRequested, within="30d", unless=(AccountActivated, AccountClosed))
+@accounts.deadline(AccountRequested, within="28d", unless=(AccountActivated, AccountClosed))
 async def abandon(requested: AccountRequested, ctx: Context) -> AccountClosed | None:
-    """After thirty days, whatever it is that has not come."""
+    """After four weeks, whatever it is that has not come: while all others still know what they have to undo."""
     return await _close(requested.account_id, ClosedBecause.NOT_READY, ctx)
 
 

@@ -27,7 +27,7 @@ from tests.services.flow_processes import in_processes, settings_at
 from tests.services.processes import CHECKOUT
 
 TUESDAY = "2024-01-02"
-LAST = (datetime.now(UTC) - timedelta(days=2)).date()
+LAST = (datetime.now(UTC) - timedelta(days=3)).date()
 
 
 def click(number: int, day: str = TUESDAY, *, visitor: str = "ada") -> Clicked:

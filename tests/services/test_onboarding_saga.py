@@ -138,11 +138,11 @@ async def test_a_name_that_is_taken_closes_the_second_account_alone() -> None:
         assert (first.outcome, second.outcome) == ("completed", "failed")
 
 
-async def test_a_database_that_cannot_be_made_closes_the_account_after_thirty_days() -> None:
+async def test_a_database_that_cannot_be_made_closes_the_account_after_four_weeks() -> None:
     async with running(services, dead_letters="keep") as world:
         world.fail(databases.provision, ConnectionError, times=99)
         saga = await world.publish(ADA)
-        await world.advance("29d")
+        await world.advance("27d")
         assert (saga.outcome, [letter.handler for letter in saga.dead_letters]) == (None, ["provision"])
         await world.advance("2d")
         assert saga.emitted(AccountClosed) == [AccountClosed(account_id="a-1", because=ClosedBecause.NOT_READY)]
