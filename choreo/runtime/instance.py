@@ -114,6 +114,7 @@ class Instance:
             raise ConfigurationError(
                 f"service {service.name!r} has no handlers", remedy=f"declare one: @{service.name}.on(SomeEvent)"
             )
+        _check_deadlines(service, self._settings)
         try:
             await self._store.open(service.name, service.tables)
             self._exit.push_async_callback(self._store.close)
@@ -370,3 +371,19 @@ class Instance:
         await self._clock.pause(_TICK_DELAY)
         self._tick = None
         self._unit.changed.set()
+
+
+def _check_deadlines(service: Service, settings: Settings) -> None:
+    """Refuse a deadline that comes when nobody remembers any more what its saga's steps did.
+
+    Raises:
+        ConfigurationError: it is as late as notes are kept.
+    """
+    for handler in service.handlers.values():
+        rule = handler.rule
+        if isinstance(rule, Deadline) and rule.within + rule.every * (rule.times - 1) >= seconds(settings.saga_keep):
+            raise ConfigurationError(
+                f"deadline {handler} may come later than CHOREO_SAGA_KEEP={settings.saga_keep}",
+                why="what steps of its saga did would be forgotten by then, and not be undone",
+                remedy="keep notes for longer, in all services of its sagas",
+            )

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from choreo import Context, Event, Retry, Service, connect
-from choreo.errors import OvertakenError
+from choreo.errors import ConfigurationError, OvertakenError
 from choreo.log.port import TopicPartition
 from choreo.runtime import timers as timers_module
 from choreo.runtime.clock import rfc3339
@@ -199,3 +199,15 @@ async def test_what_is_known_of_a_saga_is_let_go_once_its_events_are_done(fails)
         await world.publish(OutOfStock(id="o1"), correlation_id=saga.correlation_id)
         await world.settle()
         assert remembered() == 0
+
+
+@pytest.mark.parametrize("late", [{"within": "30d"}, {"every": "10d", "times": 3}])
+async def test_a_deadline_that_outlives_what_is_remembered_is_refused_at_the_start(late):
+    service = Service("orders")
+
+    @service.deadline(Ordered, **late)
+    async def expire(order: Ordered) -> None: ...
+
+    with pytest.raises(ConfigurationError, match="orders.expire may come later than CHOREO_SAGA_KEEP=30d"):
+        async with running(service):
+            pass
