@@ -208,6 +208,6 @@ async def test_a_deadline_that_outlives_what_is_remembered_is_refused_at_the_sta
     @service.deadline(Ordered, **late)
     async def expire(order: Ordered) -> None: ...
 
-    with pytest.raises(ConfigurationError, match="orders.expire may come later than CHOREO_SAGA_KEEP=30d"):
+    with pytest.raises(ConfigurationError, match=r"orders\.expire may come later than CHOREO_SAGA_KEEP=30d"):
         async with running(service):
             pass
