@@ -36,7 +36,7 @@ class Settings(BaseSettings):
     max_in_flight: int = 2000
     max_record_bytes: int = 1_000_000
     inbox_keep: str = "7d"
-    saga_keep: str = "30d"
+    saga_keep: str = "90d"
     health_port: int | None = None
     health_host: str = "127.0.0.1"
 
