@@ -98,7 +98,7 @@ def findings(world: World, seen: Observed) -> list[str]:
             found += _kept(seen, name, plan)
         else:
             found += [*_undone(seen, name), *_has_reason(seen, name)]
-        found += [*_joins(seen, name), *_deadline(seen, name), *_closed(seen, name), *_forgotten(seen, name)]
+        found += [*_joins(seen, name), *_deadline(seen, name), *_closed(seen, name)]
     return found
 
 
@@ -192,14 +192,6 @@ def _closed(seen: Observed, saga: str) -> Iterator[str]:
                 kinds = [note.kind for note in notes.get(steps.key(handler.rule.step, saga), [])]
                 if failed != ("failed" in kinds) or (failed and "done" in kinds[kinds.index("failed") :]):
                     yield f"no note keeps a saga open: the notes of {handler.rule.step} of {saga} are {kinds}"
-
-
-def _forgotten(seen: Observed, saga: str) -> Iterator[str]:
-    """What `ctx.step` has remembered for `charge` is of no use once that has taken effect."""
-    if note_key("results", "charge", f"placed-{saga}") in seen.notes["payments"] and seen.of(
-        saga, "Charged", "Declined"
-    ):
-        yield f"nothing is remembered for longer: the results of charge of {saga} are still there"
 
 
 def _armed(note: Note) -> bool:

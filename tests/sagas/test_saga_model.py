@@ -65,7 +65,7 @@ def test_a_planted_bug_is_found(ground, bug):
 
     def planted(plan):
         with plant():
-            return at_rest(ground, plan)
+            return [finding for finding in at_rest(ground, plan) if finding.startswith(f"{invariant}:")]
 
     judge = Judge(planted, 0)
 
@@ -77,5 +77,5 @@ def test_a_planted_bug_is_found(ground, bug):
     def ends_well(plan):
         judge(plan)
 
-    with pytest.raises(AssertionError, match=f"^{invariant}:|\n{invariant}:"):
+    with pytest.raises(AssertionError, match=f"^{invariant}: "):
         ends_well()

@@ -12,7 +12,7 @@ from hypothesis import assume
 from tests.sagas.invariants import findings, observe
 from tests.sagas.loop import StillLoop
 from tests.sagas.plan import Plan
-from tests.sagas.world import Ground, World
+from tests.sagas.world import Ground, NeverAtRestError, World
 
 
 def at_rest(ground: Ground, plan: Plan) -> list[str]:
@@ -26,8 +26,11 @@ def at_rest(ground: Ground, plan: Plan) -> list[str]:
         assert isinstance(loop, StillLoop)
         world = World(ground, folder, plan, loop)
         await world.open()
-        await world.run()
-        found = findings(world, await observe(world))
+        try:
+            await world.run()
+            found = findings(world, await observe(world))
+        except NeverAtRestError as error:
+            found = [f"everything comes to rest: {error}"]
         await world.close()
         return found
 
@@ -64,8 +67,10 @@ class Judge:
             self._seen.add(plan.chance)
         elif time.monotonic() > self._since + self._patience and repr(plan) not in self._bad:
             return
-        found = self._judge(plan)
-        if found:
+        try:
+            found = self._judge(plan)
+            assert not found, "\n".join(found)
+        except BaseException:
             self._since = self._since or time.monotonic()
             self._bad.add(repr(plan))
-        assert not found, "\n".join(found)
+            raise

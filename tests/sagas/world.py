@@ -6,7 +6,6 @@ import asyncio
 import shutil
 import sqlite3
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -22,7 +21,7 @@ from choreo.runtime.clock import rfc3339
 from choreo.runtime.instance import Instance
 from choreo.wire import Codec, open_registry
 from tests.integration.runtime_world import crash
-from tests.sagas.choreography import SERVICES, WITHIN, Placed
+from tests.sagas.choreography import SERVICES, Placed
 from tests.sagas.link import Link, LinkedLog, LinkedStore, Network, Script
 from tests.sagas.loop import LoopClock, StillLoop
 from tests.sagas.plan import Copy, Crash, Freeze, Hold, Let, Operation, Plan, Redrive, Start, Stop, Thaw, Wait
@@ -36,7 +35,7 @@ _REASON = Reason(kind="redriven", by="test", why="it works again")
 BY_NAME = {service.name: service for service in SERVICES}
 
 
-class NeverAtRestError(AssertionError):
+class NeverAtRestError(Exception):
     """A saga stays open for ever."""
 
 
@@ -85,6 +84,7 @@ class World:
         self._buried: set[asyncio.Task[None]] = set()
         for name in BY_NAME:
             shutil.copy(ground.folder / f"{name}.db", self._path(name))
+        self._views = {name: sqlite3.connect(self._path(name)) for name in BY_NAME}
 
     @property
     def arrived(self) -> dict[str, int]:
@@ -143,6 +143,8 @@ class World:
         for name in BY_NAME:
             while self._instances[name]:
                 await self.stop(name)
+        for view in self._views.values():
+            view.close()
 
     async def settle(self) -> None:
         await self._loop.settle()
@@ -172,8 +174,6 @@ class World:
         await self._end()
         for record in await self.events():
             await self._write(record, None)
-        await self._end()
-        await self._loop.advance(WITHIN + 5)
         await self._end()
 
     async def _do(self, operation: Operation) -> None:
@@ -278,7 +278,7 @@ class World:
             await self._loop.advance(pause)
             self._check()
             pause = min(5.0, pause * 1.5)
-        raise NeverAtRestError(f"never at rest: {left}")
+        raise NeverAtRestError(", ".join(left) or "something is redriven again and again")
 
     async def left(self) -> list[str]:
         """What is still to be done."""
@@ -302,8 +302,7 @@ class World:
     # --- looking ------------------------------------------------------------------------------------------------------
 
     def rows(self, service: str, sql: str) -> list[tuple[Any, ...]]:
-        with closing(sqlite3.connect(self._path(service))) as connection:
-            return connection.execute(sql).fetchall()
+        return self._views[service].execute(sql).fetchall()
 
     async def _ends(self, topics: Sequence[str]) -> dict[TopicPartition, int]:
         return await self.log.end_offsets([at for topic in topics for at in self._partitions(topic)])
