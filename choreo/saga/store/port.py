@@ -143,11 +143,12 @@ class TrackerStore(Protocol):
     def url(self) -> str:
         """Its address, without secrets."""
 
-    async def open(self) -> None:
-        """Connect, and make or upgrade its tables.
+    async def open(self, *, reads_only: bool = False) -> None:
+        """Connect; make or upgrade its tables, unless it is only asked.
 
         Raises:
-            ConfigurationError: it cannot be used; another instance uses it, and it is not made for several.
+            ConfigurationError: it cannot be used: it is not there (to be asked only), is something else, or another instance
+                uses it, and it is not made for several.
             StoreUnavailableError: passing trouble.
         """
 
@@ -194,7 +195,7 @@ class TrackerStore(Protocol):
 
     # --- questions ------------------------------------------------------------------------------------------------
 
-    async def list(self, fits: Filter, *, limit: int = 50, after: str | None = None) -> Page:
+    async def page(self, fits: Filter, *, limit: int = 50, after: str | None = None) -> Page:
         """Sagas that fit, newest first (by `started`).
 
         Args:
