@@ -1,4 +1,5 @@
 """The tracker's own store. `make_tracker_store` picks the adapter by the address."""
+<<<<<<< HEAD
 
 from __future__ import annotations
 
@@ -38,3 +39,5 @@ def make_tracker_store(url: str) -> TrackerStore:
         f"the tracker's store {kind}:// is none choreo knows",
         remedy="set CHOREO_TRACKER_STORE to sqlite:///path/to/file.db or postgresql://user@host/database",
     )
+=======
+>>>>>>> fold
