@@ -26,13 +26,10 @@ _LONGEST = 200
 """Characters of a name, an id or a key that are kept; they are looked up by an index, and are shown."""
 _ERROR = 1_000
 """Characters of an error's message that are kept."""
-<<<<<<< HEAD
 _YEAR_10000 = 253_402_300_800_000
 """Milliseconds after which nobody knows times."""
 _MOST = 2**63
 """Numbers that no store keeps begin here."""
-=======
->>>>>>> fold
 
 
 def sight(record: Record) -> Sighting | None:
@@ -60,15 +57,9 @@ def _event(record: Record) -> Sighting | None:
             event_id,
             type_name,
             source,
-<<<<<<< HEAD
             cause.decode() if cause else None,
             compensates.decode() if compensates else None,
             parent.decode() if parent else None,
-=======
-            None if cause is None else cause.decode(),
-            None if compensates is None else compensates.decode(),
-            None if parent is None else parent.decode(),
->>>>>>> fold
             _ms(said["ce_time"].decode()),
             written,
             name.decode(),
@@ -78,24 +69,17 @@ def _event(record: Record) -> Sighting | None:
         )
     except (KeyError, ValueError, OverflowError):
         return _odd(record)
-<<<<<<< HEAD
     plain = saga and event_id and type_name and source and value is not None and 0 <= written < _YEAR_10000
-=======
-    plain = saga and event_id and type_name and source and value is not None and written >= 0
->>>>>>> fold
     if not plain or len(saga) + len(event_id) + len(type_name) + len(source) + len(name) > _LONGEST:
         return _odd(record)
     return _sighting(made)
 
 
-<<<<<<< HEAD
 def _written(record: Record) -> int:
     """The record's time; 0 if it has none that can be."""
     return record.timestamp if 0 <= record.timestamp < _YEAR_10000 else 0
 
 
-=======
->>>>>>> fold
 def _ms(said: str) -> int:
     """An RFC 3339 time in ms since the epoch; ValueError, OverflowError if it is none."""
     when = datetime.fromisoformat(said)
@@ -167,21 +151,14 @@ def _told(record: Record, texts: _Texts, *, silent: bool) -> Sighting:
     saga = named("ce_correlationid", "no correlation id: a saga of its own") or event_id
     type_name = named("ce_type", "no type")
     source = named("ce_source", "no source") or f"/{record.topic}"
-<<<<<<< HEAD
     about, written = named("ce_time", "no time: the record's is taken"), _written(record)
-=======
-    about, written = named("ce_time", "no time: the record's is taken"), max(0, record.timestamp)
->>>>>>> fold
     try:
         produced = _ms(about) if about else written
     except (ValueError, OverflowError):
         texts.wrong.append(f"its time {about[:40]!r} is none: the record's is taken")
         produced = written
-<<<<<<< HEAD
     if written != record.timestamp:
         texts.wrong.append("the record has no time")
-=======
->>>>>>> fold
     more = [texts.named(name) or None for name in ("ce_causationid", "ce_compensates", "ce_parentid")]
     key, trace = texts.of(record.key or b"", "key"), texts.named("traceparent")
     oddity = "; ".join(texts.wrong)
@@ -199,12 +176,9 @@ def _again(record: Record) -> Sighting | None:
         of = _place(told.record[:3])
     except DecodeError as error:
         return _strange(record, f"on a retry topic, but {error.why}")
-<<<<<<< HEAD
     numbers = (of.partition, of.offset, told.attempt, told.due_ms, told.first_failed_ms, told.redrives)
     if max(map(abs, numbers)) >= _MOST:
         return _strange(record, "on a retry topic, but with numbers that cannot be")
-=======
->>>>>>> fold
     said = Again(
         f"{record.topic.removeprefix(_RETRY)}.{told.handler}",
         *(of, told.attempt, told.due_ms, told.first_failed_ms, told.redrives, told.discard),
@@ -219,11 +193,7 @@ def _dead(record: Record) -> Sighting | None:
         settled = Settled(found.of[:_LONGEST], found.kind, found.by, found.why[:_ERROR], found.at_ms, found.failed_ms)
         key = _Texts(record).of(record.key or b"", "key")
         nothing = ("", "", "", "", None, None, None)
-<<<<<<< HEAD
         times = (found.at_ms or _written(record), _written(record))
-=======
-        times = (found.at_ms or max(0, record.timestamp), max(0, record.timestamp))
->>>>>>> fold
         return _sighting((_place(record[:3]), "settled", *nothing, *times, key, "", "", settled))
     if found is None:
         return _strange(record, "on a dead-letter topic, but no header says why")

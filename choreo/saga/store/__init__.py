@@ -1,5 +1,4 @@
 """The tracker's own store. `make_tracker_store` picks the adapter by the address."""
-<<<<<<< HEAD
 
 from __future__ import annotations
 
@@ -39,5 +38,3 @@ def make_tracker_store(url: str) -> TrackerStore:
         f"the tracker's store {kind}:// is none choreo knows",
         remedy="set CHOREO_TRACKER_STORE to sqlite:///path/to/file.db or postgresql://user@host/database",
     )
-=======
->>>>>>> fold
