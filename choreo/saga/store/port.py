@@ -160,15 +160,22 @@ class TrackerStore(Protocol):
     async def take_over(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """Own partitions, and fence whoever owned them; where to read on (0 where nothing was read)."""
 
-    async def add(self, seen: Sequence[Sighting], progress: Mapping[TopicPartition, Place]) -> None:
+    async def add(
+        self,
+        seen: Sequence[Sighting],
+        progress: Mapping[TopicPartition, Place],
+        data: Sequence[tuple[str, str, str]] = (),
+    ) -> list[str]:
         """Write what was read, with how far that is, in one transaction. Sagas concerned are marked.
+
+        Returns the sagas whose dead letters were settled: only the store knows which these are.
+
+        Args:
+            data: values of searchable payload fields: (name, value, saga).
 
         Raises:
             FencedError: another instance has taken over one of these partitions; nothing is written.
         """
-
-    async def add_data(self, values: Iterable[tuple[str, str, str]]) -> None:
-        """Keep values of searchable payload fields: (name, value, saga)."""
 
     # --- folding --------------------------------------------------------------------------------------------------
 

@@ -108,7 +108,7 @@ class Asking:
             letters = {each.said[0] for each in found if each.kind == "letter"}  # type: ignore[index]
             for letter in sorted(letters):
                 rows = self.all(Q["settled"], (letter,))
-                found += [self._unpacked(*row, "") for row in rows]
+                found += [self._unpacked(place, offset, packed, "") for place, offset, packed in rows]
         return {saga: Sightings(mark, found) for saga, found in seen.items()}
 
     def _unpacked(self, place: int, offset: int, packed: bytes, saga: str) -> Sighting:

@@ -89,12 +89,13 @@ class SqliteTrackerStore:
         wanted = list(partitions)
         return await self._write(lambda: self._writing.own(wanted, self._me))
 
-    async def add(self, seen: Sequence[Sighting], progress: Mapping[TopicPartition, Place]) -> None:
-        await self._write(lambda: self._writing.add(seen, progress, self._me))
-
-    async def add_data(self, values: Iterable[tuple[str, str, str]]) -> None:
-        rows = [(name, value, key_of(saga)) for name, value, saga in values]
-        await self._write(lambda: self._writer.executemany(Q["datum"], rows))
+    async def add(
+        self,
+        seen: Sequence[Sighting],
+        progress: Mapping[TopicPartition, Place],
+        data: Sequence[tuple[str, str, str]] = (),
+    ) -> list[str]:
+        return await self._write(lambda: self._writing.add(seen, progress, data, self._me))
 
     async def keep(self, folded: Sequence[Folded]) -> None:
         await self._write(lambda: self._writing.keep(folded))

@@ -87,7 +87,13 @@ class Writing:
         """Take partitions over; where to read on."""
         return {at: self._one("own", (owner, self.ids.place(at)))[0] for at in partitions}
 
-    def add(self, seen: Sequence[Sighting], progress: Mapping[TopicPartition, Place], owner: str) -> None:
+    def add(
+        self,
+        seen: Sequence[Sighting],
+        progress: Mapping[TopicPartition, Place],
+        data: Sequence[tuple[str, str, str]],
+        owner: str,
+    ) -> list[str]:
         """See `TrackerStore.add`."""
         ids, execute = self.ids, self._connection.execute
         moved = ((place.next, place.at_ms, ids.place(at), owner) for at, place in progress.items())
@@ -97,16 +103,19 @@ class Writing:
             ids.name(text)
         for at in {(each.place.topic, each.place.partition) for each in seen}:
             ids.place(at)
-        rows = sorted(self._rows(seen))
+        settled: set[bytes] = set()
+        rows = sorted(self._rows(seen, settled))
         self._many("see", rows)
-        self.mark({row[0] for row in rows})
+        self._connection.executemany(Q["datum"], [(name, value, key_of(saga)) for name, value, saga in data])
+        self.mark(settled.union(row[0] for row in rows))
+        return [saga_of(key) for key in sorted(settled)]
 
-    def _rows(self, seen: Sequence[Sighting]) -> Iterator[tuple[bytes, int, int, bytes]]:
+    def _rows(self, seen: Sequence[Sighting], settled: set[bytes]) -> Iterator[tuple[bytes, int, int, bytes]]:
         """The rows of `sightings`; what else is to be written of a few is written."""
         places, names, keys = self.ids.places, self.ids.names, dict[str, bytes]()
         for each in seen:
             if each.kind == "settled":
-                self._settle(each)
+                settled |= self._settle(each)
                 continue
             key = keys.get(each.saga)
             if key is None:
@@ -117,11 +126,11 @@ class Writing:
                 self._connection.execute(Q["letter"], (each.said[0], key))  # type: ignore[index]
             yield pack(each, key, places, names)
 
-    def _settle(self, seen: Sighting) -> None:
+    def _settle(self, seen: Sighting) -> set[bytes]:
         assert isinstance(seen.said, Settled)  # noqa: S101 - its kind says so
         row = pack(seen, b"", self.ids.places, self.ids.names)
         self._connection.execute(Q["settle"], (seen.said.of, *row[1:]))
-        self.mark({key for (key,) in self._connection.execute(Q["sagas_of_letter"], (seen.said.of,))})
+        return {key for (key,) in self._connection.execute(Q["sagas_of_letter"], (seen.said.of,))}
 
     def mark(self, keys: Iterable[bytes]) -> None:
         """These sagas are to be folded (again)."""
