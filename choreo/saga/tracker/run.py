@@ -239,8 +239,9 @@ class Tracker:
             await asyncio.sleep(_CLEAN)
             now_ms = self._now_ms()
             await self._store.thin(now_ms)
-            while await self._store.expire(now_ms - self._options.keep_ms, _BITE) == _BITE:
-                await asyncio.sleep(0.05)
+            before_ms = now_ms - self._options.keep_ms
+            while await self._store.expire(before_ms, _BITE) == _BITE:
+                await asyncio.sleep(0.05)  # noqa: ASYNC110 - in small bites: others wait for the store too
             if not self._touched:  # what an instance that is gone has left
                 self._touch(await self._store.marked(_PART))
 
