@@ -28,23 +28,25 @@ async def test_every_order_is_a_saga_that_has_ended_as_the_books_say(
     store = make_tracker_store(f"sqlite:///{tmp_path}/tracker.db")
     await store.open()
     try:
-        async with trial(log_url) as shop:
-            async with tracking(shop.settings, services, log=shop.log, store=store, group=f"tracker-{uuid4()}") as tracker:
-                await shop.place(placed, duplicates=0.2)
-                assert (await shop.settle(books)).findings == []
-                await tracker.settled()
-                outcomes = shop.outcomes()
-                states = {}
-                for order in placed:
-                    (row,) = (await store.page(Compare("key", "=", order.order_id))).rows
-                    states[order.order_id] = row.state
-                expected = {
-                    order: "completed" if outcome is Outcome.CONFIRMED else "compensated"
-                    for order, outcome in outcomes.items()
-                }
-                assert states == expected
-                assert Counter({each.state: each.sagas for each in await store.counts()}) >= Counter(states.values())
-                assert await folded_by_hand(shop, store) >= len(placed)
+        async with (
+            trial(log_url) as shop,
+            tracking(shop.settings, services, log=shop.log, store=store, group=f"tracker-{uuid4()}") as tracker,
+        ):
+            await shop.place(placed, duplicates=0.2)
+            assert (await shop.settle(books)).findings == []
+            await tracker.settled()
+            outcomes = shop.outcomes()
+            states = {}
+            for order in placed:
+                (row,) = (await store.page(Compare("key", "=", order.order_id))).rows
+                states[order.order_id] = row.state
+            expected = {
+                order: "completed" if outcome is Outcome.CONFIRMED else "compensated"
+                for order, outcome in outcomes.items()
+            }
+            assert states == expected
+            assert Counter({each.state: each.sagas for each in await store.counts()}) >= Counter(states.values())
+            assert await folded_by_hand(shop, store) >= len(placed)
     finally:
         await store.close()
 
@@ -66,7 +68,12 @@ async def folded_by_hand(shop: Trial, store) -> int:
     page, found = await store.page(EVERY, limit=10_000), 0
     for row in page.rows:
         saga = fold(sagas[row.saga], GRAPH, around)
-        assert (row.state, row.reason, row.outcome, row.events) == (saga.state, saga.reason, saga.outcome, len(saga.events))
+        assert (row.state, row.reason, row.outcome, row.events) == (
+            saga.state,
+            saga.reason,
+            saga.outcome,
+            len(saga.events),
+        )
         assert (row.started_ms, row.updated_ms, row.ended_ms) == (saga.started_ms, saga.updated_ms, saga.ended_ms)
         found += 1
     return found

@@ -6,7 +6,9 @@ import asyncio
 
 import pytest
 
-from choreo.saga.store import Count, Folded, TrackerStore, Wait, make_tracker_store
+from choreo.errors import FencedError
+from choreo.saga.filters import EVERY
+from choreo.saga.store import Count, Folded, Place, TrackerStore, Wait, make_tracker_store
 from choreo.wire.ids import new_event_id
 from tests.conformance.tracker.sagas import ORDERS, PAYMENTS, effect, event, filled, fold, letter, put, settled, summary
 
@@ -189,3 +191,25 @@ async def test_words_about_itself(store: TrackerStore) -> None:
     await store.note("behind", "1")
     await store.note("behind", "2")
     assert await store.notes() == {"behind": "2"}
+
+
+async def test_a_rebuilt_store_takes_the_place_of_one_that_is_in_use(store: TrackerStore, tracker_url: str) -> None:
+    old, new = new_event_id(), new_event_id()
+    await put(store, event(old, type_name="Old"), effect(old))
+    await fold(store, summary(old))
+    reader = make_tracker_store(tracker_url)
+    await reader.open(reads_only=True)
+    rebuilt = make_tracker_store(tracker_url).beside()
+    await rebuilt.open()
+    await put(rebuilt, effect(new, 4), event(new, 9, type_name="New"))
+    await fold(rebuilt, summary(new))
+    assert set(await reader.sightings([old, new])) == {old}
+    await make_tracker_store(tracker_url).replace(rebuilt)
+    assert {each.type_name for each in (await reader.sightings([old, new]))[new].seen} == {"New", "PaymentCharged"}
+    assert [each.saga for each in (await reader.page(EVERY)).rows] == [new]
+    with pytest.raises(FencedError):
+        await store.add([event(old, 10)], {ORDERS: Place(11, 0)})
+    assert await store.take_over([ORDERS]) == {ORDERS: 10}
+    await store.add([event(new, 10, type_name="Later")], {ORDERS: Place(11, 0)})
+    assert {each.type_name for each in (await reader.sightings([new]))[new].seen} == {"New", "PaymentCharged", "Later"}
+    await reader.close()

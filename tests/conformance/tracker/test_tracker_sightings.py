@@ -132,7 +132,9 @@ async def test_resolutions_are_part_of_the_saga_whichever_comes_first(store: Tra
 
 async def test_events_are_found_by_their_ids(store: TrackerStore) -> None:
     saga, stranger = new_event_id(), new_event_id()
-    await put(store, event(saga), effect(saga, 1), effect(saga, 2, event_id=stranger), effect(saga, 3, event_id="hook-7"))
+    await put(
+        store, event(saga), effect(saga, 1), effect(saga, 2, event_id=stranger), effect(saga, 3, event_id="hook-7")
+    )
     await put(store, event("o-5", 9, event_id=stranger))
     own = effect(saga, 1).event_id
     assert await store.sagas_of(own) == [saga]

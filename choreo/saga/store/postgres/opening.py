@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import uuid4
 
 from psycopg import sql
 
@@ -37,7 +38,26 @@ async def migrate(writer: Connection, store: str, schema: str) -> None:
     for migration in migrations[version:]:
         await writer.script(migration.sql)
         await writer.run((Q["migrated"], [migration.number]))
+    await writer.run((Q["be_born"], [uuid4().hex]))
     await writer.run((b"COMMIT", None))
+
+
+async def drop(writer: Connection, schema: str) -> None:
+    """Remove a store, if it is there."""
+    await writer.run((sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(schema)).as_bytes(), None))
+
+
+async def replace(writer: Connection, schema: str, rebuilt: str) -> None:
+    """Put a store in another one's place: names change hands at once, and whoever is in a transaction ends it first."""
+    old = f"{schema[:50]}_replaced"
+    await drop(writer, old)
+    rename = "ALTER SCHEMA {} RENAME TO {}"
+    moves = [(rebuilt, schema)]
+    if await _rows(writer, "has_schema", schema):
+        moves.insert(0, (schema, old))
+    statements = [sql.SQL(rename).format(*map(sql.Identifier, move)).as_bytes() for move in moves]
+    await writer.script("; ".join(["BEGIN", *(text.decode() for text in statements), "COMMIT"]))
+    await drop(writer, old)
 
 
 async def check(reader: Connection, store: str, schema: str) -> None:

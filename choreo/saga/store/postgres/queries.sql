@@ -176,8 +176,14 @@ WHERE f.text = $1::text AND p.topic = $2::text AND p.partition = $3 AND c.at_ms 
 -- name: note
 INSERT INTO notes (name, value) VALUES ($1::text, $2::text) ON CONFLICT (name) DO UPDATE SET value = excluded.value;
 
+-- name: be_born
+INSERT INTO notes (name, value) VALUES ('born', $1::text) ON CONFLICT (name) DO NOTHING;
+
+-- name: born
+SELECT value FROM notes WHERE name = 'born';
+
 -- name: notes
-SELECT name, value FROM notes;
+SELECT name, value FROM notes WHERE name <> 'born';
 
 -- name: old
 SELECT saga FROM sagas WHERE updated < $1 ORDER BY updated LIMIT $2;

@@ -36,6 +36,10 @@ class Questions:
 
     # --- numbers --------------------------------------------------------------------------------------------------
 
+    _born = ""
+    """Which store the numbers are of, for who writes; and for who asks."""
+    _asked = ""
+
     def _forget_numbers(self) -> None:
         """They are another store's."""
         self._name_ids: dict[str, int] = {}
@@ -79,7 +83,7 @@ class Questions:
         ids = {key_of(saga): saga for saga in sagas}
         keys = sorted(ids)
         asked = [(Q[query], (keys,)) for query in ("marks", "sightings", "settled")]
-        _, *cursors, _ = await self._run(_SNAPSHOT, *asked, _END)
+        *cursors, _ = await self._run(*asked, _END, first=[_SNAPSHOT])
         found, rows, settled = [await cursor.fetchall() for cursor in cursors]
         marks, seen = dict(found), dict[str, list[Sighting]]()
         for key, *row in rows:
@@ -176,15 +180,25 @@ class Questions:
 
     # --- statements -----------------------------------------------------------------------------------------------
 
+    def _learn_of(self, found: list[tuple[str]]) -> None:
+        """Forget what numbers mean in a store that was rebuilt. Who writes hears of that by itself."""
+        born = found[0][0] if found else ""
+        if self._asked not in {"", born}:
+            self._texts.clear()
+            self._partitions.clear()
+        self._asked = born
+
     async def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         (cursor,) = await self._run((Q[query], list(values) or None))
         return await cursor.fetchall() if cursor.description else []
 
-    async def _run(self, *statements: Statement) -> list[Any]:
-        """Run statements in one round trip."""
+    async def _run(self, *statements: Statement, first: Sequence[Statement] = ()) -> list[Any]:
+        """Run statements in one round trip; the answers are without those of `first`."""
         await self._reader.open()
         try:
-            return list(await self._reader.run(*statements))
+            cursors = await self._reader.run(*first, (Q["born"], None), *statements)
+            self._learn_of(await cursors[len(first)].fetchall())
+            return cursors[len(first) + 1 :]
         except psycopg.Error as error:
             await self._reader.close()
             said = str(error).partition("\n")[0]

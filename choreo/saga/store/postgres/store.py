@@ -14,7 +14,7 @@ from choreo.errors import FencedError, StoreUnavailableError
 from choreo.log.port import TopicPartition
 from choreo.saga.sighting import Settled, Sighting
 from choreo.saga.store.packing import event_key, is_stray, key_of, packed_event, saga_of
-from choreo.saga.store.port import Folded, Place
+from choreo.saga.store.port import Folded, Place, TrackerStore
 from choreo.saga.store.postgres import opening, writing
 from choreo.saga.store.postgres.questions import Questions
 from choreo.saga.store.postgres.writing import Q
@@ -30,8 +30,8 @@ SCHEMA = "choreo_tracker"
 class PostgresTrackerStore(Questions):
     """Implements `TrackerStore` in one schema, for several instances at once."""
 
-    def __init__(self, address: Address) -> None:
-        self._address = address
+    def __init__(self, address: Address, *, anew: bool = False) -> None:
+        self._address, self._anew = address, anew
         self.schema = address.schema or SCHEMA
         self._me = uuid4().hex
         self._turns = asyncio.Lock()
@@ -56,6 +56,8 @@ class PostgresTrackerStore(Questions):
         try:
             for connection in self._connections:
                 await connection.open(opening=True)
+            if self._anew:
+                await opening.drop(self._writer, self.schema)
             if reads_only:
                 await opening.check(self._reader, self.url, self.schema)
             else:
@@ -69,6 +71,19 @@ class PostgresTrackerStore(Questions):
 
     async def close(self) -> None:
         for connection in self._connections:
+            await connection.close()
+
+    def beside(self) -> PostgresTrackerStore:
+        return PostgresTrackerStore(self._address._replace(schema=f"{self.schema[:58]}_new"), anew=True)
+
+    async def replace(self, rebuilt: TrackerStore) -> None:
+        assert isinstance(rebuilt, PostgresTrackerStore)  # noqa: S101 - it was made by `beside`
+        await rebuilt.close()
+        connection = Connection(self._address, self.schema, f"choreo tracker {self._me}")
+        await connection.open(opening=True)
+        try:
+            await opening.replace(connection, self.schema, rebuilt.schema)
+        finally:
             await connection.close()
 
     # --- reading the log ------------------------------------------------------------------------------------------
@@ -94,9 +109,10 @@ class PostgresTrackerStore(Questions):
         keys = {key_of(each.saga) for each in seen if each.saga}
         rows = sorted({(name, value, key_of(saga)) for name, value, saga in data})
         async with self._transaction() as run:
-            (cursor,) = await run((Q["read_on"], (*writing.arrays(moved), self._me)))
-            if cursor.rowcount < len(moved):
-                raise FencedError(list(progress))
+            if moved:
+                (cursor,) = await run((Q["read_on"], (*writing.arrays(moved), self._me)))
+                if cursor.rowcount < len(moved):
+                    raise FencedError(list(progress))
             if rows:
                 statements.append((Q["data"], writing.arrays(rows)))
             if letters:
@@ -183,6 +199,18 @@ class PostgresTrackerStore(Questions):
         async with self._transaction() as run:
             await run(*((Q["thin"], (now_ms - old, span)) for old, span in ((_HOUR, _MINUTE), (_DAY, _HOUR))))
 
+    def _check(self, found: list[tuple[str]]) -> None:
+        """Begin to write.
+
+        Raises:
+            FencedError: the store was rebuilt: the numbers that are known are another's.
+        """
+        born = found[0][0] if found else ""
+        known, self._born = self._born or born, born
+        if known != born:
+            self._forget_numbers()
+            raise FencedError([])
+
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[Callable[..., Awaitable[list[Cursor]]]]:
         """One at a time; undone if anything goes wrong.
@@ -193,7 +221,8 @@ class PostgresTrackerStore(Questions):
         async with self._turns:
             await self._writer.open()
             try:
-                await self._writer.run((b"BEGIN", None))
+                _, born = await self._writer.run((b"BEGIN", None), (Q["born"], None))
+                self._check(await born.fetchall())
                 yield self._writer.run
                 await self._writer.run((b"COMMIT", None))
             except psycopg.Error as error:

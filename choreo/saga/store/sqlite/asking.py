@@ -46,12 +46,21 @@ class Asking:
         self._kinds: dict[int, Kind] = {}
         self._names: dict[int, str] = {}
         self._places: dict[int, TopicPartition] = {}
+        self._born = ""
         self.dialect = DIALECT
         self.named: Callable[[Sequence[bytes]], Condition] = _named
 
     def all(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """All rows."""
         return self._connection.execute(query, values).fetchall()
+
+    def check(self) -> None:
+        """Begin to ask: of a store that was rebuilt the numbers are others."""
+        ((born,),) = self.all(Q["born"])
+        if born != self._born:
+            self._born = born
+            self._names.clear()
+            self._places.clear()
 
     def _learn(self) -> None:
         """What names and places mean by now; a rebuilt store has other ones."""

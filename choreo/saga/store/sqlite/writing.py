@@ -75,6 +75,18 @@ class Writing:
         self.turn = 1
         """Grows whenever somebody begins to fold."""
         self._marked: dict[bytes, int] = {}
+        self._born = ""
+
+    def check(self) -> None:
+        """Begin to write.
+
+        Raises:
+            FencedError: the store was rebuilt: what is known of it is of another one.
+        """
+        ((born,),) = self._connection.execute(Q["born"]).fetchall()
+        known, self._born = self._born or born, born
+        if known != born:
+            raise FencedError([])
 
     def undone(self) -> None:
         """The transaction was undone."""
