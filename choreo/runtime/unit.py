@@ -203,8 +203,8 @@ class UnitOfWork:
         self.changed.set()
 
     def survive(self, partition: Partition) -> None:
-        """What may have killed earlier owners of this partition lies behind us."""
-        if not partition.gone:
+        """None of the records before us can have killed earlier owners of this partition; nor a timer, if it is not haunted."""
+        if not partition.gone and not partition.haunted and partition.deadly_until < 0:
             self._pending.partitions[partition.at] = partition
             self._pending.survived.append(partition.at)
             self.changed.set()
