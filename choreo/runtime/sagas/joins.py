@@ -11,7 +11,6 @@ from choreo.log.port import Record
 from choreo.runtime.sagas.memory import Memory
 from choreo.store import records
 from choreo.store.port import Note
-from choreo.wire.codec import bare
 from choreo.wire.ids import note_key
 
 _ARRIVED, _FIRED, _CLOSED = "arrived ", "fired", "closed"
@@ -55,7 +54,7 @@ def state_of(memory: Memory) -> State:
 
 def arrived(place: int, record: Record) -> tuple[str, bytes]:
     """The note of an event that has come and does not make the join fire."""
-    return f"{_ARRIVED}{place}", records.pack(bare(record))
+    return f"{_ARRIVED}{place}", records.pack(record)
 
 
 def record_of(note: Note) -> Record:

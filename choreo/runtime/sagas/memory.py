@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection
 from functools import partial
 from weakref import ref
 
-from choreo.events import Event
 from choreo.store.port import NewNote, Note, Store
 
 _note: Callable[[tuple[int, str, bytes]], Note] = partial(tuple.__new__, Note)  # thrice as fast as its own
@@ -22,17 +21,15 @@ class Memory:
     Attributes:
         notes: in order; the last one may stand for all before it.
         changes: grows with each note that is added here.
-        events: of some notes, by number, so that they need not be read from their records again.
     """
 
-    __slots__ = ("__weakref__", "_next", "changes", "events", "key", "notes")
+    __slots__ = ("__weakref__", "_next", "changes", "key", "notes")
 
     def __init__(self, key: bytes, notes: list[Note]) -> None:
         self.key = key
         self.notes = notes
         self._next = notes[-1].number + 1 if notes else 0
         self.changes = 0
-        self.events: dict[int, Event] = {}
 
     def add(self, kind: str, content: bytes, keep_ms: int, *, alone: bool = False) -> NewNote:
         """One more note, to be committed with what else its handler does."""

@@ -22,9 +22,13 @@ from choreo.runtime.unit import UnitOfWork
 from choreo.service import Service
 from choreo.store.port import Note, Timer
 from choreo.wire import Codec
+from choreo.wire.codec import bare
 from choreo.wire.ids import note_key
 
 _log = structlog.get_logger("choreo.runtime")
+
+_ARRIVALS = 4096
+"""How many events that wait in joins are kept as they were read: most joins fire soon."""
 
 
 def is_needed(service: Service) -> bool:
@@ -40,6 +44,7 @@ class Turns:
         self._memories = Memories(unit.store)
         self._codec = codec
         self._clock = clock
+        self._arrivals: dict[tuple[type[Event], bytes], Event] = {}
         self._undoes: dict[str, frozenset[type[Event]]] = {}
         for handler in service.handlers.values():
             if isinstance(handler.rule, Compensation):
@@ -182,33 +187,39 @@ class Turns:
         if place is None:
             _log.info("join cannot fire any more", **identity(job, handler), missing=_missing(rule, state))
             return Ending(self._note, memory, changes, joins.closed(mine))
-        wanted = await self._wanted(job, rule, memory, state, place) if rule.gathers else 0
+        wanted = await self._wanted(job, rule, state, place) if rule.gathers else 0
         if not joins.is_complete(rule, state, place, wanted):
             return Arrival(self._arrive, memory, changes, place, job)
         events: dict[int, list[Event]] = {}
         for at, notes in state.arrived.items():
-            events[at] = [await self._arrived(memory, note, rule.events[at]) for note in notes]
+            events[at] = [await self._arrived(note, rule.events[at]) for note in notes]
         events.setdefault(place, []).append(job.event)
         subject = job.metadata.correlation_id if rule.by is None else str(getattr(job.event, rule.by))
         call = Call(_arguments(rule, events, wanted), subject=subject)
         return Ending(self._note, memory, changes, joins.fired(mine), (call,))
 
-    async def _wanted(self, job: Job, rule: Join, memory: Memory, state: joins.State, place: int) -> int:
+    async def _wanted(self, job: Job, rule: Join, state: joins.State, place: int) -> int:
         """How many events a join gathers; not known yet: none."""
         if not callable(rule.count):
             return joins.count_of(rule, None)
         first = job.event if place == 0 else None
         if 0 in state.arrived:
-            first = await self._arrived(memory, state.arrived[0][0], rule.events[0])
+            first = await self._arrived(state.arrived[0][0], rule.events[0])
         return joins.count_of(rule, first)
 
     def _arrive(self, memory: Memory, place: int, job: Job) -> None:
-        self._note(memory, *joins.arrived(place, job.record))
-        memory.events[memory.notes[-1].number] = job.event
+        kept = bare(job.record)
+        self._note(memory, *joins.arrived(place, kept))
+        if len(self._arrivals) >= _ARRIVALS:
+            self._arrivals.clear()
+        if kept.value and not kept.headers:  # all that there is to read
+            self._arrivals[type(job.event), kept.value] = job.event
 
-    async def _arrived(self, memory: Memory, note: Note, event_class: type[Event]) -> Event:
-        """The event of a note: as it came, if that was just now."""
-        return memory.events.get(note.number) or await self._decoded(joins.record_of(note), event_class)
+    async def _arrived(self, note: Note, event_class: type[Event]) -> Event:
+        """The event of a note: as it was read when it came, if that was not long ago."""
+        record = joins.record_of(note)
+        known = None if record.headers or record.value is None else self._arrivals.get((event_class, record.value))
+        return known or await self._decoded(record, event_class)
 
     # --- deadlines --------------------------------------------------------------------------------------------------
 
