@@ -107,7 +107,8 @@ class Scene:
         """Whether a group has committed past an event: past any record of it, for it drops copies."""
         committed = self.around.committed
         for topic, partition, offset in event.places:
-            if committed.get((group, TopicPartition(topic, partition)), -1) > offset:
+            # A plain pair is found as a TopicPartition is, and takes less time to make.
+            if committed.get((group, (topic, partition)), -1) > offset:  # type: ignore[call-overload]
                 return True
         return False
 

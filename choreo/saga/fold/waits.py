@@ -25,8 +25,9 @@ def settle(scene: Scene) -> None:
 
 def _settle(scene: Scene, drafts: list[Draft], node: HandlerNode, rule: Joining, key: str) -> None:
     live = [draft for draft in drafts if draft.status == "done"]
-    if any(draft.emitted for draft in drafts):
-        return  # it has fired: what it has read is done, the rest it will look at in vain
+    if any([draft.emitted for draft in drafts]):
+        _fire(drafts, node, rule)
+        return
     counts = Counter(draft.event.type for draft in live)
     missing, need = _missing(node, rule, counts)
     if closing := _closing(scene, node, rule, key):
@@ -38,6 +39,15 @@ def _settle(scene: Scene, drafts: list[Draft], node: HandlerNode, rule: Joining,
         gathering = [draft for draft in live if draft.status == "gathering"]
         if gathering:
             scene.waits.append(Wait(node, gathering, missing, need, key))
+
+
+def _fire(drafts: list[Draft], node: HandlerNode, rule: Joining) -> None:
+    """It has fired: what it has read is done, and the rest it will look at in vain. What it needed for sure, it has read."""
+    if rule.gathers is None and rule.need == len(node.consumes):
+        counts = Counter(draft.event.type for draft in drafts)
+        for draft in drafts:
+            if draft.status == "pending" and counts[draft.event.type] == 1:
+                draft.status = "done"
 
 
 def _last(live: Iterable[Draft]) -> SagaEvent:
