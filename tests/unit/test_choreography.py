@@ -146,6 +146,7 @@ def test_json_holds_the_whole_graph(graph):
         "may_emit_nothing": True,
         "several": [],
         "attempts": 5,
+        "ordered": True,
         "rule": None,
     }
     assert data["events"][0] == {

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from choreo.graph import HandlerNode
-from choreo.log.port import TopicPartition
 from choreo.saga.fold.declared import Declared
 from choreo.saga.fold.troubles import Trouble
 from choreo.saga.model import Duty, DutyStatus, SagaEvent, Surroundings
@@ -105,10 +106,9 @@ class Scene:
 
     def has_read(self, group: str, event: SagaEvent) -> bool:
         """Whether a group has committed past an event: past any record of it, for it drops copies."""
-        committed = self.around.committed
-        for topic, partition, offset in event.places:
-            # A plain pair is found as a TopicPartition is, and takes less time to make.
-            if committed.get((group, (topic, partition)), -1) > offset:  # type: ignore[call-overload]
+        committed: Mapping[Any, int] = self.around.committed  # a plain pair is found as a TopicPartition is
+        for topic, partition, offset in event.places:  # noqa: SIM110 - this is asked most often
+            if committed.get((group, (topic, partition)), -1) > offset:
                 return True
         return False
 

@@ -25,7 +25,7 @@ def settle(scene: Scene) -> None:
 
 def _settle(scene: Scene, drafts: list[Draft], node: HandlerNode, rule: Joining, key: str) -> None:
     live = [draft for draft in drafts if draft.status == "done"]
-    if any([draft.emitted for draft in drafts]):
+    if any(draft.emitted for draft in drafts):
         _fire(drafts, node, rule)
         return
     counts = Counter(draft.event.type for draft in live)
