@@ -31,7 +31,10 @@ def draft(scene: Scene, troubles: Mapping[Told, Trouble]) -> None:
             of_it = emitted.get(told)
             ids = tuple([each.id for each in of_it]) if of_it else ()
             read = scene.has_read(node.service, event)
-            drafts.append(Draft(node, event, read, trouble, _alone(read, trouble, ids), ids))
+            found = Draft(node, event, read, trouble, _alone(read, trouble, ids), ids)
+            if trouble is not None and found.status == "retrying":
+                found.due_ms = trouble.due_ms
+            drafts.append(found)
     if left:
         _add_undeclared(scene, left)
     if troubles:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from choreo.graph import Joining
 from choreo.saga.fold.facts import Facts
 from choreo.saga.fold.scene import Draft, Wait
 from choreo.saga.fold.words import Words, either
@@ -18,7 +17,8 @@ def expected(facts: Facts, words: Words) -> tuple[Expected, ...]:
     if facts.outcome is None:
         found += [each for wait in facts.hoping for each in _joined(facts, wait, words)]
         found += _answers(facts, words)
-    return tuple(found)
+    # One answer from outside may be what several wait for.
+    return tuple({(each.what, each.handler, each.handler and each.because): each for each in found[::-1]}.values())[::-1]
 
 
 def _emits(draft: Draft) -> tuple[str, ...]:
@@ -37,11 +37,16 @@ def _call(draft: Draft, words: Words) -> Expected:
 
 
 def _joined(facts: Facts, wait: Wait, words: Words) -> Iterator[Expected]:
-    """What a join waits for: each missing type with who emits it."""
-    because = words.wait(wait)
+    """What a join waits for: each missing type with who emits it, or the event from outside that it may come of."""
+    because, until_ms = words.wait(wait), facts.until_ms
     for name in wait.missing:
-        if wait.key or facts.is_outside(name) or name in facts.coming:
-            yield Expected(what=(name,), handler=emitter(facts, name), until_ms=facts.until_ms, because=because)
+        if name in facts.coming:
+            yield Expected(what=(name,), handler=emitter(facts, name), until_ms=until_ms, because=because)
+        elif name in facts.answers:
+            for answer in facts.answers[name]:
+                yield Expected(what=(answer,), handler=None, until_ms=until_ms, because=because)
+        elif wait.key:
+            yield Expected(what=(name,), handler=emitter(facts, name), until_ms=until_ms, because=because)
 
 
 def emitter(facts: Facts, name: str) -> str | None:
@@ -54,34 +59,13 @@ def emitter(facts: Facts, name: str) -> str | None:
 
 
 def _answers(facts: Facts, words: Words) -> Iterator[Expected]:
-    """Events from outside that an armed deadline waits for: those that lead to what stops it."""
-    if facts.pending or facts.retrying:
-        return
-    told: set[str] = set()
+    """Events from outside that an armed deadline waits for."""
     for draft in facts.armed:
         for name in outside(facts, draft):
-            if name not in told:
-                told.add(name)
-                because = (
-                    f"{draft.node.id} waits for {either(draft.node.stopped_by)} until {words.time(draft.due_ms or 0)}"
-                )
-                yield Expected(what=(name,), handler=None, until_ms=draft.due_ms, because=because)
+            because = f"{draft.node.id} waits for {either(draft.node.stopped_by)} until {words.time(draft.due_ms or 0)}"
+            yield Expected(what=(name,), handler=None, until_ms=draft.due_ms, because=because)
 
 
 def outside(facts: Facts, draft: Draft) -> list[str]:
     """The events from outside, none of which has come, that lead to what stops a deadline."""
-    scene, stopping = facts.scene, set(draft.node.stopped_by)
-    coming = {name for wait in facts.hoping for name in wait.missing if not facts.is_outside(name)}
-    if stopping & coming:
-        return []
-    return [
-        name
-        for name in sorted(scene.declared.entries)
-        if name not in scene.types and scene.declared.reach(name) & stopping
-    ]
-
-
-def gathers(wait: Wait) -> str | None:
-    """The type that a join gathers, if it does."""
-    rule = wait.node.rule
-    return rule.gathers if isinstance(rule, Joining) else None
+    return sorted({entry for name in draft.node.stopped_by for entry in facts.answers.get(name, ())})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from choreo.graph import Joining
 from choreo.saga.fold.scene import Draft, Scene, Wait
 from choreo.saga.model import Effect, SagaEvent
 from choreo.saga.outcome import Ending
@@ -69,14 +70,19 @@ class Facts:
         return coming
 
     def _may_fire(self, wait: Wait, coming: frozenset[str]) -> bool:
-        found = [name for name in wait.missing if name in coming or self.is_outside(name)]
+        found = [name for name in wait.missing if name in coming or name in self.answers]
         rule = wait.node.rule
-        gathers = getattr(rule, "gathers", None)
+        gathers = isinstance(rule, Joining) and rule.gathers is not None
         return len(found) == len(wait.missing) if gathers else len(found) >= wait.need
 
-    def is_outside(self, name: str) -> bool:
-        """Whether an event comes from outside of all services: nobody here can know whether it does."""
-        return name in self.scene.declared.entries
+    @cached_property
+    def answers(self) -> dict[str, tuple[str, ...]]:
+        """The types that may come of events from outside that have not come, with those: nobody here knows whether they do."""
+        declared, found = self.scene.declared, dict[str, tuple[str, ...]]()
+        for entry in sorted(declared.entries - self.scene.types.keys()):
+            for name in declared.reach(entry):
+                found[name] = (*found.get(name, ()), entry)
+        return found
 
     @cached_property
     def hoping(self) -> list[Wait]:

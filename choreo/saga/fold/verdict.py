@@ -153,18 +153,21 @@ def _waits(facts: Facts, words: Words) -> list[str]:
     if facts.retrying:
         draft = min(facts.retrying, key=lambda each: (each.due_ms or 0, each.node.id))
         found.append(words.open_duty(draft))
-    found += [
-        f"waiting for {either([name])} from outside{until}" for draft in facts.armed for name in outside(facts, draft)
-    ]
     if facts.outcome is None:
+        found += [f"waiting for {name} from outside{until}" for draft in facts.armed for name in outside(facts, draft)]
         found += [f"{_join(facts, wait)}{until}: {words.wait(wait)}" for wait in facts.hoping]
     found += [f"{_timer(draft)}: {draft.node.id} is called at {words.time(draft.due_ms or 0)}" for draft in facts.armed]
     return found
 
 
 def _join(facts: Facts, wait: Wait) -> str:
-    name = next((name for name in wait.missing if name in facts.coming), wait.missing[0])
-    return f"waiting for {name} from {emitter(facts, name) or 'outside'}"
+    for name in wait.missing:
+        if name in facts.coming:
+            return f"waiting for {name} from {emitter(facts, name) or 'outside'}"
+    answers = [entry for name in wait.missing for entry in facts.answers.get(name, ())]
+    if answers:
+        return f"waiting for {either(list(dict.fromkeys(answers)))} from outside"
+    return f"waiting for {wait.missing[0]} from {emitter(facts, wait.missing[0]) or 'outside'}"
 
 
 def _timer(draft: Draft) -> str:

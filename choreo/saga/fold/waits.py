@@ -28,16 +28,16 @@ def _settle(scene: Scene, drafts: list[Draft], node: HandlerNode, rule: Joining,
     if any(draft.emitted for draft in drafts):
         _fire(drafts, node, rule)
         return
-    counts = Counter(draft.event.type for draft in live)
+    counts = Counter(draft.event.type for draft in drafts if draft.status in {"done", "retrying", "dead"})
     missing, need = _missing(node, rule, counts)
     if closing := _closing(scene, node, rule, key):
-        is_done = not missing and node.may_emit_nothing and _last(live).written_ms < closing.written_ms
+        is_done = live and not missing and node.may_emit_nothing and _last(live).written_ms < closing.written_ms
         for draft in live if not is_done else ():
             draft.status = "stopped"
-    elif missing:
+    elif missing or len(live) < len([draft for draft in drafts if draft.status in {"done", "retrying", "dead"}]):
         _gather(live, rule)
         gathering = [draft for draft in live if draft.status == "gathering"]
-        if gathering:
+        if gathering and missing:
             scene.waits.append(Wait(node, gathering, missing, need, key))
 
 
