@@ -93,8 +93,8 @@ class World:
         """Events in any order, some of them twice and some late; then what tells of places that are known by now."""
         self._chance.shuffle(events)
         late = [each for each in events if self._chance.random() < self.late]
-        lates = set(map(id, late))
-        for play, event in [each for each in events if id(each) not in lates] + late:
+        lates = {id(event) for _, event in late}
+        for play, event in [each for each in events if id(each[1]) not in lates] + late:
             written_ms = self._chance.randint(event.at_ms, NOW_MS) if id(event) in lates else event.at_ms
             readers = READERS.get(event.topic, frozenset())
             takers = {node.service for node in TAKERS.get(event.type, ())}
@@ -126,14 +126,12 @@ class World:
 
     def _later(self) -> Iterator[Callable[[], None]]:
         for truth in self.truths:
-            resolved = {id(again.letter) for again in truth.play.agains if again.letter is not None}
             for again in truth.play.agains:
                 if again.letter is None:
                     yield lambda again=again: self._retry(again)
             for letter in truth.play.letters:
                 back = next((again for again in truth.play.agains if again.letter is letter), None)
                 yield lambda letter=letter, back=back: self._bury(letter, back)
-            assert len(resolved) <= len(truth.play.letters)
 
     def _original(self, event: Happened) -> Record:
         return self._places[id(event)]

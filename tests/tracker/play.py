@@ -331,9 +331,10 @@ class Play:
     def _go_off(self, node: HandlerNode, rule: Timing, event: Happened, number: int, due_ms: int, now: int) -> None:
         if self.is_stopped(node, due_ms):
             return
-        del self.timers[node.id, event.id]
         scope = f"#{number}" if number > 1 else ""
-        self._call(node, Call(event, 0, now, 0, due_ms, number), now, scope)
+        went_well = self._call(node, Call(event, 0, now, 0, due_ms, number), now, scope)
+        if not (went_well and node.may_emit_nothing):  # else nobody can see that it was called
+            del self.timers[node.id, event.id]
         if number < rule.times:
             self._wind(node, rule, event, number + 1)
 

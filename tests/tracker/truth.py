@@ -216,11 +216,7 @@ class Truth:
         """By the id of the event, what undoes it and how far that is."""
         found: dict[str, tuple[str | None, str]] = {}
         undoing = [node for node in GRAPH.handlers if isinstance(node.rule, Undoing)]
-        discarded = {
-            letter.node.id
-            for letter in self.play.letters
-            if letter.settled == "discarded" and not self._is_back(letter)
-        }
+        discarded = {letter.node.id for letter in self.play.letters if letter.settled == "discarded"}
         for event in self.play.events:
             for node in undoing:
                 rule = node.rule
@@ -233,11 +229,6 @@ class Truth:
             if event.handler and event.handler.partition(".")[0] in _DEAF and is_effect:
                 found[event.id] = None, "uncovered"
         return found
-
-    @staticmethod
-    def _is_back(letter: object) -> bool:
-        """A discarded letter has no other after it."""
-        return False
 
     # --- the state ----------------------------------------------------------------------------------------------------
 
@@ -393,7 +384,8 @@ def _temper(chance: random.Random, start_ms: int) -> Temper:
     elif kind == "slow":
         temper.approves_ms = None
     elif kind == "blind":
-        temper.blind, temper.refuses = True, 0.3
+        temper.blind, temper.refuses, temper.breaks = True, chance.choice([0.0, 0.3]), 0.0
+        temper.silent, temper.approves_ms = 0.0, chance.randint(599_900, 600_300)
     elif kind == "stray":
         temper.strays = chance.choice(["unknown type", "undeclared", "foreign"])
     return temper

@@ -18,7 +18,9 @@ def expected(facts: Facts, words: Words) -> tuple[Expected, ...]:
         found += [each for wait in facts.hoping for each in _joined(facts, wait, words)]
         found += _answers(facts, words)
     # One answer from outside may be what several wait for.
-    return tuple({(each.what, each.handler, each.handler and each.because): each for each in found[::-1]}.values())[::-1]
+    return tuple({(each.what, each.handler, each.handler and each.because): each for each in found[::-1]}.values())[
+        ::-1
+    ]
 
 
 def _emits(draft: Draft) -> tuple[str, ...]:
