@@ -38,7 +38,7 @@ def _diverged(facts: Facts, words: Words) -> str:
     if not found:
         return ""
     event, why = found[0]
-    return f"{words.event(event)} is not declared: {why}{_more(len(found))}"
+    return f"{words.event(event)} is not declared: {why.partition(': ')[2]}{_more(len(found))}"
 
 
 def _failed(facts: Facts, words: Words) -> str:
