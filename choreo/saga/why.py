@@ -131,7 +131,9 @@ class _Teller:
     def _answers(self) -> Iterator[str]:
         for expected in self._saga.expected:
             if expected.handler is None:
-                until = f"; there is time until {self._time(expected.until_ms)}" if expected.until_ms is not None else ""
+                until = (
+                    f"; there is time until {self._time(expected.until_ms)}" if expected.until_ms is not None else ""
+                )
                 for name in expected.what:
                     yield f"{name} comes from outside, and has not come{until}: {expected.because}."
                     yield f"Next: publish it if it is due, {self._publish(name)}"

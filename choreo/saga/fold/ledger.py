@@ -159,10 +159,12 @@ def _run(event: SagaEvent, scene: Scene) -> tuple[str | None, int]:
 
 
 def _add_uncovered(scene: Scene, lines: dict[str, Effect]) -> None:
-    """What services did that have no compensation for it, and that never hear of the failure."""
+    """What services did that have no compensation for it, and that never hear of a failure on which others undo theirs."""
     declared = scene.declared
     failures = [event for event in scene.events if event.failure or event.ends == "failed"]
     told = declared.reach_of(event.type for event in failures)
+    if not any(told.intersection(node.consumes) for undoing in declared.undoing.values() for node in undoing):
+        return
     for event in scene.events:
         node = declared.handler.get(event.handler or "")
         is_effect = (

@@ -156,6 +156,7 @@ def _waits(facts: Facts, words: Words) -> list[str]:
     if facts.outcome is None:
         found += [f"waiting for {name} from outside{until}" for draft in facts.armed for name in outside(facts, draft)]
         found += [f"{_join(facts, wait)}{until}: {words.wait(wait)}" for wait in facts.hoping]
+    found += [f"waiting for {name} from outside{until}" for name in facts.awaited]
     found += [f"{_timer(draft)}: {draft.node.id} is called at {words.time(draft.due_ms or 0)}" for draft in facts.armed]
     return found
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from choreo import Choreography
+from services import delivery
 from tests.unit.saga.telling import START, Telling, duty
 
 
@@ -193,12 +195,19 @@ def test_a_failure_after_which_no_outcome_can_come_is_an_end(told):
 
 
 def test_what_a_deaf_service_did_is_uncovered(told):
+    begun = trip(told)
+    told.event("VisaChecked", "extras.visa", begun)
+    told.event("TripFailed", "desk.expire", begun, at=600_000)
+    saga = told.fold(now=700_000)
+    assert [(line.type, line.status, line.compensation) for line in saga.ledger] == [("VisaChecked", "uncovered", None)]
+    assert saga.reason.endswith("; no compensation is declared for VisaChecked")
+
+
+def test_where_nobody_undoes_anything_nothing_is_uncovered(told):
     begun = claim(told)
     told.event("ClaimRejected", "claims.assess", begun)
     told.event("BankChecked", "banks.check", begun)
-    saga = told.fold()
-    assert [(line.type, line.status, line.compensation) for line in saga.ledger] == [("BankChecked", "uncovered", None)]
-    assert saga.reason.endswith("no compensation is declared for BankChecked")
+    assert told.fold().ledger == ()
 
 
 def test_an_undoing_that_was_given_up_leaves_a_saga_partially_compensated(told):
@@ -342,3 +351,13 @@ def test_nothing_at_all_is_truncated(told):
     told.settle("nobody", "redriven")
     saga = told.fold()
     assert (saga.state, saga.reason, saga.events) == ("truncated", "none of its events is in the log", ())
+
+
+def test_an_event_from_outside_that_brings_the_saga_to_its_end_is_waited_for():
+    told = Telling(Choreography.of(delivery.services).graph)
+    begun = told.event("ParcelBooked")
+    planned = told.event("RoutePlanned", "delivery-planning.plan", begun)
+    told.event("ParcelDispatched", "delivery-dispatch.load", planned)
+    saga = told.fold()
+    assert (saga.state, saga.reason) == ("waiting", "waiting for PositionUpdated from outside")
+    assert [(each.what, each.handler) for each in saga.expected] == [(("PositionUpdated",), None)]
