@@ -55,7 +55,7 @@ def explained(name: str, ordered: Sequence[Raw], declared: Declared, around: Sur
             continue
         if handler is None and why:
             unexplained.append((event, why))
-        if cause is None:
+        if cause is None and seen.source in declared.services:  # others may name what is in no log of ours
             (lost if seen.written_ms <= around.reached_ms else early).append(event)
     made = tuple(events)
     return Scene(name, declared, around, made, {event.id: event for event in made}, unexplained, lost, early)

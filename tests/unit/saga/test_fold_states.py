@@ -122,6 +122,14 @@ def test_a_saga_whose_first_event_is_gone_is_truncated(told):
     assert booked.event_id == early.events[0].id
 
 
+def test_a_cause_that_a_foreign_producer_names_may_be_in_no_log(told):
+    other = told.event("ClaimFiled", event_id="of their own")
+    told.sightings.clear()
+    trip(told)
+    told.event("ApprovalGiven", cause=other, event_id="g", source="/partner")
+    assert told.fold().state == "waiting"
+
+
 def test_a_saga_that_was_started_in_another_one_is_whole(told):
     other = told.event("ReviewWritten", source="lake", event_id="elsewhere")
     told.sightings.remove(other)
