@@ -332,7 +332,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30, help="measured seconds of each run")
     parser.add_argument("--rounds", type=int, default=1, help="undisturbed runs of each")
     parser.add_argument(
-        "--client", nargs="*", default=[], metavar="NAME=VALUE", help="client settings of choreo's services"
+        "--client",
+        nargs="*",
+        default=GATHER,
+        metavar="NAME=VALUE",
+        help="client settings of choreo's services, instead of those that its README advises",
     )
     arguments = parser.parse_args()
     reports = measure(arguments)

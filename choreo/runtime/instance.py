@@ -143,6 +143,7 @@ class Instance:
             service=service.name, log=self._log, unit=self._unit, drop=(self._batches or self._lanes).drop,
             publisher=self._publisher, committer=self._committer, owned=self._owned, clock=self._clock,
             grace=settings.stop_grace, max_in_flight=settings.max_in_flight, on_dropped=self._on_dropped,
+            has_timers=any(isinstance(handler.rule, Deadline) for handler in service.handlers.values()),
             on_taken=lambda: self._timers.look() if self._timers else None, spawn=self._spawn,
         )  # fmt: skip
         decoder = Decoder(

@@ -35,6 +35,7 @@ class Ownership:
     Args:
         grace: seconds that running handlers get to finish when their partition is revoked.
         max_in_flight: how many records an owner can have had under way when it died.
+        has_timers: whether a timer, too, may be what an owner died of.
         drop: takes out the jobs that match and do not run.
         on_dropped: told the jobs that will not run here.
         on_taken: called when partitions have been taken over.
@@ -60,6 +61,7 @@ class Ownership:
         clock: Clock,
         grace: float,
         max_in_flight: int,
+        has_timers: bool,
         on_dropped: Callable[[Sequence[Job]], None],
         on_taken: Callable[[], None],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
@@ -82,6 +84,7 @@ class Ownership:
         self._clock = clock
         self._grace = grace
         self._max_in_flight = max_in_flight
+        self._has_timers = has_timers
 
     # --- the listener's three calls -------------------------------------------------------------------------------
 
@@ -199,7 +202,8 @@ class Ownership:
         return starts
 
     def _suspect(self, partition: Partition, deaths: int, start: int, end: int) -> None:
-        """Earlier owners have died here; maybe of one of the records that lie before us."""
+        """Earlier owners have died here; maybe of one of the records that lie before us, or of a timer."""
+        partition.haunted = deaths if self._has_timers else 0
         partition.deadly_until = min(end, start + self._max_in_flight)
         if partition.deadly_until <= start:
             partition.deadly_until = -1

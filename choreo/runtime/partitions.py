@@ -37,6 +37,7 @@ class Partition:
             offset; of transactional services only.
         deadly_until: one of the records below this offset may have killed earlier owners; -1 if there is no suspicion.
         alone: whether they are handled alone.
+        haunted: how many owners in a row died here; 0 as soon as no timer can be the reason.
         suspects: offsets that were handled alone when an owner died, and how often.
     """
 
@@ -48,6 +49,7 @@ class Partition:
             "deadly_until",
             "epoch",
             "gone",
+            "haunted",
             "leaving",
             "running",
             "staged",
@@ -61,6 +63,7 @@ class Partition:
         self.epoch = progress.epoch
         self.deadly_until = -1
         self.alone = False
+        self.haunted = 0
         self.suspects = progress.suspects
         self.tracker = OffsetTracker(progress.watermark, progress.done)
         self.leaving = asyncio.Event()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -13,6 +13,7 @@ from choreo.log.port import Log, TopicPartition
 from choreo.runtime.clock import Clock
 from choreo.runtime.decoding import Decoder
 from choreo.runtime.lanes import Lanes
+from choreo.runtime.parking import retry_record
 from choreo.runtime.partitions import Job, Partition
 from choreo.runtime.unit import UnitOfWork
 from choreo.store.port import Timer
@@ -26,6 +27,8 @@ _FOLLOW = 0.25
 """Seconds between two looks at where partitions end."""
 _TROUBLE = 1.0
 """Seconds until the next look when log or store give no answer."""
+_DEADLY = 2
+"""How many owners in a row must have died before a timer is suspected of it."""
 _SAID = 30_000
 """Milliseconds between two warnings of what keeps timers waiting."""
 
@@ -77,6 +80,9 @@ class Timers:
         self._said_ms = 0
         self._left: set[bytes] = set()  # timers of handlers that are not there
         self._placed: set[tuple[TopicPartition, bytes]] = set()
+        self._detoured: set[tuple[int, bytes]] = (
+            set()
+        )  # by the epoch of the partition: what is undone is done again in a new one
         self._is_stuck = False  # what is due cannot happen yet, and it is not time that it waits for
 
     def set(self, due_ms: int) -> None:
@@ -137,6 +143,11 @@ class Timers:
         self._leave(found)
         fresh = [timer for timer in due if (timer.at, timer.timer_id) not in self._placed]
         self._is_stuck = bool(found)
+        if len(found) < most:
+            self._lay_ghosts({timer.at for timer in due})
+        if self._detoured:
+            still = {timer.timer_id for timer in due}
+            self._detoured = {each for each in self._detoured if each[1] in still}
         if fresh and await self._is_handled(max(timer.due_ms for timer in fresh)):
             self._is_stuck = False
             for timer in fresh:
@@ -163,6 +174,9 @@ class Timers:
         partition = self._owned.get(timer.at)
         if partition is None or partition.leaving.is_set():
             return
+        if partition.haunted >= _DEADLY:
+            self._detour(partition, timer)
+            return
         job = await self._decoder.timer(partition, timer)
         if partition.gone or (job is not None and self._lanes.is_open(job.lane)):
             return
@@ -173,6 +187,32 @@ class Timers:
             return
         self._placed.add((partition.at, timer.timer_id))
         self._lanes.add(job.lane, job)
+
+    # --- what owners have died of ---------------------------------------------------------------------------------
+
+    def _lay_ghosts(self, busy: Collection[TopicPartition]) -> None:
+        """Partitions whose due timers are all done: it was none of these."""
+        for at, partition in self._owned.items():
+            if partition.haunted and at not in busy:
+                partition.haunted = 0
+                self._unit.survive(partition)
+
+    def _detour(self, partition: Partition, timer: Timer) -> None:
+        """Owners have died again and again, maybe of this call: let it come as a record, whose deaths are counted one by one."""
+        this = partition.epoch, timer.timer_id
+        if this in self._detoured:  # the commit is under way
+            return
+        now_ms = self._clock.now_ms()
+        record = retry_record(
+            self._service, timer.record, handler=timer.handler, attempt=0, due_ms=0, first_failed_ms=now_ms
+        )
+        if self._unit.add(partition, timer.record.offset, [record]):
+            self._unit.unset(timer.timer_id)
+            self._detoured.add(this)
+            _log.warning(
+                "owners of this partition have died again and again: a deadline is called through the retry topic",
+                service=self._service, handler=timer.handler, due_ms=timer.due_ms, deaths=partition.haunted,
+            )  # fmt: skip
 
     # --- what may still stop them ---------------------------------------------------------------------------------
 

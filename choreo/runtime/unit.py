@@ -29,9 +29,8 @@ class Pending:
     behind: list[Behind] = field(default_factory=list)
     unparked: list[int] = field(default_factory=list)
     survived: list[TopicPartition] = field(default_factory=list)
-    notes: dict[bytes, list[NewNote]] = field(default_factory=dict)
-    held: list[Memory] = field(default_factory=list)
-    """Whose notes these are: not to be read from the store before they are there."""
+    notes: dict[Memory, list[NewNote]] = field(default_factory=dict)
+    """By whose they are, which is held: nobody may read it from the store before they are there."""
     forgotten: list[bytes] = field(default_factory=list)
     timers: dict[bytes, Timer | None] = field(default_factory=dict)
     jobs: int = 0
@@ -105,12 +104,16 @@ class UnitOfWork:
 
     def note(self, memory: Memory, kind: str, content: bytes, keep_ms: int, *, alone: bool = False) -> None:
         """Write a note; named beside the `add` of what it tells. One that stands alone takes the place of what is pending."""
-        pending = self._pending.notes.setdefault(memory.key, [])
+        notes = self._pending.notes
+        pending = notes.get(memory)
         if alone and pending:
             memory.forget(pending[0].note.number)
-            pending.clear()
-        pending.append(memory.add(kind, content, keep_ms, alone=alone))
-        self._pending.held.append(memory)
+            pending = None
+        new = memory.add(kind, content, keep_ms, alone=alone)
+        if pending is None:
+            notes[memory] = [new]
+        else:
+            pending.append(new)
 
     def forget_notes(self, key: bytes) -> None:
         """Notes that are needed no more; named beside the `add` of what has come of them."""
@@ -200,8 +203,8 @@ class UnitOfWork:
         self.changed.set()
 
     def survive(self, partition: Partition) -> None:
-        """What may have killed earlier owners of this partition lies behind us."""
-        if not partition.gone:
+        """None of the records before us can have killed earlier owners of this partition; nor a timer, if it is not haunted."""
+        if not partition.gone and not partition.haunted and partition.deadly_until < 0:
             self._pending.partitions[partition.at] = partition
             self._pending.survived.append(partition.at)
             self.changed.set()

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
+from operator import itemgetter
 
 from choreo.store.port import NewNote, Timer
 
 
 def end_to_end(contents: Sequence[bytes]) -> tuple[bytes, list[tuple[int, int]]]:
     """All as one value, and where in it each is: its first byte, counted from 1 as SQL does, and its length."""
-    lengths = [len(content) for content in contents]
+    lengths = list(map(len, contents))
     return b"".join(contents), list(zip(accumulate(lengths, initial=1), lengths, strict=False))
 
 
 def of_keys(notes: Iterable[NewNote]) -> list[NewNote]:
     """The notes by key, each key's in their own order: instances that write the same keys at once wait for each other in a row."""
-    return sorted(notes, key=lambda new: new.key)
+    return sorted(notes, key=itemgetter(0))
 
 
 def alone(notes: Sequence[NewNote]) -> list[tuple[int, NewNote]]:
@@ -26,7 +27,7 @@ def alone(notes: Sequence[NewNote]) -> list[tuple[int, NewNote]]:
 
 def highest(notes: Sequence[NewNote]) -> list[tuple[int, int]]:
     """The highest number of each key, with the place of its note among all."""
-    found = {new.key: (place, new.note.number) for place, new in enumerate(notes)}
+    found = {key: (place, note[0]) for place, (key, note, _, _) in enumerate(notes)}
     return list(found.values())
 
 

@@ -186,6 +186,14 @@ class Codec:
         return found
 
 
+def bare(record: Record) -> Record:
+    """What `decode` needs of a record, where it is to be kept: without its key, and its headers if the value says it all."""
+    topic, partition, offset, timestamp, _, value, headers = record
+    if value is None or value[:1] != b"\0" or GUID_HEADER in dict(headers):
+        return record
+    return Record(topic, partition, offset, timestamp, None, value, [])
+
+
 def _parsed(schema_id: int | str, schema: Any) -> Any:
     try:
         normal(schema)

@@ -9,7 +9,7 @@ from unittest import mock
 
 from choreo.runtime.sagas import deadlines, joins, steps
 from choreo.runtime.sagas.memory import Memory
-from choreo.runtime.sagas.turn import Call, Turn
+from choreo.runtime.sagas.turn import Call, Decision
 from choreo.runtime.sagas.turns import Turns
 from choreo.store.port import Note
 
@@ -22,7 +22,7 @@ def tombstone_ignored() -> Iterator[None]:
     def blind(self: Any, job: Any, handler: Any, turn: Any, memory: Any) -> Any:
         with mock.patch.object(steps, "failure_of", return_value=None):
             started = as_step(self, job, handler, turn, memory)
-        return Turn(started.calls, holds=turn.holds, conclude=started.conclude)
+        return Decision(started.calls, holds=turn.holds, conclude=started.conclude)
 
     with mock.patch.object(Turns, "_as_step", blind):
         yield
@@ -39,7 +39,7 @@ def compensated_twice() -> Iterator[None]:
             return await compensate(self, job, handler, rule, memory)
         done = [note for note in memory.notes if note.kind == steps.done(())[0]]
         as_if_first = Memory(memory.key, [*done, Note(len(done), *steps.failed(mine))])
-        return Turn((await compensate(self, job, handler, rule, as_if_first)).calls)
+        return Decision((await compensate(self, job, handler, rule, as_if_first)).calls)
 
     with mock.patch.object(Turns, "_compensate", again):
         yield
@@ -56,7 +56,7 @@ def never_ran_compensated() -> Iterator[None]:
         if turn.calls or not first:
             return turn
         made = rule.undoes[0].model_construct(order=job.event.order, token="")
-        return Turn([Call(([made] if rule.takes_list else made, job.event), "/never", "never")], holds=turn.holds)
+        return Decision([Call(([made] if rule.takes_list else made, job.event), "/never", "never")], holds=turn.holds)
 
     with mock.patch.object(Turns, "_compensate", eager):
         yield
@@ -72,7 +72,7 @@ def join_fires_again() -> Iterator[None]:
         place = joins.place_of(rule, type(job.event))
         if not turn.calls or place is None:
             return turn
-        return Turn(turn.calls, holds=turn.holds, conclude=lambda _: self._arrive(memory, place, job))
+        return Decision(turn.calls, holds=turn.holds, conclude=lambda _: self._arrive(memory, place, job))
 
     with mock.patch.object(Turns, "_join", unaware):
         yield

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from choreo.errors import ChoreoError
@@ -21,7 +20,7 @@ class CountError(ChoreoError):
     """How many events a join has to gather is not known: its function gave no number."""
 
 
-@dataclass
+@dataclass(slots=True)
 class State:
     """A join as its notes tell.
 
@@ -43,12 +42,13 @@ def state_of(memory: Memory) -> State:
     """What the notes of a join say."""
     state = State()
     for note in memory.notes:
-        if note.kind == _FIRED:
+        kind = note.kind
+        if kind == _FIRED:
             state.ended = f"it has fired with event {note.content.decode()}"
-        elif note.kind == _CLOSED:
+        elif kind == _CLOSED:
             state.ended = f"event {note.content.decode()} closed it"
         else:
-            state.arrived.setdefault(int(note.kind.removeprefix(_ARRIVED)), []).append(note)
+            state.arrived.setdefault(int(kind[len(_ARRIVED) :]), []).append(note)
     return state
 
 
@@ -82,17 +82,17 @@ def is_surplus(rule: Join, state: State, place: int) -> bool:
     return place in state.arrived and not (rule.gathers and place == len(rule.events) - 1)
 
 
-def is_complete(rule: Join, counts: Mapping[int, int], wanted: int) -> bool:
-    """Whether what has come makes the join fire.
+def is_complete(rule: Join, state: State, place: int, wanted: int) -> bool:
+    """Whether one more event, of this place and no surplus, makes the join fire.
 
     Args:
-        counts: how many events of each place have come.
         wanted: how many of the last event are gathered, where it gathers any.
     """
     if not rule.gathers:
-        return len(counts) >= rule.need
+        return len(state.arrived) + 1 >= rule.need
     last = len(rule.events) - 1
-    return all(place in counts for place in range(last)) and counts.get(last, 0) >= wanted
+    gathered = len(state.arrived.get(last, ())) + (place == last)
+    return gathered >= wanted and all(at == place or at in state.arrived for at in range(last))
 
 
 def count_of(rule: Join, first: Event | None) -> int:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from weakref import WeakValueDictionary
+from collections.abc import Callable, Collection
+from functools import partial
+from weakref import ref
 
-from choreo.events import Event
 from choreo.store.port import NewNote, Note, Store
+
+_note: Callable[[tuple[int, str, bytes]], Note] = partial(tuple.__new__, Note)  # thrice as fast as its own
+_new_note: Callable[[tuple[bytes, Note, int, bool]], NewNote] = partial(tuple.__new__, NewNote)
+_ROOM = 1024
 
 
 class Memory:
@@ -17,25 +21,24 @@ class Memory:
     Attributes:
         notes: in order; the last one may stand for all before it.
         changes: grows with each note that is added here.
-        events: of some notes, by number, so that they need not be read from their records again.
     """
 
-    __slots__ = ("__weakref__", "_next", "changes", "events", "key", "notes")
+    __slots__ = ("__weakref__", "_next", "changes", "key", "notes")
 
     def __init__(self, key: bytes, notes: list[Note]) -> None:
         self.key = key
         self.notes = notes
         self._next = notes[-1].number + 1 if notes else 0
         self.changes = 0
-        self.events: dict[int, Event] = {}
 
     def add(self, kind: str, content: bytes, keep_ms: int, *, alone: bool = False) -> NewNote:
         """One more note, to be committed with what else its handler does."""
-        note = Note(self._next, kind, content)
+        number = self._next
+        note = _note((number, kind, content))
         self.notes = [note] if alone else [*self.notes, note]
-        self._next += 1
+        self._next = number + 1
         self.changes += 1
-        return NewNote(self.key, note, keep_ms, alone and note.number > 0)
+        return _new_note((self.key, note, keep_ms, alone and number > 0))
 
     def forget(self, number: int) -> None:
         """The notes from this number on are not written after all."""
@@ -48,11 +51,16 @@ class Memory:
 
 
 class Memories:
-    """The memories that somebody holds, by key."""
+    """The memories that somebody holds, by key.
+
+    Those that nobody holds any more are looked for now and then: told of each, as a WeakValueDictionary is, it would cost
+    several times as much.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._held: WeakValueDictionary[bytes, Memory] = WeakValueDictionary()
+        self._held: dict[bytes, ref[Memory]] = {}
+        self._room = _ROOM
 
     async def of(self, keys: Collection[bytes]) -> dict[bytes, Memory]:
         """The memories of these keys. Hold them as long as their events are under way.
@@ -62,7 +70,7 @@ class Memories:
         found: dict[bytes, Memory] = {}
         missing = []
         for key in keys:
-            held = self._held.get(key)
+            held = self._held.get(key, _nobody)()
             if held is None:
                 missing.append(key)
             else:
@@ -70,11 +78,18 @@ class Memories:
         if missing:
             noted = await self._store.notes(missing)
             for key in missing:
-                memory = self._held.get(key)  # somebody else may have been faster
+                memory = self._held.get(key, _nobody)()  # somebody else may have been faster
                 if memory is None:
-                    memory = self._held[key] = Memory(key, noted.get(key, []))
+                    memory = Memory(key, noted.get(key, []))
+                    self._held[key] = ref(memory)
                 found[key] = memory
+            self._make_room()
         return found
+
+    def _make_room(self) -> None:
+        if len(self._held) > self._room:
+            self._held = {key: held for key, held in self._held.items() if held() is not None}
+            self._room = max(_ROOM, 2 * len(self._held))
 
     async def is_outdated(self, memory: Memory) -> bool:
         """Whether the store has notes that are not known here: another instance has written them."""
@@ -84,3 +99,7 @@ class Memories:
     def forget(self) -> None:
         """What was pending has been undone: read everything again."""
         self._held.clear()
+
+
+def _nobody() -> None:
+    """What a reference gives whose memory is gone."""

@@ -51,8 +51,15 @@ def failed(event_id: str) -> tuple[str, bytes]:
 
 def done(emitted: Iterable[tuple[str, NewRecord]]) -> tuple[str, bytes]:
     """The note of a step that has taken effect: what it emitted, with the names of the types."""
-    told = [(name, dict(record.headers)["ce_id"], record.topic, record.value) for name, record in emitted]
+    told = [(name, _id_of(record), record.topic, record.value) for name, record in emitted]
     return _DONE, msgpack.packb(told)
+
+
+def _id_of(record: NewRecord) -> bytes:
+    for name, value in record.headers:
+        if name == "ce_id":
+            return value
+    raise KeyError("ce_id")
 
 
 def undone(event_id: str) -> tuple[str, bytes]:

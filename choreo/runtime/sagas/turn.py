@@ -27,26 +27,43 @@ class Call(NamedTuple):
     subject: str = ""
 
 
-def _always() -> bool:
-    return True
-
-
-def _nothing(_: Emitted) -> None:
-    pass
-
-
 class Turn:
     """What a handler does with an event.
 
     Attributes:
         calls: none, if the event is only to be noted.
-        holds: whether what was decided is still right after the calls; else everything is decided anew.
-        conclude: told what the calls emitted, when that counts; adds notes and timers to the unit of work.
-        bury: called when the event goes to the dead letters.
         more: whether the event has a further turn after this one.
     """
 
-    __slots__ = ("bury", "calls", "conclude", "holds", "more")
+    __slots__ = ("calls", "more")
+
+    def __init__(self, calls: Sequence[Call] = ()) -> None:
+        self.calls = calls
+        self.more = False
+
+    def holds(self) -> bool:
+        """Whether what was decided is still right after the calls; else everything is decided anew."""
+        return True
+
+    def conclude(self, emitted: Emitted) -> None:
+        """Add notes and timers to the unit of work; told what the calls emitted, when that counts."""
+
+    def bury(self) -> None:
+        """The event goes to the dead letters."""
+
+
+def _always() -> bool:
+    return True
+
+
+def _nothing(*_: Any) -> None:
+    pass
+
+
+class Decision(Turn):
+    """A turn with more to it than its calls: see the methods of `Turn`."""
+
+    __slots__ = ("_bury", "_conclude", "_holds")
 
     def __init__(
         self,
@@ -54,11 +71,20 @@ class Turn:
         *,
         holds: Callable[[], bool] = _always,
         conclude: Callable[[Emitted], None] = _nothing,
-        bury: Callable[[], None] = lambda: None,
+        bury: Callable[[], None] = _nothing,
         more: bool = False,
     ) -> None:
         self.calls = calls
-        self.holds = holds
-        self.conclude = conclude
-        self.bury = bury
         self.more = more
+        self._holds = holds
+        self._conclude = conclude
+        self._bury = bury
+
+    def holds(self) -> bool:  # noqa: D102 - as in Turn
+        return self._holds()
+
+    def conclude(self, emitted: Emitted) -> None:  # noqa: D102 - as in Turn
+        self._conclude(emitted)
+
+    def bury(self) -> None:  # noqa: D102 - as in Turn
+        self._bury()

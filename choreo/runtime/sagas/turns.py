@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import structlog
 
@@ -16,14 +16,19 @@ from choreo.runtime.context import identity
 from choreo.runtime.partitions import AbandonedError, Job, Task
 from choreo.runtime.sagas import deadlines, joins, steps
 from choreo.runtime.sagas.memory import Memories, Memory
-from choreo.runtime.sagas.turn import Call, Emitted, Turn
+from choreo.runtime.sagas.noting import Arrival, Ending, StepTurn
+from choreo.runtime.sagas.turn import Call, Decision, Emitted, Turn
 from choreo.runtime.unit import UnitOfWork
 from choreo.service import Service
 from choreo.store.port import Note, Timer
 from choreo.wire import Codec
+from choreo.wire.codec import bare
 from choreo.wire.ids import note_key
 
 _log = structlog.get_logger("choreo.runtime")
+
+_ARRIVALS = 4096
+"""How many events that wait in joins are kept as they were read: most joins fire soon."""
 
 
 def is_needed(service: Service) -> bool:
@@ -39,10 +44,12 @@ class Turns:
         self._memories = Memories(unit.store)
         self._codec = codec
         self._clock = clock
-        self._undoes: dict[str, tuple[type[Event], ...]] = {}
+        self._arrivals: dict[tuple[type[Event], bytes], Event] = {}
+        self._undoes: dict[str, frozenset[type[Event]]] = {}
         for handler in service.handlers.values():
             if isinstance(handler.rule, Compensation):
-                self._undoes[handler.rule.step] = self._undoes.get(handler.rule.step, ()) + handler.rule.undoes
+                known = self._undoes.get(handler.rule.step, frozenset())
+                self._undoes[handler.rule.step] = known.union(handler.rule.undoes)
         ruled = [
             name for name, each in service.handlers.items() if isinstance(each.rule, Compensation | Join | Deadline)
         ]
@@ -52,6 +59,8 @@ class Turns:
         """What has to be remembered for a handler's turn: as a step that may be undone, then for its rule."""
         rule, name, saga = handler.rule, handler.name, job.metadata.correlation_id
         keys = [steps.key(name, saga)] if name in self._undoes else []
+        if rule is None:
+            return keys
         if isinstance(rule, Compensation):
             keys.append(steps.key(rule.step, saga))
         elif isinstance(rule, Join):
@@ -76,20 +85,22 @@ class Turns:
     async def begin(self, job: Job, task: Task) -> Turn | None:
         """Decide a turn; None for a handler that is called with each event alone."""
         handler = task.handler
-        if handler.name not in self._handlers:
+        rule, name = handler.rule, handler.name
+        if name not in self._handlers:
             return None
-        if handler.name not in job.held:
+        if name not in job.held:
             await self.prepare([job])
-        held, rule = job.held[handler.name], handler.rule
+        held = job.held[name]
+        if rule is None:
+            return self._as_step(job, handler, Turn((Call((job.event,)),)), held[0])
         if isinstance(rule, Compensation):
             return await self._compensate(job, handler, rule, held[-1])
-        if isinstance(rule, Join):
-            turn = await self._join(job, handler, rule, held[-1])
-        elif isinstance(rule, Deadline):
-            turn = self._deadline(job, handler, rule, held[-1])
-        else:
-            turn = Turn([Call((job.event,))])
-        return self._as_step(job, handler, turn, held[0]) if handler.name in self._undoes else turn
+        turn = (
+            await self._join(job, handler, rule, held[-1])
+            if isinstance(rule, Join)
+            else self._deadline(job, handler, cast("Deadline", rule), held[-1])
+        )
+        return self._as_step(job, handler, turn, held[0]) if name in self._undoes else turn
 
     def forget(self) -> None:
         """What is pending has been undone."""
@@ -106,19 +117,8 @@ class Turns:
             return turn
         if steps.failure_of(memory) is not None:
             _log.info("step not started, its saga has failed", **identity(job, handler))
-            return Turn(conclude=turn.conclude)
-        undoes, changes = self._undoes[handler.name], memory.changes
-
-        def holds() -> bool:
-            return (memory.changes == changes or steps.failure_of(memory) is None) and turn.holds()
-
-        def conclude(emitted: Emitted) -> None:
-            turn.conclude(emitted)
-            done = [(event.contract.type_name, record) for event, record in emitted if isinstance(event, undoes)]
-            if done:
-                self._note(memory, *steps.done(done))
-
-        return Turn(turn.calls, holds=holds, conclude=conclude, bury=turn.bury)
+            return Decision(conclude=turn.conclude)
+        return StepTurn(self._note, turn, memory, self._undoes[handler.name])
 
     async def _compensate(self, job: Job, handler: Handler, rule: Compensation, memory: Memory) -> Turn:
         """Undo one event that the step has emitted; what else there is to undo has turns of its own."""
@@ -138,7 +138,7 @@ class Turns:
         first, more = left[0][0].event_id, len(left) > 1
         classes = {event.contract.type_name: event for event in rule.undoes}
         events = [await self._decoded(each.record, classes[each.type_name]) for each in left[0]]
-        return Turn(
+        return Decision(
             [Call((events if rule.takes_list else events[0], job.event), f"/{first}", first, first)],
             holds=lambda: memory.changes == changes,
             conclude=lambda _: self._note(memory, *steps.undone(first)) if more else None,
@@ -180,57 +180,53 @@ class Turns:
     async def _join(self, job: Job, handler: Handler, rule: Join, memory: Memory) -> Turn:
         state, changes, mine = joins.state_of(memory), memory.changes, job.metadata.event_id
         place = joins.place_of(rule, type(job.event))
-
-        def holds() -> bool:
-            return memory.changes == changes
-
         if state.ended or (place is not None and joins.is_surplus(rule, state, place)):
             why = state.ended or "another one of its kind came before"
             _log.info("event came too late for its join", **identity(job, handler), reason=why)
             return Turn()
         if place is None:
             _log.info("join cannot fire any more", **identity(job, handler), missing=_missing(rule, state))
-            return Turn(holds=holds, conclude=lambda _: self._note(memory, *joins.closed(mine), alone=True))
-        counts = {at: len(notes) for at, notes in state.arrived.items()}
-        counts[place] = counts.get(place, 0) + 1
-        wanted = await self._wanted(job, rule, memory, state, place)
-        if not joins.is_complete(rule, counts, wanted):
-            return Turn(holds=holds, conclude=lambda _: self._arrive(memory, place, job))
-        events = {
-            at: [await self._arrived(memory, note, rule.events[at]) for note in notes]
-            for at, notes in state.arrived.items()
-        }
+            return Ending(self._note, memory, changes, joins.closed(mine))
+        wanted = await self._wanted(job, rule, state, place) if rule.gathers else 0
+        if not joins.is_complete(rule, state, place, wanted):
+            return Arrival(self._arrive, memory, changes, place, job)
+        events: dict[int, list[Event]] = {}
+        for at, notes in state.arrived.items():
+            events[at] = [await self._arrived(note, rule.events[at]) for note in notes]
         events.setdefault(place, []).append(job.event)
         subject = job.metadata.correlation_id if rule.by is None else str(getattr(job.event, rule.by))
-        return Turn(
-            [Call(_arguments(rule, events, wanted), subject=subject)],
-            holds=holds,
-            conclude=lambda _: self._note(memory, *joins.fired(mine), alone=True),
-        )
+        call = Call(_arguments(rule, events, wanted), subject=subject)
+        return Ending(self._note, memory, changes, joins.fired(mine), (call,))
 
-    async def _wanted(self, job: Job, rule: Join, memory: Memory, state: joins.State, place: int) -> int:
+    async def _wanted(self, job: Job, rule: Join, state: joins.State, place: int) -> int:
         """How many events a join gathers; not known yet: none."""
         if not callable(rule.count):
             return joins.count_of(rule, None)
         first = job.event if place == 0 else None
         if 0 in state.arrived:
-            first = await self._arrived(memory, state.arrived[0][0], rule.events[0])
+            first = await self._arrived(state.arrived[0][0], rule.events[0])
         return joins.count_of(rule, first)
 
     def _arrive(self, memory: Memory, place: int, job: Job) -> None:
-        self._note(memory, *joins.arrived(place, job.record))
-        memory.events[memory.notes[-1].number] = job.event
+        kept = bare(job.record)
+        self._note(memory, *joins.arrived(place, kept))
+        if len(self._arrivals) >= _ARRIVALS:
+            self._arrivals.clear()
+        if kept.value and not kept.headers:  # all that there is to read
+            self._arrivals[type(job.event), kept.value] = job.event
 
-    async def _arrived(self, memory: Memory, note: Note, event_class: type[Event]) -> Event:
-        """The event of a note: as it came, if that was just now."""
-        return memory.events.get(note.number) or await self._decoded(joins.record_of(note), event_class)
+    async def _arrived(self, note: Note, event_class: type[Event]) -> Event:
+        """The event of a note: as it was read when it came, if that was not long ago."""
+        record = joins.record_of(note)
+        known = None if record.headers or record.value is None else self._arrivals.get((event_class, record.value))
+        return known or await self._decoded(record, event_class)
 
     # --- deadlines --------------------------------------------------------------------------------------------------
 
     def _deadline(self, job: Job, handler: Handler, rule: Deadline, memory: Memory) -> Turn:
         if job.timer is not None or (job.back is not None and job.back.is_for(handler.name)):
             return self._call_at_last(job, handler, rule, memory)
-        return Turn(conclude=lambda _: self._set(job, handler, rule, memory))
+        return Decision(conclude=lambda _: self._set(job, handler, rule, memory))
 
     def _set(self, job: Job, handler: Handler, rule: Deadline, memory: Memory) -> None:
         """Note an event that sets the timer, or stops it."""
@@ -252,7 +248,7 @@ class Turns:
                 _log.warning(
                     "a redriven call is not made: it was stopped, or others have followed it", **identity(job, handler)
                 )
-            return Turn(conclude=lambda _: self._let_go(job, memory)) if timer is None else Turn()
+            return Decision(conclude=lambda _: self._let_go(job, memory)) if timer is None else Turn()
         armed = timer
 
         def conclude(_: Emitted) -> None:
@@ -265,7 +261,7 @@ class Turns:
             self._write(memory, state)
 
         call = Call((job.event,), f"#{armed.times}" if armed.times > 1 else "")
-        return Turn(
+        return Decision(
             [call],
             holds=lambda: deadlines.state_of(memory).armed.get(mine) == armed,
             conclude=conclude,
@@ -298,10 +294,10 @@ class Turns:
 
 def _arguments(rule: Join, events: dict[int, list[Any]], wanted: int) -> tuple[Any, ...]:
     last = len(rule.events) - 1
-    return tuple(
-        events.get(at, [])[:wanted] if rule.gathers and at == last else events.get(at, [None])[0]
-        for at in range(last + 1)
-    )
+    arguments = [events[at][0] if at in events else None for at in range(last + 1)]
+    if rule.gathers:
+        arguments[last] = events.get(last, [])[:wanted]
+    return tuple(arguments)
 
 
 def _missing(rule: Join, state: joins.State) -> list[str]:

@@ -69,11 +69,14 @@ def _notes(effects: Effects) -> tuple[Any, ...]:
     if not effects.notes and not effects.forgotten:
         return (None,) * 7
     notes = of_keys(effects.notes)
-    contents, places = end_to_end([new.note.content for new in notes])
-    about = [(*new.note[:2], *place, new.keep_ms) for new, place in zip(notes, places, strict=True)]
+    contents, places = end_to_end([note[2] for _, note, _, _ in notes])
+    about = [
+        (note[0], note[1], first, length, keep_ms)
+        for (_, note, keep_ms, _), (first, length) in zip(notes, places, strict=True)
+    ]
     lone = [(place, new.note.number) for place, new in alone(notes)]
     return (
-        *(b"".join([new.key for new in notes]), _json(about), contents, _json(highest(notes))),
+        *(b"".join([key for key, _, _, _ in notes]), _json(about), contents, _json(highest(notes))),
         _json(lone) if lone else None,
         *(b"".join(effects.forgotten), _each(effects.forgotten)),
     )

@@ -230,6 +230,48 @@ async def test_a_record_that_kills_each_time_becomes_a_dead_letter():
         assert [(letter.kind, letter.service) for letter in world.dead_letters] == [("killer", "payments")]
 
 
+async def test_a_deadline_that_kills_each_time_becomes_a_dead_letter():
+    """Nothing else comes meanwhile: no record can be the reason, and none tells when it is over."""
+    service = Service("expiry")
+    called = []
+
+    @service.deadline(Placed, within="1h", unless=(Shipped,))
+    async def expire(order: Placed) -> None:
+        called.append(order.id)
+
+    async with running(service) as world:
+        await world.publish(Placed(id="o-1"))
+        await world.publish(Placed(id="o-2"))
+        await world.settle()
+        world.crash_at(service, "before handler", times=6)
+        await world.advance("2h")
+        await world.settle()
+        (letter,) = world.dead_letters
+        assert (letter.kind, letter.handler) == ("killer", "expire")
+        assert {*called, letter.key} == {"o-1", "o-2"}, "the other one is called"
+        assert len(called) == len(set(called))
+
+
+async def test_a_crash_that_a_deadline_is_not_to_blame_for_leaves_it_alone():
+    service = Service("expiry")
+    called = []
+
+    @service.deadline(Placed, within="1h", unless=(Shipped,))
+    async def expire(order: Placed) -> None:
+        called.append(order.id)
+
+    async with running(service) as world:
+        await world.publish(Placed(id="o-1"))
+        await world.settle()
+        for _ in range(4):
+            await world.crash(service)
+            await world.settle()
+        world.crash_at(service, "before handler", times=1)
+        await world.advance("2h")
+        await world.settle()
+        assert (called, world.dead_letters, await lying(world, "retry.expiry")) == (["o-1"], [], 0)
+
+
 async def test_who_is_meant_must_be_there():
     shop = Shop()
     async with running(shop.services) as world:
