@@ -26,6 +26,10 @@ _LONGEST = 200
 """Characters of a name, an id or a key that are kept; they are looked up by an index, and are shown."""
 _ERROR = 1_000
 """Characters of an error's message that are kept."""
+_YEAR_10000 = 253_402_300_800_000
+"""Milliseconds after which nobody knows times."""
+_MOST = 2**63
+"""Numbers that no store keeps begin here."""
 
 
 def sight(record: Record) -> Sighting | None:
@@ -53,9 +57,9 @@ def _event(record: Record) -> Sighting | None:
             event_id,
             type_name,
             source,
-            None if cause is None else cause.decode(),
-            None if compensates is None else compensates.decode(),
-            None if parent is None else parent.decode(),
+            cause.decode() if cause else None,
+            compensates.decode() if compensates else None,
+            parent.decode() if parent else None,
             _ms(said["ce_time"].decode()),
             written,
             name.decode(),
@@ -65,10 +69,22 @@ def _event(record: Record) -> Sighting | None:
         )
     except (KeyError, ValueError, OverflowError):
         return _odd(record)
-    plain = saga and event_id and type_name and source and value is not None and written >= 0
-    if not plain or len(saga) + len(event_id) + len(type_name) + len(source) + len(name) > _LONGEST:
+    all_there = saga and event_id and type_name and source and value is not None and 0 <= written < _YEAR_10000
+    names = saga + event_id + type_name + source
+    if (
+        not all_there
+        or len(names) + len(name) > _LONGEST
+        or "\0" in names
+        or b"\0" in name
+        or (parent and b"\0" in parent)
+    ):
         return _odd(record)
     return _sighting(made)
+
+
+def _written(record: Record) -> int:
+    """The record's time; 0 if it has none that can be."""
+    return record.timestamp if 0 <= record.timestamp < _YEAR_10000 else 0
 
 
 def _ms(said: str) -> int:
@@ -96,6 +112,9 @@ class _Texts:
         except UnicodeDecodeError:
             self.wrong.append(f"its {what} is no UTF-8")
             text = raw.decode(errors="backslashreplace")
+        if "\0" in text:
+            self.wrong.append(f"its {what} has a NUL in it")
+            text = text.replace("\0", "\\0")
         if len(text) > _LONGEST:
             self.wrong.append(f"its {what} has {len(text):,} characters")
             text = text[: _LONGEST - 17] + "…" + hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
@@ -142,12 +161,14 @@ def _told(record: Record, texts: _Texts, *, silent: bool) -> Sighting:
     saga = named("ce_correlationid", "no correlation id: a saga of its own") or event_id
     type_name = named("ce_type", "no type")
     source = named("ce_source", "no source") or f"/{record.topic}"
-    about, written = named("ce_time", "no time: the record's is taken"), max(0, record.timestamp)
+    about, written = named("ce_time", "no time: the record's is taken"), _written(record)
     try:
         produced = _ms(about) if about else written
     except (ValueError, OverflowError):
         texts.wrong.append(f"its time {about[:40]!r} is none: the record's is taken")
         produced = written
+    if written != record.timestamp:
+        texts.wrong.append("the record has no time")
     more = [texts.named(name) or None for name in ("ce_causationid", "ce_compensates", "ce_parentid")]
     key, trace = texts.of(record.key or b"", "key"), texts.named("traceparent")
     oddity = "; ".join(texts.wrong)
@@ -165,6 +186,9 @@ def _again(record: Record) -> Sighting | None:
         of = _place(told.record[:3])
     except DecodeError as error:
         return _strange(record, f"on a retry topic, but {error.why}")
+    numbers = (of.partition, of.offset, told.attempt, told.due_ms, told.first_failed_ms, told.redrives)
+    if max(map(abs, numbers)) >= _MOST:
+        return _strange(record, "on a retry topic, but with numbers that cannot be")
     said = Again(
         f"{record.topic.removeprefix(_RETRY)}.{told.handler}",
         *(of, told.attempt, told.due_ms, told.first_failed_ms, told.redrives, told.discard),
@@ -176,19 +200,23 @@ def _dead(record: Record) -> Sighting | None:
     """Of a record of a dead-letter topic, whoever wrote it."""
     found = read(record)
     if isinstance(found, Resolution):
-        settled = Settled(found.of[:_LONGEST], found.kind, found.by, found.why[:_ERROR], found.at_ms, found.failed_ms)
+        settled = Settled(_clean(found.of), found.kind, found.by, found.why[:_ERROR], found.at_ms, found.failed_ms)
         key = _Texts(record).of(record.key or b"", "key")
         nothing = ("", "", "", "", None, None, None)
-        times = (found.at_ms or max(0, record.timestamp), max(0, record.timestamp))
+        times = (found.at_ms or _written(record), _written(record))
         return _sighting((_place(record[:3]), "settled", *nothing, *times, key, "", "", settled))
     if found is None:
         return _strange(record, "on a dead-letter topic, but no header says why")
     return _about(record, found.record, "letter", _letter(found))
 
 
+def _clean(letter_id: str) -> str:
+    return letter_id[:_LONGEST].replace("\0", "\\0")
+
+
 def _letter(found: DeadLetter) -> Letter:
     return Letter(
-        found.id[:_LONGEST],
+        _clean(found.id),
         f"{found.group}.{found.handler}",
         found.place,
         *(found.kind, found.exception, found.message[:_ERROR], found.fingerprint[:_LONGEST], found.attempts),

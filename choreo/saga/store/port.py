@@ -143,11 +143,12 @@ class TrackerStore(Protocol):
     def url(self) -> str:
         """Its address, without secrets."""
 
-    async def open(self) -> None:
-        """Connect, and make or upgrade its tables.
+    async def open(self, *, reads_only: bool = False) -> None:
+        """Connect; make or upgrade its tables, unless it is only asked.
 
         Raises:
-            ConfigurationError: it cannot be used; another instance uses it, and it is not made for several.
+            ConfigurationError: it cannot be used: it is not there (to be asked only), is something else, or another instance
+                uses it, and it is not made for several.
             StoreUnavailableError: passing trouble.
         """
 
@@ -159,15 +160,22 @@ class TrackerStore(Protocol):
     async def take_over(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """Own partitions, and fence whoever owned them; where to read on (0 where nothing was read)."""
 
-    async def add(self, seen: Sequence[Sighting], progress: Mapping[TopicPartition, Place]) -> None:
+    async def add(
+        self,
+        seen: Sequence[Sighting],
+        progress: Mapping[TopicPartition, Place],
+        data: Sequence[tuple[str, str, str]] = (),
+    ) -> list[str]:
         """Write what was read, with how far that is, in one transaction. Sagas concerned are marked.
+
+        Returns the sagas whose dead letters were settled: only the store knows which these are.
+
+        Args:
+            data: values of searchable payload fields: (name, value, saga).
 
         Raises:
             FencedError: another instance has taken over one of these partitions; nothing is written.
         """
-
-    async def add_data(self, values: Iterable[tuple[str, str, str]]) -> None:
-        """Keep values of searchable payload fields: (name, value, saga)."""
 
     # --- folding --------------------------------------------------------------------------------------------------
 
@@ -194,7 +202,7 @@ class TrackerStore(Protocol):
 
     # --- questions ------------------------------------------------------------------------------------------------
 
-    async def list(self, fits: Filter, *, limit: int = 50, after: str | None = None) -> Page:
+    async def page(self, fits: Filter, *, limit: int = 50, after: str | None = None) -> Page:
         """Sagas that fit, newest first (by `started`).
 
         Args:
@@ -242,6 +250,16 @@ class TrackerStore(Protocol):
 
     async def notes(self) -> dict[str, str]:
         """These words by their names."""
+
+    def beside(self) -> TrackerStore:
+        """A store of its own beside this one, to build anew what this one has; what an earlier attempt has left is not in it."""
+
+    async def replace(self, rebuilt: TrackerStore) -> None:
+        """Have at once what a store made by `beside` has, which is closed and gone then. This one need not be open.
+
+        Whoever uses it is served all the while, before as before; an instance that reads into it is fenced, and goes on
+        from what it has now.
+        """
 
     async def expire(self, before_ms: int, limit: int) -> int:
         """Forget up to so many sagas whose last change is older, with all that was seen of them; how many were."""
