@@ -304,7 +304,8 @@ def lines(report: dict[str, Any]) -> list[str]:
             for name, those in report["catch-up"]["contestants"].items()
         ]
     for name in ("latency", "store"):
-        made += [f"{name}: " + ", ".join(f"{what} {told(value)}" for what, value in report.get(name, {}).items())]
+        if name in report:
+            made += [f"{name}: " + ", ".join(f"{what} {told(value)}" for what, value in report[name].items())]
     return made
 
 
