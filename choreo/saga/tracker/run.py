@@ -131,7 +131,8 @@ class Tracker:
 
     async def settled(self) -> None:
         """Wait until all is read that was in the log when this was called, and folded."""
-        ends = await self._source.end_offsets(await partitions_of(self._source, sorted(self._topics)))
+        known = set(self._graph.topics) & (await self._source.topics()).keys()
+        ends = await self._source.end_offsets(await partitions_of(self._source, sorted(known)))
         while True:
             self._is_settled.clear()
             await self._is_settled.wait()
