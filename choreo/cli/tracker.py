@@ -67,6 +67,30 @@ def run(
     run_async(work(), log_level=log_level)
 
 
+@app.command("rebuild", epilog="Example: choreo tracker rebuild services.shop")
+def rebuild(
+    modules: Modules = None,
+    store: StoreOption = None,
+    log: LogOption = None,
+    registry: RegistryOption = None,
+    searchable: Searchable = None,
+) -> None:
+    """Build the tracker's store anew from the log, beside the one there is, then put it in its place.
+
+    That one is served all the while, and a tracker at work goes on from the new one. Afterwards only the log is in it: what
+    the log has forgotten is gone.
+    """
+    graph = Choreography.of(load_services(modules or [])).graph
+    settings = _settings(store, log=log, registry=registry)
+
+    async def work() -> int:
+        from choreo.saga.tracker.rebuilding import rebuild as build
+
+        return await build(settings, graph, searchable=searchable or ())
+
+    print(f"{run_async(work()):,} sagas")
+
+
 @app.command("status", epilog="Example: choreo tracker status --json")
 def status(store: StoreOption = None, as_json: JsonOption = False) -> None:
     """How far the tracker is: what it has read, how far behind that is, how many sagas are in which state."""

@@ -69,8 +69,15 @@ def _event(record: Record) -> Sighting | None:
         )
     except (KeyError, ValueError, OverflowError):
         return _odd(record)
-    plain = saga and event_id and type_name and source and value is not None and 0 <= written < _YEAR_10000
-    if not plain or len(saga) + len(event_id) + len(type_name) + len(source) + len(name) > _LONGEST:
+    all_there = saga and event_id and type_name and source and value is not None and 0 <= written < _YEAR_10000
+    names = saga + event_id + type_name + source
+    if (
+        not all_there
+        or len(names) + len(name) > _LONGEST
+        or "\0" in names
+        or b"\0" in name
+        or (parent and b"\0" in parent)
+    ):
         return _odd(record)
     return _sighting(made)
 
@@ -105,6 +112,9 @@ class _Texts:
         except UnicodeDecodeError:
             self.wrong.append(f"its {what} is no UTF-8")
             text = raw.decode(errors="backslashreplace")
+        if "\0" in text:
+            self.wrong.append(f"its {what} has a NUL in it")
+            text = text.replace("\0", "\\0")
         if len(text) > _LONGEST:
             self.wrong.append(f"its {what} has {len(text):,} characters")
             text = text[: _LONGEST - 17] + "…" + hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
@@ -190,7 +200,7 @@ def _dead(record: Record) -> Sighting | None:
     """Of a record of a dead-letter topic, whoever wrote it."""
     found = read(record)
     if isinstance(found, Resolution):
-        settled = Settled(found.of[:_LONGEST], found.kind, found.by, found.why[:_ERROR], found.at_ms, found.failed_ms)
+        settled = Settled(_clean(found.of), found.kind, found.by, found.why[:_ERROR], found.at_ms, found.failed_ms)
         key = _Texts(record).of(record.key or b"", "key")
         nothing = ("", "", "", "", None, None, None)
         times = (found.at_ms or _written(record), _written(record))
@@ -200,9 +210,13 @@ def _dead(record: Record) -> Sighting | None:
     return _about(record, found.record, "letter", _letter(found))
 
 
+def _clean(letter_id: str) -> str:
+    return letter_id[:_LONGEST].replace("\0", "\\0")
+
+
 def _letter(found: DeadLetter) -> Letter:
     return Letter(
-        found.id[:_LONGEST],
+        _clean(found.id),
         f"{found.group}.{found.handler}",
         found.place,
         *(found.kind, found.exception, found.message[:_ERROR], found.fingerprint[:_LONGEST], found.attempts),

@@ -34,6 +34,14 @@ def make_tracker_store(url: str) -> TrackerStore:
         from choreo.saga.store.sqlite.store import SqliteTrackerStore
 
         return SqliteTrackerStore.at(url)
+    if kind in {"postgresql", "postgres"}:
+        try:
+            from choreo.saga.store.postgres.store import PostgresTrackerStore
+        except ImportError as error:
+            raise ConfigurationError(
+                "a PostgreSQL store needs psycopg", why=str(error), remedy="pip install 'choreo[postgres]'"
+            ) from error
+        return PostgresTrackerStore.at(url)
     raise ConfigurationError(
         f"the tracker's store {kind}:// is none choreo knows",
         remedy="set CHOREO_TRACKER_STORE to sqlite:///path/to/file.db or postgresql://user@host/database",

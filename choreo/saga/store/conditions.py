@@ -25,6 +25,10 @@ _WANTS = {"error": "error <> ''", "retries": "retries > 0", "dead_letters": "dea
 """What the index of a column that is empty as a rule leaves out."""
 
 
+NUMBER = r"\s*[+-]?([0-9]{1,200}(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,2})?\s*"
+"""What is a number, and one that a double holds."""
+
+
 class Kind(NamedTuple):
     """What few sagas differ in, and how many are so."""
 

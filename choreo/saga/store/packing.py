@@ -57,6 +57,11 @@ def key_of(saga: str) -> bytes:
     return key + b"\xff" if len(key) == _BYTES else key
 
 
+def event_key(said: str | bytes) -> bytes:
+    """The key of an event whose id is compact; as those of sagas."""
+    return said if isinstance(said, bytes) else key_of(said)
+
+
 def saga_of(key: bytes) -> str:
     """The saga of a key."""
     if len(key) == _BYTES:
@@ -147,3 +152,20 @@ def packed_event(packed: bytes) -> str | bytes:
     """The event's id in a packed sighting, compact."""
     event: str | bytes = msgpack.unpackb(packed, use_list=False)[2]
     return event
+
+
+def beginnings(prefix: str) -> list[bytes]:
+    """How the keys begin of the sagas whose ids begin so: of UUIDs by bytes, of others by text."""
+    digits = prefix.replace("-", "")
+    whole = digits[: len(digits) // 2 * 2]
+    try:
+        uuid = [bytes.fromhex(whole)] if digits.isascii() else []
+    except ValueError:
+        uuid = []
+    return [*uuid, TEXT + prefix.encode()]
+
+
+def after_all(first: bytes) -> bytes:
+    """What comes after all that begins so."""
+    number = int.from_bytes(first, "big") + 1 if first else 0
+    return b"\xff" * 17 if not first or number >> (8 * len(first)) else number.to_bytes(len(first), "big")

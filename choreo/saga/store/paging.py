@@ -6,6 +6,7 @@ are walked through from the newest, in growing steps, until the page is full or 
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -27,6 +28,9 @@ _RARE = 0.1
 _SEVERAL = 50
 
 
+_CURSOR = re.compile(r"(-?[0-9]{1,18})\.((?:[0-9a-f]{2}){0,2000})").fullmatch
+
+
 class Cursor(NamedTuple):
     """A place in the list: the start and the key of the saga that was shown last."""
 
@@ -40,16 +44,10 @@ class Cursor(NamedTuple):
         Raises:
             ConfigurationError: none has been.
         """
-        started, _, saga = text.partition(".")
-        try:
-            cursor = cls(int(started), bytes.fromhex(saga))
-        except ValueError:
-            raise ConfigurationError(
-                f"no page ends at {text[:80]!r}", remedy="take what the last page has named"
-            ) from None
-        if abs(cursor.started) >= 2**63:
+        said = _CURSOR(text)
+        if said is None:
             raise ConfigurationError(f"no page ends at {text[:80]!r}", remedy="take what the last page has named")
-        return cursor
+        return cls(int(said[1]), bytes.fromhex(said[2]))
 
     def __str__(self) -> str:
         return f"{self.started}.{self.saga.hex()}"

@@ -251,6 +251,16 @@ class TrackerStore(Protocol):
     async def notes(self) -> dict[str, str]:
         """These words by their names."""
 
+    def beside(self) -> TrackerStore:
+        """A store of its own beside this one, to build anew what this one has; what an earlier attempt has left is not in it."""
+
+    async def replace(self, rebuilt: TrackerStore) -> None:
+        """Have at once what a store made by `beside` has, which is closed and gone then. This one need not be open.
+
+        Whoever uses it is served all the while, before as before; an instance that reads into it is fenced, and goes on
+        from what it has now.
+        """
+
     async def expire(self, before_ms: int, limit: int) -> int:
         """Forget up to so many sagas whose last change is older, with all that was seen of them; how many were."""
 

@@ -34,9 +34,14 @@ def columns_of(summary: Summary, key: bytes, kind_id: int) -> tuple[Any, ...]:
     """A row of `sagas`, in the order of `COLUMNS`."""
     return (
         key, summary.started_ms, kind_id, summary.updated_ms, summary.ended_ms, summary.duration_ms, summary.key,
-        summary.events, summary.retries, summary.dead_letters, summary.owed, summary.reason, summary.error,
+        summary.events, summary.retries, summary.dead_letters, summary.owed, _clean(summary.reason), _clean(summary.error),
         summary.parent, summary.until_ms, summary.changes_ms,
     )  # fmt: skip
+
+
+def _clean(text: str) -> str:
+    """Without NUL, which PostgreSQL's texts cannot hold; others' words may have it."""
+    return text.replace("\0", "\\0")
 
 
 def summary(row: Sequence[Any], of: Kind) -> Summary:

@@ -114,6 +114,14 @@ class Tracker:
         Raises:
             ChoreoError: the log or the store cannot be used.
         """
+        while True:
+            try:
+                await self._work()
+            except FencedError as error:  # another instance reads on, or the store was rebuilt: start from what it says
+                _log.warning("starting again from the store", reason=str(error))
+
+    async def _work(self) -> None:
+        self._touched.clear()
         tasks: list[asyncio.Task[None]] = []
         try:
             await self._look()
@@ -158,8 +166,6 @@ class Tracker:
                 self._touch(await self._store.marked(_MANY))
                 while topics == self._topics:
                     await self._turn(self._reads)
-            except FencedError as error:
-                _log.warning("another instance reads on", reason=str(error))
             finally:
                 reads, self._reads = self._reads, None
                 await _quietly(reads.close())
@@ -240,7 +246,10 @@ class Tracker:
             await asyncio.sleep(_CLEAN)
             now_ms = self._now_ms()
             await self._store.thin(now_ms)
-            while await self._store.expire(now_ms - self._options.keep_ms, _BITE) == _BITE:
+            before_ms = now_ms - self._options.keep_ms
+            forgotten = _BITE
+            while forgotten == _BITE:  # in small bites: others wait for the store too
+                forgotten = await self._store.expire(before_ms, _BITE)
                 await asyncio.sleep(0.05)
             if not self._touched:  # what an instance that is gone has left
                 self._touch(await self._store.marked(_PART))

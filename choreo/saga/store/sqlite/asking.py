@@ -9,13 +9,13 @@ from typing import Any
 
 from choreo.log.port import TopicPartition
 from choreo.saga.sighting import Sighting
-from choreo.saga.store.conditions import Condition, Dialect, Kind
-from choreo.saga.store.packing import TEXT, compact, key_of, packed_event, saga_of, unpack
+from choreo.saga.store.conditions import NUMBER, Condition, Dialect, Kind
+from choreo.saga.store.packing import after_all, beginnings, compact, key_of, packed_event, saga_of, unpack
 from choreo.saga.store.port import Commit, Place, Sightings, Summary
 from choreo.saga.store.rows import COLUMNS, kind, summary
 from choreo.saga.store.sqlite.writing import Q, holes, parts
 
-_NUMBER = re.compile(r"\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII).fullmatch
+_NUMBER = re.compile(NUMBER, re.ASCII).fullmatch
 _HEX = "lower(hex(saga))"
 _SPELLED = "||'-'||".join(
     f"substr({_HEX}, {first}, {length})" for first, length in ((1, 8), (9, 4), (13, 4), (17, 4), (21, 12))
@@ -46,12 +46,21 @@ class Asking:
         self._kinds: dict[int, Kind] = {}
         self._names: dict[int, str] = {}
         self._places: dict[int, TopicPartition] = {}
+        self._born = ""
         self.dialect = DIALECT
         self.named: Callable[[Sequence[bytes]], Condition] = _named
 
     def all(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """All rows."""
         return self._connection.execute(query, values).fetchall()
+
+    def check(self) -> None:
+        """Begin to ask: of a store that was rebuilt the numbers are others."""
+        ((born,),) = self.all(Q["born"])
+        if born != self._born:
+            self._born = born
+            self._names.clear()
+            self._places.clear()
 
     def _learn(self) -> None:
         """What names and places mean by now; a rebuilt store has other ones."""
@@ -121,9 +130,9 @@ class Asking:
     def sagas_of(self, event_id: str) -> list[str]:
         """See `TrackerStore.sagas_of`."""
         event = compact(event_id)
-        keys = {key for (key,) in self.all(Q["sagas_of_stray"], (event,))}
+        keys = {key for (key,) in self.all(Q["sagas_of_stray"], (key_of(event_id),))}
         if isinstance(event, bytes):
-            for key, packed in self.all(Q["near"], (event[:6], _next(event[:6]))):
+            for key, packed in self.all(Q["near"], (event[:6], after_all(event[:6]))):
                 if packed_event(packed) == event:
                     keys.add(key)
         return [saga_of(key) for key in sorted(keys)]
@@ -131,8 +140,8 @@ class Asking:
     def beginning_with(self, prefix: str, limit: int) -> list[str]:
         """See `TrackerStore.beginning_with`."""
         found: list[str] = []
-        for first in _firsts(prefix):
-            rows = self.all(Q["beginning"], (first, _next(first), limit * 2))
+        for first in beginnings(prefix):
+            rows = self.all(Q["beginning"], (first, after_all(first), limit * 2))
             found += [saga for saga in (saga_of(key) for (key,) in rows) if saga.startswith(prefix)]
         return sorted(set(found))[:limit]
 
@@ -160,20 +169,3 @@ class Asking:
 
 def _named(keys: Sequence[bytes]) -> Condition:
     return Condition(f"(saga IN ({holes(len(keys))}))", tuple(keys))
-
-
-def _firsts(prefix: str) -> list[bytes]:
-    """How the keys begin of the sagas whose ids begin so: of UUIDs by bytes, of others by text."""
-    digits = prefix.replace("-", "")
-    whole = digits[: len(digits) // 2 * 2]
-    try:
-        uuid = [bytes.fromhex(whole)] if digits.isascii() else []
-    except ValueError:
-        uuid = []
-    return [*uuid, TEXT + prefix.encode()]
-
-
-def _next(first: bytes) -> bytes:
-    """What comes after all that begins so."""
-    number = int.from_bytes(first, "big") + 1 if first else 0
-    return b"\xff" * 17 if not first or number >> (8 * len(first)) else number.to_bytes(len(first), "big")

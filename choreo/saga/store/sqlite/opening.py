@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from uuid import uuid4
 
 from choreo.errors import ConfigurationError
 from choreo.saga.store.sqlite.writing import Q
@@ -76,6 +77,26 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
         for statement in statements(migration.sql):
             connection.execute(statement)
         connection.execute(Q["migrated"], (migration.number,))
+    connection.execute(Q["be_born"], (uuid4().hex,))
+
+
+def remove(path: Path) -> None:
+    """Remove what there is of a store."""
+    for end in ("", "-wal", "-shm", "-journal", ".owner", ".owner-journal"):
+        Path(f"{path}{end}").unlink(missing_ok=True)
+
+
+def replace(path: Path, rebuilt: Path) -> None:
+    """Copy a store over another one, in one transaction: whoever has that open sees it change, and never half of it."""
+    target = sqlite3.connect(path, isolation_level=None, timeout=30)
+    source = sqlite3.connect(rebuilt, isolation_level=None, timeout=30)
+    try:
+        prepare(target, path, "NORMAL")
+        source.backup(target)
+    finally:
+        source.close()
+        target.close()
+    remove(rebuilt)
 
 
 def reader(path: Path) -> sqlite3.Connection:

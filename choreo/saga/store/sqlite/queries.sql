@@ -136,8 +136,14 @@ SELECT at_ms, offset FROM commits WHERE follower = ? AND place = ? AND at_ms >= 
 -- name: note
 INSERT INTO notes (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value;
 
+-- name: be_born
+INSERT OR IGNORE INTO notes (name, value) VALUES ('born', ?);
+
+-- name: born
+SELECT value FROM notes WHERE name = 'born';
+
 -- name: notes
-SELECT name, value FROM notes;
+SELECT name, value FROM notes WHERE name <> 'born';
 
 -- name: old
 SELECT saga FROM sagas WHERE updated < ? ORDER BY updated LIMIT ?;

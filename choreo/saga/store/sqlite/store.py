@@ -17,7 +17,7 @@ from choreo.saga.filters import Filter
 from choreo.saga.sighting import Sighting
 from choreo.saga.store import paging
 from choreo.saga.store.packing import key_of, saga_of
-from choreo.saga.store.port import Commit, Count, Folded, Page, Place, Sightings, Summary
+from choreo.saga.store.port import Commit, Count, Folded, Page, Place, Sightings, Summary, TrackerStore
 from choreo.saga.store.sqlite import asking, opening
 from choreo.saga.store.sqlite.writing import Q, Writing
 from choreo.store.sqlite.database import begin_patiently, passing
@@ -83,6 +83,16 @@ class SqliteTrackerStore:
         for thread in self._threads:
             thread.shutdown(wait=False)
 
+    def beside(self) -> SqliteTrackerStore:
+        path = self.path.with_name(f"{self.path.name}.new")
+        opening.remove(path)
+        return SqliteTrackerStore(path)
+
+    async def replace(self, rebuilt: TrackerStore) -> None:
+        assert isinstance(rebuilt, SqliteTrackerStore)  # noqa: S101 - it was made by `beside`
+        await rebuilt.close()
+        await asyncio.to_thread(opening.replace, self.path, rebuilt.path)
+
     # --- writing --------------------------------------------------------------------------------------------------
 
     async def take_over(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
@@ -129,6 +139,7 @@ class SqliteTrackerStore:
         def transaction() -> T:
             begin_patiently(self._writer)
             try:
+                self._writing.check()
                 result = work()
                 self._writer.execute("COMMIT")
                 return result
@@ -216,7 +227,11 @@ class SqliteTrackerStore:
         return dict(await self._ask(lambda asked: asked.all(Q["notes"])))
 
     async def _ask(self, question: Callable[[asking.Asking], T]) -> T:
-        return await self._run(self._threads[1], lambda: question(self._asking))
+        def asked() -> T:
+            self._asking.check()
+            return question(self._asking)
+
+        return await self._run(self._threads[1], asked)
 
 
 def _driven(work: Coroutine[Any, Any, T]) -> T:

@@ -17,7 +17,7 @@ import msgpack
 from choreo.errors import FencedError
 from choreo.log.port import TopicPartition
 from choreo.saga.sighting import Settled, Sighting
-from choreo.saga.store.packing import compact, is_stray, key_of, pack, saga_of
+from choreo.saga.store.packing import compact, event_key, is_stray, key_of, pack, saga_of
 from choreo.saga.store.port import Folded, Place
 from choreo.saga.store.rows import columns_of, kind_of
 from choreo.store.sql import load_queries
@@ -75,6 +75,18 @@ class Writing:
         self.turn = 1
         """Grows whenever somebody begins to fold."""
         self._marked: dict[bytes, int] = {}
+        self._born = ""
+
+    def check(self) -> None:
+        """Begin to write.
+
+        Raises:
+            FencedError: the store was rebuilt: what is known of it is of another one.
+        """
+        ((born,),) = self._connection.execute(Q["born"]).fetchall()
+        known, self._born = self._born or born, born
+        if known != born:
+            raise FencedError([])
 
     def undone(self) -> None:
         """The transaction was undone."""
@@ -120,8 +132,8 @@ class Writing:
             key = keys.get(each.saga)
             if key is None:
                 key = keys[each.saga] = key_of(each.saga)
-            if is_stray(event := compact(each.event_id), key):
-                self._connection.execute(Q["stray"], (event, key))
+            if is_stray(compact(each.event_id), key):
+                self._connection.execute(Q["stray"], (key_of(each.event_id), key))
             if each.kind == "letter":
                 self._connection.execute(Q["letter"], (each.said[0], key))  # type: ignore[index]
             yield pack(each, key, places, names)
@@ -146,8 +158,8 @@ class Writing:
         for part in parts(sorted(by_key)):
             query = Q["marks"].format(keys=holes(len(part)))
             marks = dict(self._connection.execute(query, part))
-            for key, mark in marks.items():
-                if mark > by_key[key].mark:
+            for key in part:
+                if not 0 < marks.get(key, 0) <= by_key[key].mark:
                     del by_key[key]
         moved: Counter[int] = Counter()
         before = self._before(sorted(by_key), moved)
@@ -207,7 +219,9 @@ class Writing:
                 execute(Q["unwatch"], (*wait, key))
         for key in keys:
             events = {msgpack.unpackb(row[3])[2] for row in execute(Q["sightings"].format(keys="?"), (key,))}
-            self._connection.executemany(Q["forget_stray"], [(each, key) for each in events if is_stray(each, key)])
+            self._connection.executemany(
+                Q["forget_stray"], [(event_key(each), key) for each in events if is_stray(each, key)]
+            )
             letters = execute(Q["letters_of"], (key,)).fetchall()
             self._connection.executemany(Q["forget_settled"], letters)
             for query in ("forget_sightings", "forget_data", "forget_mark", "forget_saga"):
