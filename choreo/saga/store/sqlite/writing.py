@@ -72,8 +72,8 @@ class Writing:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self.ids = Ids(connection)
-        self.turn = 1
-        """Grows whenever somebody begins to fold."""
+        self.turn: int = 1 + connection.execute(Q["last_mark"]).fetchone()[0]
+        """Grows whenever somebody begins to fold; above the marks that an earlier process has left."""
         self._marked: dict[bytes, int] = {}
         self._born = ""
 
