@@ -53,6 +53,8 @@ class World:
     seed: int = 0
     duplicates: float = 0.05
     late: float = 0.05
+    shuffled: bool = True
+    """Whether records lie in any order in their partition; else in that in which they were written."""
 
     def __post_init__(self) -> None:
         self._chance = random.Random(self.seed)
@@ -92,6 +94,8 @@ class World:
     def _lay(self, events: list[tuple[Play, Happened]], later: list[Callable[[], None]]) -> None:
         """Events in any order, some of them twice and some late; then what tells of places that are known by now."""
         self._chance.shuffle(events)
+        if not self.shuffled:
+            events.sort(key=lambda each: each[1].at_ms)
         late = [each for each in events if self._chance.random() < self.late]
         lates = {id(event) for _, event in late}
         for play, event in [each for each in events if id(each[1]) not in lates] + late:

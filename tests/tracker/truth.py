@@ -21,8 +21,8 @@ NOW_MS = 1_700_000_000_000
 LATE_MS = 5_500
 """After so long a deadline of these flows is late: grace and slack."""
 _MINUTE = 60_000
-_DEAF = {"extras", "banks"}
-"""Services that did something and never hear that it was in vain."""
+_DEAF = {"extras"}
+"""Services that did something and never hear that it was in vain, while others undo what they did."""
 _ORDER: tuple[State, ...] = (
     *("conflict", "diverged", "failed", "truncated", "partially-compensated", "compensating", "compensated"),
     *("completed", "late", "running", "waiting", "stuck"),

@@ -21,6 +21,8 @@ class Declared:
         emitting: who emits an event of this type, by (service, type).
         starting: the batches that emit an event of this type, by (service, type): each begins a saga of its own.
         undoing: the compensations of each step, by the step's id.
+        undoes: the first compensation that undoes what a step emits, by the ids of the step and the type.
+        failing: the types after which some step is undone.
         entries: the types that come from outside.
     """
 
@@ -31,19 +33,24 @@ class Declared:
         self.services = frozenset(graph.services)
         self.entries = frozenset(event.name for event in graph.entries)
         self.ends = frozenset(event.name for event in graph.events if event.ends)
+        self.by_key = frozenset(handler.id for handler in graph.handlers if self._is_by_key(handler))
+        self.takers = self._takers()
+        self._take_emitters()
+        self._take_compensations()
+        self._reach: dict[str, frozenset[str]] = {}
+        self._hears: dict[str, frozenset[str]] = {}
+
+    def _takers(self) -> dict[tuple[str, str], Nodes]:
         takers = defaultdict(set)
-        for edge in graph.edges:
+        for edge in self.graph.edges:
             if edge.kind == "consumes":
                 for topic in edge.topics:
                     takers[edge.event, topic].add(edge.handler)
-        self.takers: dict[tuple[str, str], Nodes] = {
-            at: tuple(self.handler[name] for name in sorted(names)) for at, names in takers.items()
-        }
-        by_cause, by_service = defaultdict(list), defaultdict(list)
-        starting, undoing = defaultdict(list), defaultdict(list)
-        for handler in graph.handlers:
-            if isinstance(handler.rule, Undoing):
-                undoing[handler.rule.step].append(handler)
+        return {at: tuple(self.handler[name] for name in sorted(names)) for at, names in takers.items()}
+
+    def _take_emitters(self) -> None:
+        by_cause, by_service, starting = defaultdict(list), defaultdict(list), defaultdict(list)
+        for handler in self.graph.handlers:
             for emitted in handler.emits:
                 if handler.kind == "batch":
                     starting[handler.service, emitted].append(handler)
@@ -54,10 +61,18 @@ class Declared:
         self.emitters: dict[tuple[str, str, str], Nodes] = {at: tuple(found) for at, found in by_cause.items()}
         self.emitting: dict[tuple[str, str], Nodes] = {at: tuple(found) for at, found in by_service.items()}
         self.starting: dict[tuple[str, str], Nodes] = {at: tuple(found) for at, found in starting.items()}
+
+    def _take_compensations(self) -> None:
+        undoing = defaultdict(list)
+        for handler in self.graph.handlers:
+            if isinstance(handler.rule, Undoing):
+                undoing[handler.rule.step].append(handler)
         self.undoing: dict[str, Nodes] = {step: tuple(found) for step, found in undoing.items()}
-        self.by_key = frozenset(handler.id for handler in graph.handlers if self._is_by_key(handler))
-        self._reach: dict[str, frozenset[str]] = {}
-        self._hears: dict[str, frozenset[str]] = {}
+        self.undoes: dict[tuple[str, str], str] = {}
+        for step, compensations in undoing.items():
+            for each in reversed(compensations):
+                self.undoes |= {(step, name): each.id for name in undone_by(each)}
+        self.failing = frozenset(name for found in undoing.values() for each in found for name in each.consumes)
 
     def _is_by_key(self, handler: HandlerNode) -> bool:
         """Whether a join's events of one saga can be told apart by their keys as it tells them apart by its field."""
@@ -96,6 +111,11 @@ class Declared:
             found = frozenset(name for each in own for name in (*each.consumes, *each.stopped_by, *each.emits))
             self._hears[service] = found
         return found
+
+
+def undone_by(compensation: HandlerNode) -> tuple[str, ...]:
+    """The types that a compensation undoes."""
+    return compensation.rule.events if isinstance(compensation.rule, Undoing) else ()
 
 
 _known: dict[int, Declared] = {}

@@ -20,7 +20,7 @@ _STANDS: Mapping[str, DutyStatus] = {
 
 def draft(scene: Scene, troubles: Mapping[Told, Trouble]) -> None:
     """All that handlers have to do, each by itself; what hangs together is settled by others, kind by kind."""
-    drafts, takers = scene.drafts, scene.declared.takers
+    drafts, ruled, takers = scene.drafts, scene.ruled, scene.declared.takers
     emitted, left = scene.emitted, dict(troubles)
     for event in scene.events:
         for node in (
@@ -31,10 +31,12 @@ def draft(scene: Scene, troubles: Mapping[Told, Trouble]) -> None:
             of_it = emitted.get(told)
             ids = tuple([each.id for each in of_it]) if of_it else ()
             read = scene.has_read(node.service, event)
-            found = Draft(node, event, read, trouble, _alone(read, trouble, ids), ids)
+            found = Draft(node, event, read, trouble, _alone(node, read, trouble, ids), ids)
             if trouble is not None and found.status == "retrying":
                 found.due_ms = trouble.due_ms
             drafts.append(found)
+            if node.rule is not None:
+                ruled.setdefault(node.kind, []).append(found)
     if left:
         _add_undeclared(scene, left)
     if troubles:
@@ -49,12 +51,12 @@ def _takers(scene: Scene, event: SagaEvent) -> Iterable[HandlerNode]:
     return [found[name] for name in sorted(found)]
 
 
-def _alone(read: bool, trouble: Trouble | None, emitted: tuple[str, ...]) -> DutyStatus:  # noqa: FBT001 - one of three
+def _alone(node: HandlerNode, read: bool, trouble: Trouble | None, emitted: tuple[str, ...]) -> DutyStatus:  # noqa: FBT001
     """The status of a handler that is called with each event by itself; for others, what they begin with."""
     if trouble is None:
         return "done" if read or emitted else "pending"
-    if trouble.stand == "retrying" and emitted:  # it has been called again, and its group has not committed that yet
-        return "done"
+    if trouble.stand == "retrying" and emitted and node.kind in {"on", "join"}:
+        return "done"  # it has been called again, and its group has not committed that yet
     return _STANDS[trouble.stand]
 
 
@@ -104,7 +106,7 @@ def _hold_back(drafts: Iterable[Draft]) -> None:
 def settle_steps(scene: Scene) -> None:
     """Steps that were not started since their saga had failed: they have emitted nothing though they had to."""
     undoing: Mapping[str, Nodes] = scene.declared.undoing
-    for each in scene.drafts:
+    for each in scene.drafts if not scene.declared.failing.isdisjoint(scene.types) else ():
         node = each.node
         if (
             each.status == "done"

@@ -15,6 +15,8 @@ from choreo.wire.ids import derive_event_id
 
 _MORE = 8
 """How many more events than are there a call may have emitted: some of them may not have been read yet."""
+HASH = 14
+"""Where the part of a derived id begins that does not depend on a time: of a foreign cause's copies these may differ."""
 
 
 def explained(name: str, ordered: Sequence[Raw], declared: Declared, around: Surroundings) -> Scene:
@@ -36,6 +38,9 @@ def explained(name: str, ordered: Sequence[Raw], declared: Declared, around: Sur
             oddities.append(f"no declared event has the type {seen.type_name!r}")
         if why:
             oddities.append(why)
+        if raw.others:
+            told = sorted(f"{name} of {source}" for name, source in raw.others)
+            oddities.append(f"{_TORN}{', '.join(told)}")
         if raw.gone:
             is_gone = around.beginnings.get(raw.places[0].of, 0) > raw.places[0].offset
             oddities.append("its record is no longer in the log" if is_gone else "its record has not been read")
@@ -50,10 +55,23 @@ def explained(name: str, ordered: Sequence[Raw], declared: Declared, around: Sur
             continue
         if handler is None and why:
             unexplained.append((event, why))
-        if cause is None:
+        if cause is None and seen.source in declared.services:  # others may name what is in no log of ours
             (lost if seen.written_ms <= around.reached_ms else early).append(event)
     made = tuple(events)
     return Scene(name, declared, around, made, {event.id: event for event in made}, unexplained, lost, early)
+
+
+_STRANGER, _UNDECLARED, _TORN = "undeclared service: ", "undeclared emission: ", "another record of its id is a "
+
+
+def is_unexplained(event: SagaEvent) -> bool:
+    """Whether nothing declared explains an event that has a cause."""
+    return event.handler is None and any(part.startswith((_STRANGER, _UNDECLARED)) for part in event.oddity.split("; "))
+
+
+def is_torn(event: SagaEvent) -> bool:
+    """Whether records of one event id tell of different events: a call was repeated and came to another result."""
+    return _TORN in event.oddity
 
 
 def _trace_id(traceparent: str) -> str:
@@ -86,9 +104,9 @@ def _emitter(raw: Raw, cause: Raw | None, declared: Declared, siblings: _Sibling
     if source not in declared.services:
         if name in declared.entries:
             return None, ""
-        return None, f"{source} is no declared service, and {name or 'an event without a type'} has a cause"
+        return None, f"{_STRANGER}nobody declares {source}"
     of = f" for {cause.seen.type_name}" if cause is not None else ""
-    return None, f"no handler of {source} is declared to emit {name or 'an event without a type'}{of}"
+    return None, f"{_UNDECLARED}no handler of {source} is declared to emit {name or 'it'}{of}"
 
 
 def _told_by_id(raw: Raw, cause: Raw | None, candidates: Nodes, siblings: _Siblings) -> tuple[str, str]:
@@ -116,14 +134,12 @@ class _Siblings:
 
     def emitter(self, raw: Raw, cause: Raw, candidates: Nodes) -> str | None:
         """Which of these emitted an event, if its id is derived as choreo derives it."""
-        at = raw.seen.event_id
+        at = raw.seen.event_id[HASH:]
         for node in candidates:
             known = self._ids.get((cause.seen.event_id, node.id))
             if known is None:
                 most = self._count[cause.seen.event_id, raw.seen.source] + _MORE
-                known = self._ids[cause.seen.event_id, node.id] = derived_ids(
-                    node, cause.seen.event_id, cause.seen.written_ms, most
-                )
+                known = self._ids[cause.seen.event_id, node.id] = derived_ids(node, cause.seen.event_id, most)
             if at in known:
                 return node.id
             if node.kind == "compensation" and self._undid(node, raw, cause):
@@ -133,16 +149,16 @@ class _Siblings:
     def _undid(self, node: HandlerNode, raw: Raw, cause: Raw) -> bool:
         """Whether a compensation emitted it when it undid what the event says."""
         scope = f"/{raw.seen.compensates}"
-        return raw.seen.event_id in derived_ids(node, cause.seen.event_id, cause.seen.written_ms, _MORE, scope)
+        return raw.seen.event_id[HASH:] in derived_ids(node, cause.seen.event_id, _MORE, scope)
 
 
-def derived_ids(node: HandlerNode, cause: str, written_ms: int, most: int, scope: str = "") -> frozenset[str]:
-    """The ids of the first so many events that each call of a handler for a cause emits."""
+def derived_ids(node: HandlerNode, cause: str, most: int, scope: str = "") -> frozenset[str]:
+    """The ends, see `HASH`, of the ids of the first so many events that each call of a handler for a cause emits."""
     scopes = [scope]
     if isinstance(node.rule, Timing):
         scopes += [f"#{number}" for number in range(2, node.rule.times + 1)]
     return frozenset(
-        derive_event_id(cause, node.service, node.name + each, ordinal, time_ms=written_ms)
+        derive_event_id(cause, node.service, node.name + each, ordinal, time_ms=0)[HASH:]
         for each in scopes
         for ordinal in range(most)
     )

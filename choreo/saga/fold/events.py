@@ -17,11 +17,13 @@ class Raw(NamedTuple):
         seen: its first record.
         places: where its records lie, in order.
         gone: whether only a retry or dead-letter topic tells of it.
+        others: what its further records say of type and source, if that is something else.
     """
 
     seen: Sighting
     places: tuple[Place, ...]
     gone: bool
+    others: frozenset[tuple[str, str]] = frozenset()
 
 
 @dataclass(slots=True)
@@ -65,7 +67,10 @@ def sort(sightings: Iterable[Sighting]) -> Sorted:
 def _merged(raw: Raw, seen: Sighting) -> Raw:
     if seen.place in raw.places:
         return raw
-    return Raw(min(raw.seen, seen, key=lambda each: each.place), tuple(sorted((*raw.places, seen.place))), False)
+    first = min(raw.seen, seen, key=lambda each: each.place)
+    said = {(each.type_name, each.source) for each in (raw.seen, seen)} | raw.others
+    others = frozenset(said - {(first.type_name, first.source)})
+    return Raw(first, tuple(sorted((*raw.places, seen.place))), False, others)
 
 
 def _add_gone(events: dict[str, Raw], told: Iterable[Sighting]) -> None:

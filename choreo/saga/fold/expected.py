@@ -17,6 +17,10 @@ def expected(facts: Facts, words: Words) -> tuple[Expected, ...]:
     if facts.outcome is None:
         found += [each for wait in facts.hoping for each in _joined(facts, wait, words)]
         found += _answers(facts, words)
+        found += [
+            Expected(what=(name,), handler=None, until_ms=None, because=f"{name} would bring it to its end")
+            for name in facts.awaited
+        ]
     # One answer from outside may be what several wait for.
     return tuple({(each.what, each.handler, each.handler and each.because): each for each in found[::-1]}.values())[
         ::-1

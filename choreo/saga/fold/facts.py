@@ -85,6 +85,53 @@ class Facts:
         return found
 
     @cached_property
+    def awaited(self) -> list[str]:
+        """Events from outside that would bring the saga to an end, now that nothing else will.
+
+        Declarations do not say which events from outside go on with a saga. These have the key of its events, are heard of
+        by services that hear of it, and are not taken in place of what has come.
+        """
+        if self.outcome is not None or not self.is_at_rest:
+            return []
+        declared, types = self.scene.declared, self.scene.types
+        known = [declared.event[name] for name in types if name in declared.event]
+        keys, takers = {event.key for event in known}, {name for event in known for name in event.consumed_by}
+        services = {declared.handler[name].service for name in takers}
+        found = []
+        for entry in sorted(declared.entries - types.keys()):
+            event = declared.event[entry]
+            if event.key in keys and takers.isdisjoint(event.consumed_by):
+                comes = self._comes_of(entry)
+                hearing = {
+                    declared.handler[each].service for name in comes for each in declared.event[name].consumed_by
+                }
+                if comes & declared.ends and services & hearing:
+                    found.append(entry)
+        return found
+
+    def _comes_of(self, entry: str) -> set[str]:
+        """What comes of an event for sure, or may; joins fire only if they have all else."""
+        declared, waits = self.scene.declared, {wait.node.id: wait for wait in self.scene.waits if not wait.key}
+        begun = {draft.node.id for draft in self.scene.drafts if isinstance(draft.node.rule, Joining)}
+        comes, before = {entry}, 0
+        while before != len(comes):
+            before = len(comes)
+            for name in tuple(comes):
+                for taker in declared.event[name].consumed_by:
+                    node = declared.handler[taker]
+                    rule = node.rule
+                    if isinstance(rule, Joining) and rule.by is None:
+                        wait = waits.get(node.id)
+                        missing, need = (wait.missing, wait.need) if wait else (node.consumes, rule.need)
+                        if (node.id in begun and wait is None) or len(comes.intersection(missing)) < min(
+                            need or 1, len(missing)
+                        ):
+                            continue
+                    if node.kind != "batch":
+                        comes.update(node.emits)
+        return comes
+
+    @cached_property
     def hoping(self) -> list[Wait]:
         """Joins that wait for what can still come. One by a key can always fire: what it waits for may be of another saga."""
         return [wait for wait in self.scene.waits if wait.key or self._may_fire(wait, self.coming)]

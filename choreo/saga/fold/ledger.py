@@ -7,9 +7,10 @@ further ones change nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
-from choreo.graph import HandlerNode, Timing, Undoing
-from choreo.saga.fold.declared import Nodes
+from choreo.graph import HandlerNode, Timing
+from choreo.saga.fold.declared import Nodes, undone_by
 from choreo.saga.fold.scene import Draft, Scene
 from choreo.saga.model import Effect, EffectStatus, SagaEvent
 
@@ -22,17 +23,27 @@ def settle(scene: Scene, *, failed: bool) -> tuple[Effect, ...]:
     Args:
         failed: whether the saga has failed for good.
     """
-    undoing = scene.declared.undoing
-    duties = {(each.node.id, each.event.id): each for each in scene.drafts if each.node.kind == "compensation"}
-    if not duties and not failed and undoing.keys().isdisjoint(scene.by_step):
-        return ()
+    declared = scene.declared
+    if not failed and declared.failing.isdisjoint(scene.types):
+        return _all_kept(scene)
+    duties = {(each.node.id, each.event.id): each for each in scene.ruled.get("compensation", ())}
     lines: dict[str, Effect] = {}
-    for step, compensations in undoing.items():
+    for step, compensations in declared.undoing.items():
         if step in scene.by_step or any(name in scene.types for node in compensations for name in node.consumes):
             _Step(scene, step, compensations, duties, failed=failed).settle(lines)
     if failed:
         _add_uncovered(scene, lines)
     return tuple(lines[event.id] for event in scene.events if event.id in lines)
+
+
+def _all_kept(scene: Scene) -> tuple[Effect, ...]:
+    """The ledger of a saga in which nothing asks to undo anything: of most."""
+    undoes = scene.declared.undoes
+    return tuple(
+        Effect(event=event.id, type=event.type, step=event.handler, compensation=name, status="kept")
+        for event in scene.events
+        if event.handler is not None and (name := undoes.get((event.handler, event.type))) is not None
+    )
 
 
 class _Step:
@@ -45,7 +56,7 @@ class _Step:
         self._compensations = compensations
         self._duties = duties
         self._told: dict[str, dict[str, list[SagaEvent]]] = {}
-        types = {name for node in compensations for name in _undone(node)}
+        types = {name for node in compensations for name in undone_by(node)}
         self._effects = [event for event in scene.by_step.get(step, ()) if event.type in types]
         failing = {name for node in compensations for name in node.consumes}
         self._failures = (
@@ -78,20 +89,23 @@ class _Step:
             duty.read for node in self._compensations if (duty := self._duties.get((node.id, failure.id))) is not None
         )
 
-    def _kept(self, effect: SagaEvent) -> Effect:
-        node = next(node for node in self._compensations if effect.type in _undone(node))
+    @cached_property
+    def _is_left(self) -> bool:
+        """Whether no failure that the step is undone on can come any more."""
         known = {name for each in self._compensations for name in each.consumes}
-        is_left = self._failed and not known & self._scene.declared.reach_of(
-            event.type for event in self._scene.events if event.failure
-        )
+        told = self._scene.declared.reach_of({event.type for event in self._scene.events if event.failure})
+        return self._failed and not known & told
+
+    def _kept(self, effect: SagaEvent) -> Effect:
         return Effect(
-            event=effect.id, type=effect.type, step=self._step, compensation=node.id,
-            status="uncovered" if is_left else "kept",
+            event=effect.id, type=effect.type, step=self._step,
+            compensation=self._scene.declared.undoes[self._step, effect.type],
+            status="uncovered" if self._is_left else "kept",
         )  # fmt: skip
 
     def _line(self, effect: SagaEvent, failure: SagaEvent) -> Effect:
         node = next(
-            (each for each in self._compensations if failure.type in each.consumes and effect.type in _undone(each)),
+            (each for each in self._compensations if failure.type in each.consumes and effect.type in undone_by(each)),
             None,
         )
         if node is None:  # another failure would undo it, and the first one decides
@@ -148,10 +162,6 @@ class _Step:
             duty.status = "unneeded"
 
 
-def _undone(node: HandlerNode) -> tuple[str, ...]:
-    return node.rule.events if isinstance(node.rule, Undoing) else ()
-
-
 def _run(event: SagaEvent, scene: Scene) -> tuple[str | None, int]:
     """What tells the calls of a step apart: their cause, and of a deadline's the time."""
     rule = scene.declared.handler[event.handler or ""].rule
@@ -159,10 +169,12 @@ def _run(event: SagaEvent, scene: Scene) -> tuple[str | None, int]:
 
 
 def _add_uncovered(scene: Scene, lines: dict[str, Effect]) -> None:
-    """What services did that have no compensation for it, and that never hear of the failure."""
+    """What services did that have no compensation for it, and that never hear of a failure on which others undo theirs."""
     declared = scene.declared
     failures = [event for event in scene.events if event.failure or event.ends == "failed"]
     told = declared.reach_of(event.type for event in failures)
+    if not any(told.intersection(node.consumes) for undoing in declared.undoing.values() for node in undoing):
+        return
     for event in scene.events:
         node = declared.handler.get(event.handler or "")
         is_effect = (

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from choreo.graph import HandlerNode
+from choreo.graph import HandlerNode, Kind
 from choreo.saga.fold.declared import Declared
 from choreo.saga.fold.troubles import Trouble
 from choreo.saga.model import Duty, DutyStatus, SagaEvent, Surroundings
@@ -79,6 +79,7 @@ class Scene:
         types: its events by type.
         emitted: events by who emitted them, and for which cause.
         by_step: events by who emitted them.
+        ruled: the drafts of handlers with a rule, by kind.
     """
 
     name: str
@@ -93,6 +94,7 @@ class Scene:
     emitted: dict[tuple[str, str], list[SagaEvent]] = field(default_factory=dict)
     by_step: dict[str, list[SagaEvent]] = field(default_factory=dict)
     drafts: list[Draft] = field(default_factory=list)
+    ruled: dict[Kind, list[Draft]] = field(default_factory=dict)
     waits: list[Wait] = field(default_factory=list)
 
     def __post_init__(self) -> None:

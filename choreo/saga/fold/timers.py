@@ -6,19 +6,46 @@ it is taken that it was called when its time was over.
 
 from __future__ import annotations
 
-from choreo.graph import Timing
+from bisect import bisect_right
+
+from choreo.graph import HandlerNode, Timing
 from choreo.saga.fold.scene import SLACK_MS, Draft, Scene
+from choreo.saga.model import SagaEvent
 
 
 def settle(scene: Scene) -> None:
     """Give all deadlines their status."""
-    for draft in scene.drafts:
-        if isinstance(draft.node.rule, Timing) and draft.status not in {"dead", "retrying"}:
-            _settle(scene, draft, draft.node.rule)
+    stops: dict[str, _Stops] = {}
+    for draft in scene.ruled.get("deadline", ()):
+        node = draft.node
+        if isinstance(node.rule, Timing) and draft.status not in {"dead", "retrying"}:
+            known = stops.get(node.id)
+            if known is None:
+                known = stops[node.id] = _Stops(scene, node)
+            _settle(scene, draft, node.rule, known)
 
 
-def _settle(scene: Scene, draft: Draft, rule: Timing) -> None:
-    timer = _Timer(scene, draft, rule)
+class _Stops:
+    """What stops the timers of a deadline: the times are those at which it was produced."""
+
+    def __init__(self, scene: Scene, node: HandlerNode) -> None:
+        sets = node.consumes[0]
+        times = [each.produced_ms for name in node.stopped_by if name != sets for each in scene.types.get(name, ())]
+        self._first_ms = min(times, default=None)
+        again = scene.types.get(sets, ()) if sets in node.stopped_by else ()
+        self._again = sorted((each.produced_ms, each.id) for each in again)
+
+    def first_ms(self, event: SagaEvent) -> int | None:
+        """The first that stops a timer which this event has set."""
+        later = bisect_right(self._again, (event.produced_ms, event.id))
+        if later == len(self._again):
+            return self._first_ms
+        again_ms = self._again[later][0]
+        return again_ms if self._first_ms is None else min(again_ms, self._first_ms)
+
+
+def _settle(scene: Scene, draft: Draft, rule: Timing, stops: _Stops) -> None:
+    timer = _Timer(scene, draft, rule, stops.first_ms(draft.event))
     now_ms, number = scene.around.now_ms, timer.next_call()
     while (
         draft.read
@@ -42,20 +69,11 @@ def _settle(scene: Scene, draft: Draft, rule: Timing) -> None:
 class _Timer:
     """The calls of a deadline for one event."""
 
-    def __init__(self, scene: Scene, draft: Draft, rule: Timing) -> None:
-        event = draft.event
-        self._scene, self._draft, self._rule = scene, draft, rule
-        self._first_ms = event.produced_ms + round(rule.within * 1000)
+    def __init__(self, scene: Scene, draft: Draft, rule: Timing, stopped_ms: int | None) -> None:
+        self._scene, self._draft, self._rule, self._stopped_ms = scene, draft, rule, stopped_ms
+        self._first_ms = draft.event.produced_ms + round(rule.within * 1000)
         self._pace_ms = round(rule.every * 1000)
         self._grace_ms = round(rule.grace * 1000)
-        node, types = draft.node, scene.types
-        others = [each for name in node.stopped_by if name != event.type for each in types.get(name, ())]
-        self._stopped_ms = min((each.produced_ms for each in others), default=None)
-        again = types[event.type] if event.type in node.stopped_by else ()
-        mine = event.produced_ms, event.id
-        later = min(((each.produced_ms, each.id) for each in again if (each.produced_ms, each.id) > mine), default=None)
-        if later is not None and (self._stopped_ms is None or later[0] < self._stopped_ms):
-            self._stopped_ms = later[0]
 
     def due_ms(self, number: int) -> int:
         """When a call is due: what stops it must have been produced by then."""

@@ -38,7 +38,7 @@ def _diverged(facts: Facts, words: Words) -> str:
     if not found:
         return ""
     event, why = found[0]
-    return f"{words.event(event)} is not declared: {why}{_more(len(found))}"
+    return f"{words.event(event)} is not declared: {why.partition(': ')[2]}{_more(len(found))}"
 
 
 def _failed(facts: Facts, words: Words) -> str:
@@ -156,6 +156,7 @@ def _waits(facts: Facts, words: Words) -> list[str]:
     if facts.outcome is None:
         found += [f"waiting for {name} from outside{until}" for draft in facts.armed for name in outside(facts, draft)]
         found += [f"{_join(facts, wait)}{until}: {words.wait(wait)}" for wait in facts.hoping]
+    found += [f"waiting for {name} from outside{until}" for name in facts.awaited]
     found += [f"{_timer(draft)}: {draft.node.id} is called at {words.time(draft.due_ms or 0)}" for draft in facts.armed]
     return found
 

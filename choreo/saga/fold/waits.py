@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from choreo.graph import HandlerNode, Joining
 from choreo.saga.fold.scene import Draft, Scene, Wait
 from choreo.saga.model import SagaEvent
 
+_THERE = {"done", "retrying", "dead"}
+"""Of an event that has come: one at which the join failed is given to it again."""
+
+
+def _counted(drafts: Iterable[Draft]) -> dict[str, int]:
+    """How many of each type."""
+    counts: dict[str, int] = {}
+    for draft in drafts:
+        counts[draft.event.type] = counts.get(draft.event.type, 0) + 1
+    return counts
+
 
 def settle(scene: Scene) -> None:
     """Give all events of joins their status, and note what waits."""
     groups: dict[tuple[str, str], list[Draft]] = {}
-    for draft in scene.drafts:
+    for draft in scene.ruled.get("join", ()):
         if isinstance(draft.node.rule, Joining):
             is_apart = draft.node.rule.by is not None
             if not is_apart or draft.node.id in scene.declared.by_key:
@@ -28,13 +38,13 @@ def _settle(scene: Scene, drafts: list[Draft], node: HandlerNode, rule: Joining,
     if any(draft.emitted for draft in drafts):
         _fire(drafts, node, rule)
         return
-    counts = Counter(draft.event.type for draft in drafts if draft.status in {"done", "retrying", "dead"})
+    counts = _counted(draft for draft in drafts if draft.status in _THERE)
     missing, need = _missing(node, rule, counts)
     if closing := _closing(scene, node, rule, key):
         is_done = live and not missing and node.may_emit_nothing and _last(live).written_ms < closing.written_ms
         for draft in live if not is_done else ():
             draft.status = "stopped"
-    elif missing or len(live) < len([draft for draft in drafts if draft.status in {"done", "retrying", "dead"}]):
+    elif missing or len(live) < len([draft for draft in drafts if draft.status in _THERE]):
         _gather(live, rule)
         gathering = [draft for draft in live if draft.status == "gathering"]
         if gathering and missing:
@@ -44,7 +54,7 @@ def _settle(scene: Scene, drafts: list[Draft], node: HandlerNode, rule: Joining,
 def _fire(drafts: list[Draft], node: HandlerNode, rule: Joining) -> None:
     """It has fired: what it has read is done, and the rest it will look at in vain. What it needed for sure, it has read."""
     if rule.gathers is None and rule.need == len(node.consumes):
-        counts = Counter(draft.event.type for draft in drafts)
+        counts = _counted(drafts)
         for draft in drafts:
             if draft.status == "pending" and counts[draft.event.type] == 1:
                 draft.status = "done"
@@ -54,13 +64,13 @@ def _last(live: Iterable[Draft]) -> SagaEvent:
     return max((draft.event for draft in live), key=lambda event: event.written_ms)
 
 
-def _missing(node: HandlerNode, rule: Joining, counts: Counter[str]) -> tuple[tuple[str, ...], int]:
+def _missing(node: HandlerNode, rule: Joining, counts: Mapping[str, int]) -> tuple[tuple[str, ...], int]:
     """The types that a join waits for, and how many of them suffice; see `Wait.need`."""
     if rule.gathers is None:
         more = rule.need - len(counts)
         return (tuple(name for name in node.consumes if name not in counts), more) if more > 0 else ((), 0)
     missing = tuple(name for name in node.consumes if name != rule.gathers and name not in counts)
-    left = None if rule.count is None else rule.count - counts[rule.gathers]
+    left = None if rule.count is None else rule.count - counts.get(rule.gathers, 0)
     if left is None or left > 0:
         return (*missing, rule.gathers), 0 if left is None else left
     return missing, len(missing)

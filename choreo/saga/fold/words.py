@@ -71,7 +71,8 @@ class Words:
             return f"{who} has given up on {what}{after}{error}: dead letter {short(trouble.letter)} is open"
         if draft.status == "retrying" and trouble is not None:
             if draft.due_ms is None:
-                return f"{who} is called again with {what}: it was redriven"
+                how = "it was redriven" if trouble.redrives else "it comes through the retry topic"
+                return f"{who} is called again with {what}: {how}"
             when = (
                 f"at {self.time(draft.due_ms)}" if draft.due_ms > self._now_ms else f"since {self.time(draft.due_ms)}"
             )

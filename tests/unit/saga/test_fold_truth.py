@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 
 import pytest
 
+from choreo.log.memory import MemoryLog
+from choreo.log.port import Topic, TopicPartition
 from choreo.saga.fold import fold
 from tests.tracker.comparing import differences, sightings
 from tests.tracker.laying import World
@@ -75,3 +77,19 @@ def test_a_world_lays_some_records_twice_and_some_late(world):
     for found in (sightings(records) for records in world.lying.values()):
         late += sum(each.written_ms > each.produced_ms for group in found.values() for each in group)
     assert late > 0.03 * len(copies)
+
+
+async def test_a_worlds_records_lie_in_a_log_where_it_says():
+    world = World(list(truths(seed=51, count=60)), seed=51)
+    async with MemoryLog() as log:
+        await log.create_topics([Topic(name=name, partitions=number) for name, number in world.partitions.items()])
+        producer = log.producer()
+        await producer.append(world.records)
+        await producer.close()
+        consumer = log.consumer(list(world.partitions))
+        found = defaultdict(list)
+        while sum(map(len, found.values())) < len(world.records):
+            for record in await consumer.poll():
+                found[TopicPartition(*record[:2])].append(record)
+        await consumer.close()
+    assert found == world.lying
