@@ -115,9 +115,7 @@ async def _commit(log: Log, group: str, offsets: Mapping[TopicPartition, int]) -
         await consumer.close()
 
 
-async def _killed(
-    log_url: str, store_url: str, chance: random.Random, kills: int, laying: asyncio.Task[None]
-) -> int:
+async def _killed(log_url: str, store_url: str, chance: random.Random, kills: int, laying: asyncio.Task[None]) -> int:
     """Trackers one after another, each killed at some moment; the last ones after all has been laid."""
     done = 0
     while done < kills or not laying.done():

@@ -25,7 +25,7 @@ async def main(log_url: str, store_url: str) -> None:
             try:
                 await store.open()
                 break
-            except Exception as error:  # noqa: BLE001 - the one that was killed may not be gone yet
+            except Exception as error:
                 print(error, file=sys.stderr)  # noqa: T201
                 await asyncio.sleep(0.2)
         tracker = Tracker(log, store, GRAPH, Options(group=GROUP, keep_ms=2**53), now_ms=lambda: NOW_MS)

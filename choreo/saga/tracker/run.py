@@ -148,6 +148,7 @@ class Tracker:
             read = {at: there[at].next if at in there else 0 for at in ends}
             firsts = await self._source.beginning_offsets([at for at in ends if read[at] < ends[at]])
             if all(read[at] >= end or firsts[at] >= end for at, end in ends.items()):
+                await self._look()
                 await self._ask(every=True)
                 self._is_settled.clear()
                 await self._is_settled.wait()
@@ -203,7 +204,6 @@ class Tracker:
             every = time.monotonic() > asked + _ALL
             asked = time.monotonic() if every else asked
             await self._ask(every=every)
-            self._touch(await self._store.due(self._now_ms(), _MANY))
 
     async def _ask(self, *, every: bool) -> None:
         if every:
@@ -213,6 +213,7 @@ class Tracker:
         committed = await self._commits.of(wanted)
         self._folder.note(committed)
         self._touch(await self._store.advance(committed, self._now_ms()))
+        self._touch(await self._store.due(self._folder.reached_ms, _MANY))
 
     def _partitions(self) -> list[TopicPartition]:
         return [TopicPartition(name, number) for name, count in self._topics.items() for number in range(count)]
