@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -29,6 +30,7 @@ class Questions:
     """This part of `PostgresTrackerStore`; it never waits for a writer."""
 
     _reader: Connection
+    _questions: asyncio.Lock
 
     @property
     def url(self) -> str:
@@ -194,12 +196,13 @@ class Questions:
 
     async def _run(self, *statements: Statement, first: Sequence[Statement] = ()) -> list[Any]:
         """Run statements in one round trip; the answers are without those of `first`."""
-        await self._reader.open()
-        try:
-            cursors = await self._reader.run(*first, (Q["born"], None), *statements)
-            self._learn_of(await cursors[len(first)].fetchall())
-            return cursors[len(first) + 1 :]
-        except psycopg.Error as error:
-            await self._reader.close()
-            said = str(error).partition("\n")[0]
-            raise StoreUnavailableError(f"the tracker's store {self.url} refuses", why=said) from error
+        async with self._questions:  # several statements in one round trip are nobody else's
+            await self._reader.open()
+            try:
+                cursors = await self._reader.run(*first, (Q["born"], None), *statements)
+                self._learn_of(await cursors[len(first)].fetchall())
+                return cursors[len(first) + 1 :]
+            except psycopg.Error as error:
+                await self._reader.close()
+                said = str(error).partition("\n")[0]
+                raise StoreUnavailableError(f"the tracker's store {self.url} refuses", why=said) from error

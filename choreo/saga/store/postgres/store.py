@@ -34,7 +34,7 @@ class PostgresTrackerStore(Questions):
         self._address, self._anew = address, anew
         self.schema = address.schema or SCHEMA
         self._me = uuid4().hex
-        self._turns = asyncio.Lock()
+        self._turns, self._questions = asyncio.Lock(), asyncio.Lock()
         self._connections: list[Connection] = []
         self._forget_numbers()
 
