@@ -191,6 +191,7 @@ def _handler_node(handler: Handler) -> HandlerNode:
         may_emit_nothing=handler.emits.nothing or handler.emits.many,
         several=_names(handler.emits.several),
         attempts=handler.retry.attempts,
+        ordered=handler.ordered,
         rule=rule,
     )
 
@@ -203,7 +204,7 @@ def _rule_node(service: str, rule: Rule | None) -> tuple[Kind, Undoing | Joining
             gathers = rule.events[-1].contract.type_name if rule.gathers else None
             return "join", Joining(rule.by, rule.need, gathers, rule.count if isinstance(rule.count, int) else None)
         case Deadline():
-            return "deadline", Timing(rule.within, rule.every, rule.times)
+            return "deadline", Timing(rule.within, rule.every, rule.times, rule.grace)
         case Batch():
             return "batch", Batching(rule.max_size, rule.max_age, rule.per)
         case None:

@@ -31,6 +31,18 @@ class ConfigurationError(ChoreoError):
     """A setting, an address or a combination of them cannot work. Raised at start."""
 
 
+class FilterError(ConfigurationError):
+    """A filter of sagas cannot be read.
+
+    Attributes:
+        at: the place of what is wrong, counted in characters from 0.
+    """
+
+    def __init__(self, at: int, what: str, *, why: str = "", remedy: str = "") -> None:
+        self.at = at
+        super().__init__(f"the filter cannot be read at character {at + 1}: {what}", why=why, remedy=remedy)
+
+
 class UndeclaredEmissionError(ChoreoError):
     """A handler returned something its return annotation does not name."""
 

@@ -47,11 +47,16 @@ class Joining:
 
 @dataclass(frozen=True)
 class Timing:
-    """When a deadline is called: `within` seconds after its event, then `every` so many (0: not again), `times` in all."""
+    """When a deadline is called: `within` seconds after its event, then `every` so many (0: not again), `times` in all.
+
+    Attributes:
+        grace: so many seconds later than that, for what stops it may be under way.
+    """
 
     within: float
     every: float
     times: int
+    grace: float
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,7 @@ class HandlerNode:
         may_emit_nothing: whether it may end its branch without an event.
         several: which of them it may emit several of at once, also beside each other.
         attempts: how often it is called at most for one event.
+        ordered: whether later events of a key wait for one that is being retried or is a dead letter.
         rule: what its kind says besides; None for `on`.
     """
 
@@ -112,6 +118,7 @@ class HandlerNode:
     may_emit_nothing: bool
     several: tuple[str, ...]
     attempts: int
+    ordered: bool
     rule: Undoing | Joining | Timing | Batching | None
 
     @property

@@ -59,7 +59,7 @@ def run(
     run_async(_run(services, settings, worker), log_level=log_level, said=said)
 
 
-def _stopping(settings: Settings, *, silent: bool = False) -> asyncio.Event:
+def stopping(settings: Settings, *, silent: bool = False) -> asyncio.Event:
     """Set by the first signal. A second one ends the process at once, and so does time."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     bound = settings.stop_grace + _UNWIND
@@ -88,7 +88,7 @@ def _end(bound: float) -> None:
 async def _run(services: list[Service], settings: Settings, worker: int | None) -> None:
     from choreo.runtime.run import run_services
 
-    stop = _stopping(settings, silent=worker is not None)
+    stop = stopping(settings, silent=worker is not None)
     if worker is not None:  # the supervisor's end of the pipe closes when it dies
         asyncio.get_running_loop().add_reader(sys.stdin, stop.set)
     await run_services(services, settings, stop=stop)
@@ -111,7 +111,7 @@ async def _supervise(modules: list[str], settings: Settings, processes: int, log
     patience = settings.stop_grace + _UNWIND + 5
     supervisor = Supervisor(processes, command, patience=patience, hopeless=WRONG_USAGE)
     longer = settings.model_copy(update={"stop_grace": patience})
-    return await supervisor.run(_stopping(longer))
+    return await supervisor.run(stopping(longer))
 
 
 Format = Annotated[Literal["text", "mermaid", "json"], typer.Option("--format", "-f", help="What to print.")]

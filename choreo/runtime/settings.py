@@ -21,6 +21,8 @@ class Settings(BaseSettings):
         inbox_keep: how long it is remembered that an event has been handled, so that copies of it are dropped.
         saga_keep: how long is remembered what a service has done in a saga, from when it last mattered: from a deadline's
             time, or from when it was noted.
+        tracker_store: where the tracker keeps what it knows: `sqlite:///path`, for one instance, or `postgresql://...`.
+        tracker_keep: how long the tracker keeps a saga after its last change.
         health_port: where `choreo run` answers `/live` and `/ready`; unless given, nowhere. 0 is any free port.
         health_host: the address of the health port.
     """
@@ -37,6 +39,8 @@ class Settings(BaseSettings):
     max_record_bytes: int = 1_000_000
     inbox_keep: str = "7d"
     saga_keep: str = "90d"
+    tracker_store: str = "sqlite:///.choreo/tracker.db"
+    tracker_keep: str = "30d"
     health_port: int | None = None
     health_host: str = "127.0.0.1"
 

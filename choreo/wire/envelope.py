@@ -72,10 +72,10 @@ def read(record: Record) -> Metadata:
     """
     record = binary_mode(record)
     got = dict(record.headers).get
-    when = record.timestamp if 0 <= record.timestamp < _YEAR_10000 else 0
+    when = _known(record.timestamp)
     try:
         (record.key or b"").decode()
-        event_id = got("ce_id", b"").decode() or _id_of(record, when)
+        event_id = got("ce_id", b"").decode() or id_of(record)
         return _metadata(
             (
                 event_id,
@@ -95,8 +95,14 @@ def read(record: Record) -> Metadata:
         raise unreadable(record, f"its {bad} is no UTF-8") from None
 
 
-def _id_of(record: Record, when: int) -> str:
+def id_of(record: Record) -> str:
+    """The id of a record that names none: made of its place in the log."""
+    when = _known(record.timestamp)
     return derive_event_id("", record.topic, str(record.partition), record.offset, time_ms=when)
+
+
+def _known(timestamp: int) -> int:
+    return timestamp if 0 <= timestamp < _YEAR_10000 else 0
 
 
 def _time_of(when: int) -> str:

@@ -146,6 +146,7 @@ def test_json_holds_the_whole_graph(graph):
         "may_emit_nothing": True,
         "several": [],
         "attempts": 5,
+        "ordered": True,
         "rule": None,
     }
     assert data["events"][0] == {
@@ -293,7 +294,7 @@ def test_rules_are_plain_data():
         "refund": ("compensation", Undoing("saga.charge", ("PaymentCharged",))),
         "finish": ("join", Joining("order_id", 2, None, None)),
         "gather": ("join", Joining(None, 2, "shipping.ParcelSent", None)),
-        "remind": ("deadline", Timing(900.0, 3600.0, 3)),
+        "remind": ("deadline", Timing(900.0, 3600.0, 3, 0.5)),
         "load": ("batch", Batching(50, 2.0, "partition")),
     }
     assert handlers["finish"].consumes == ("OrderPlaced", "PaymentCharged")

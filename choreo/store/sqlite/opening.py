@@ -52,7 +52,7 @@ def migrate(writer: sqlite3.Connection, path: Path, service: str, tables: str) -
     if version > migrations[-1].number:
         raise ConfigurationError(f"the store {path} was written by a newer choreo", remedy="upgrade this one")
     for migration in migrations[version:]:
-        for statement in _statements(migration.sql):
+        for statement in statements(migration.sql):
             writer.execute(statement)
         writer.execute(_Q["migrated"], (migration.number,))
     owner = writer.execute(_Q["service"]).fetchone()
@@ -63,11 +63,11 @@ def migrate(writer: sqlite3.Connection, path: Path, service: str, tables: str) -
         )
     if owner is None:
         writer.execute(_Q["claim"], (service,))
-    for statement in _statements(tables):
+    for statement in statements(tables):
         writer.execute(statement)
 
 
-def _statements(script: str) -> list[str]:
+def statements(script: str) -> list[str]:
     """A script's statements one by one: `executescript` would commit the transaction they belong to."""
     statements, current = [], ""
     for part in f"{script}\n".split(";"):  # the last one may end in a comment

@@ -32,7 +32,7 @@ def handler_node(number, consumes, emits, *, join=0, nothing=False, several=()):
     rule = Joining(None, join, None, None) if join else None
     return HandlerNode(
         id=f"s.h{number}", service="s", name=f"h{number}", kind="join" if join else "on", consumes=consumes, stopped_by=(),
-        emits=emits, may_emit_nothing=nothing or bool(several), several=several, attempts=5, rule=rule,
+        emits=emits, may_emit_nothing=nothing or bool(several), several=several, attempts=5, ordered=True, rule=rule,
     )  # fmt: skip
 
 
