@@ -162,7 +162,8 @@ class Saga:
         started_ms, updated_ms: when its first and its last event were produced (the last also: failed or redriven).
         ended_ms: when it came to rest; None if it has not.
         parent: the saga in which it was started.
-        changes_ms: when the state may change though nothing comes; None if it does not.
+        changes_ms: when the state may change though nothing comes, if all that was written by then has been read; None if it
+            does not.
     """
 
     id: str

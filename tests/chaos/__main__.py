@@ -1,4 +1,5 @@
-"""Chaos by hand: `python -m tests.chaos --minutes 5 --setup kafka --seed 7 [--sabotage NAME]`, or `--flow shop --orders 10000`."""
+"""Chaos by hand: `python -m tests.chaos --minutes 5 --setup kafka --seed 7 [--sabotage NAME]`, or `--flow shop --orders 10000`;
+`--flow tracker --orders 10000` kills the tracker while it reads sagas of which all is known."""
 
 # ruff: noqa: T201 - it prints its findings
 from __future__ import annotations
@@ -7,6 +8,8 @@ import argparse
 import asyncio
 import os
 import sys
+import tempfile
+from pathlib import Path
 from random import SystemRandom
 
 from choreo.observe.logs import configure_logging
@@ -16,6 +19,8 @@ from tests.chaos.rounds import chaos, scenario
 from tests.chaos.sabotage import SABOTAGES
 from tests.chaos.shop import chaos as shop_chaos
 from tests.chaos.shop_arena import SHOP_SETUPS
+from tests.tracker.arena import SETUPS as TRACKER_SETUPS
+from tests.tracker.arena import trial
 
 _SAGAS_PER_SECOND = 40
 _ACCEPTED = ("embedded", "kafka", "postgres", "transactional")
@@ -35,14 +40,18 @@ def main() -> int:
     options.add_argument("--sabotage", choices=SABOTAGES, help="its scenario instead, with a build that is broken so")
     options.add_argument("--sound", action="store_true", help="the scenario with the build as it is")
     options.add_argument(
-        "--flow", choices=["shop"], help="the shop of services/; unless given, a flow made for checking"
+        "--flow", choices=["shop", "tracker"], help="the shop of services/; unless given, a flow made for checking"
     )
-    options.add_argument("--orders", type=int, default=1000, help="of the shop")
-    options.add_argument("--kills", type=int, help="of the shop's processes; one for each 200 orders unless given")
+    options.add_argument("--orders", type=int, default=1000, help="of the shop; or how many sagas")
+    options.add_argument(
+        "--kills", type=int, help="of its processes; one for each 200 orders unless given, and 20 of the tracker"
+    )
     given = options.parse_args()
     configure_logging(level="error")
     if given.flow == "shop":
         return in_the_shop(given)
+    if given.flow == "tracker":
+        return of_the_tracker(given)
     if given.sabotage:
         outcome = asyncio.run(scenario(given.sabotage, broken=not given.sound))
         print(outcome.text(), outcome.logs, sep="\n", flush=True)
@@ -67,6 +76,20 @@ def in_the_shop(given: argparse.Namespace) -> int:
         print(f"== the shop, {name}, {given.orders:,} orders, seed {given.seed}", flush=True)
         outcome = asyncio.run(shop_chaos(SHOP_SETUPS[name], given.seed, given.orders, kills))
         print(outcome.text(), outcome.logs, flush=True)
+        failed |= bool(outcome.findings)
+    return int(failed)
+
+
+def of_the_tracker(given: argparse.Namespace) -> int:
+    """The tracker's trials; 1 if one of them found something."""
+    failed = False
+    for name in given.setup or TRACKER_SETUPS:
+        print(f"== the tracker, {name}, {given.orders:,} sagas, seed {given.seed}", flush=True)
+        with tempfile.TemporaryDirectory(prefix="choreo-truth-") as folder:
+            outcome = asyncio.run(
+                trial(name, Path(folder), seed=given.seed, sagas=given.orders, kills=given.kills or 20)
+            )
+        print(outcome.text(), flush=True)
         failed |= bool(outcome.findings)
     return int(failed)
 

@@ -64,8 +64,8 @@ async def right(world: World, store: TrackerStore) -> list[str]:
         if truth.saga in rows:
             saga = fold(seen[truth.saga].seen, GRAPH, world.around)
             wrong += [f"{truth}: {said}" for said in differences(truth, saga)]
-            if rows[truth.saga] != summary_of(saga, world.around)._replace(changes_ms=rows[truth.saga].changes_ms):
-                both = zip(rows[truth.saga]._fields, rows[truth.saga], summary_of(saga, world.around), strict=True)
+            if rows[truth.saga] != summary_of(saga)._replace(changes_ms=rows[truth.saga].changes_ms):
+                both = zip(rows[truth.saga]._fields, rows[truth.saga], summary_of(saga), strict=True)
                 wrong.append(f"{truth.state} {[each for each in both if each[1] != each[2]]} {truth}")
     return wrong
 
@@ -145,6 +145,6 @@ def test_a_shape_says_what_a_fold_says() -> None:
         if known is None:
             shapes.learn(seen, saga, world.around)
         else:
-            assert known == summary_of(saga, world.around)
+            assert known == summary_of(saga)
     assert shapes.known > 100
     assert shapes.wrong == 0

@@ -99,4 +99,5 @@ def _settled(scene: Scene) -> Facts:
 def _changes_ms(facts: Facts) -> int | None:
     due = [draft.due_ms for draft in facts.retrying if draft.due_ms is not None and draft.due_ms > facts.now_ms]
     over = [draft.next_ms for draft in facts.scene.drafts if draft.next_ms is not None]
-    return min([*due, *over], default=None)
+    lost = [max(event.written_ms for event in facts.scene.early)] if facts.scene.early else []
+    return min([*due, *over, *lost], default=None)

@@ -139,7 +139,8 @@ class Tracker:
 
     async def settled(self) -> None:
         """Wait until all is read that was in the log when this was called, and folded."""
-        ends = await self._source.end_offsets(await partitions_of(self._source, sorted(self._topics)))
+        known = set(self._graph.topics) & (await self._source.topics()).keys()
+        ends = await self._source.end_offsets(await partitions_of(self._source, sorted(known)))
         while True:
             self._is_settled.clear()
             await self._is_settled.wait()
@@ -147,6 +148,7 @@ class Tracker:
             read = {at: there[at].next if at in there else 0 for at in ends}
             firsts = await self._source.beginning_offsets([at for at in ends if read[at] < ends[at]])
             if all(read[at] >= end or firsts[at] >= end for at, end in ends.items()):
+                await self._look()
                 await self._ask(every=True)
                 self._is_settled.clear()
                 await self._is_settled.wait()
@@ -203,7 +205,6 @@ class Tracker:
             every = time.monotonic() > asked + _ALL
             asked = time.monotonic() if every else asked
             await self._ask(every=every)
-            self._touch(await self._store.due(self._now_ms(), _MANY))
 
     async def _ask(self, *, every: bool) -> None:
         if every:
@@ -213,6 +214,7 @@ class Tracker:
         committed = await self._commits.of(wanted)
         self._folder.note(committed)
         self._touch(await self._store.advance(committed, self._now_ms()))
+        self._touch(await self._store.due(self._folder.reached_ms, _MANY))
 
     def _partitions(self) -> list[TopicPartition]:
         return [TopicPartition(name, number) for name, count in self._topics.items() for number in range(count)]

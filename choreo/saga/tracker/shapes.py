@@ -95,7 +95,7 @@ class Shapes:
             return
         if shape in self._known:
             known = self._known[shape]
-            if known is not None and _told(known, ordered) != summary_of(saga, around):
+            if known is not None and _told(known, ordered) != summary_of(saga):
                 self._known[shape], self.wrong = None, self.wrong + 1
             return
         self._known[shape] = self._generalised(ordered, saga, around)
@@ -144,7 +144,7 @@ class Shapes:
         first = next((place for place, seen in enumerate(ordered) if seen.event_id == _first_id(saga)), None)
         if first is None:
             return None
-        known = _Known(summary_of(saga, around), first, pieces, told)
+        known = _Known(summary_of(saga), first, pieces, told)
         return known if _told(known, ordered) == known.summary else None
 
     def _told_by_ids(self, ordered: Sequence[Sighting]) -> bool:

@@ -11,8 +11,6 @@ from choreo.saga.model import Duty, Saga, Surroundings
 from choreo.saga.sighting import Again, Sighting
 from choreo.saga.store.port import Folded, Sightings, Summary, Wait
 
-_AGAIN_MS = 5_000
-"""How soon a saga is looked at again that has an event whose cause has not been read."""
 _LONGEST = 300
 """Characters of an error or a key that lists show."""
 
@@ -20,10 +18,10 @@ _LONGEST = 300
 def folded(saga: Saga, seen: Sightings, graph: Graph, around: Surroundings) -> Folded:
     """What the store keeps of a saga that was made of these sightings."""
     waits = _waits(saga, seen.seen, graph, around.committed)
-    return Folded(summary_of(saga, around), seen.mark, waits)
+    return Folded(summary_of(saga), seen.mark, waits)
 
 
-def summary_of(saga: Saga, around: Surroundings) -> Summary:
+def summary_of(saga: Saga) -> Summary:
     """A saga's line in lists."""
     duties = saga.duties
     emitters = {event.handler.partition(".")[0] if event.handler else event.source for event in saga.events}
@@ -50,18 +48,8 @@ def summary_of(saga: Saga, around: Surroundings) -> Summary:
         until_ms=min(untils, default=None),
         error=errors[-1][:_LONGEST] if errors else "",
         parent=saga.parent,
-        changes_ms=_changes_ms(saga, around),
+        changes_ms=saga.changes_ms,
     )
-
-
-def _changes_ms(saga: Saga, around: Surroundings) -> int | None:
-    """When to fold it again by time alone; soon, while the tracker may only not have come to a cause yet."""
-    there = {event.id for event in saga.events}
-    early = any(
-        event.cause and event.cause not in there and event.written_ms > around.reached_ms for event in saga.events
-    )
-    times = [saga.changes_ms, around.now_ms + _AGAIN_MS if early else None]
-    return min((each for each in times if each is not None), default=None)
 
 
 def _waits(

@@ -116,6 +116,23 @@ async def test_who_begins_to_wait_for_what_has_come_is_marked_at_the_next_look(s
     assert await store.advance({("payments", ORDERS): 8}, 1_500) == [saga]
 
 
+async def test_what_was_marked_before_the_store_was_opened_again_is_folded_all_the_same(tracker_url: str) -> None:
+    store, sagas = make_tracker_store(tracker_url), [new_event_id() for _ in range(3)]
+    await store.open()
+    for saga in sagas:  # each in a round of its own: marks grow
+        await put(store, event(saga, 7))
+        await store.sightings([saga])
+    await store.close()
+    again = make_tracker_store(tracker_url)
+    await again.open()
+    try:
+        for saga in await again.marked(10):
+            await fold(again, summary(saga))
+        assert await again.marked(10) == []
+    finally:
+        await again.close()
+
+
 async def test_time_marks_once(store: TrackerStore) -> None:
     soon, later = new_event_id(), new_event_id()
     await filled(store, summary(soon, changes_ms=5_000), summary(later, changes_ms=9_000))

@@ -122,17 +122,20 @@ def reader(path: Path) -> sqlite3.Connection:
     """A connection that only asks.
 
     Raises:
-        ConfigurationError: there is no such store.
+        ConfigurationError: there is no such store (StoreMissingError), or it is something else.
     """
+    missing = StoreMissingError(
+        f"there is no tracker's store {path}", remedy="let the tracker make it: choreo tracker run MODULE"
+    )
     if not path.exists():
-        raise StoreMissingError(
-            f"there is no tracker's store {path}", remedy="let the tracker make it: choreo tracker run MODULE"
-        )
+        raise missing
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10, cached_statements=256)
     connection.execute("PRAGMA query_only = ON")
     connection.execute(f"PRAGMA cache_size = -{_CACHE // 4}")
     try:
         _check(connection, path)
+        if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:  # it is being made
+            raise missing
     except ConfigurationError:
         connection.close()
         raise

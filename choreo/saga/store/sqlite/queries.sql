@@ -41,6 +41,9 @@ INSERT OR IGNORE INTO strays (event, saga) VALUES (?, ?);
 -- name: datum
 INSERT OR IGNORE INTO data (name, value, saga) VALUES (?, ?, ?);
 
+-- name: last_mark
+SELECT coalesce(max(mark), 0) FROM dirty;
+
 -- name: marked
 SELECT saga FROM dirty ORDER BY mark, saga LIMIT ?;
 
