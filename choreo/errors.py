@@ -43,6 +43,10 @@ class FilterError(ConfigurationError):
         super().__init__(f"the filter cannot be read at character {at + 1}: {what}", why=why, remedy=remedy)
 
 
+class UnknownSagaError(ChoreoError):
+    """No saga has this name, or more than one could be meant."""
+
+
 class UndeclaredEmissionError(ChoreoError):
     """A handler returned something its return annotation does not name."""
 

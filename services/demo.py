@@ -30,6 +30,7 @@ class DemoResult:
         verdict: one line that is shown when nothing is wrong.
         findings: what is wrong, one sentence each.
         look: commands to look at next: what each shows, and the command line. A leading `choreo` becomes the one that works here.
+        sagas: business keys of sagas to show with `choreo saga show`; the last one also with `choreo saga why`.
         data: what `--json` prints, by names that programs can rely on; `findings` is added.
     """
 
@@ -38,4 +39,5 @@ class DemoResult:
     verdict: str
     findings: Sequence[str]
     look: Mapping[str, str]
+    sagas: Sequence[str] = ()
     data: Mapping[str, Any] = field(default_factory=dict)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from choreo.cli import check, common, demo, dlq, doctor, publish, run, topics, tracker
+from choreo.cli import check, common, demo, dlq, doctor, publish, run, saga, topics, tracker
 from choreo.errors import ChoreoError
 
 
@@ -42,6 +42,7 @@ app.command(epilog=check.EXAMPLES)(check.check)
 app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
 app.add_typer(topics.app, name="topics")
 app.add_typer(dlq.app, name="dlq")
+app.add_typer(saga.app, name="saga")
 app.add_typer(tracker.app, name="tracker")
 app.command("schema", help="Contracts: write, check and show the Avro schemas of events.")(lambda: None)
 app.command(epilog=demo.EXAMPLES)(demo.demo)

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -50,11 +51,14 @@ def demo(
     settings = settings_with(log=log, store=store, registry=registry, create_topics=True)
     given: dict[str, Any] = {"count": count, "seed": seed, "duplicates": duplicates}
     wanted = {option: value for option, value in given.items() if value is not None}
-    result: DemoResult = run_async(flow.run(settings, **wanted))
+    level = os.environ.get("CHOREO_LOG_LEVEL", "critical")  # what fails on purpose is told by the books
+    result: DemoResult = run_async(flow.run(settings, **wanted), log_level=level)
     if as_json:
         print_json({"log": log, "stores": store, **result.data, "findings": result.findings})
     else:
         _show(result, settings)
+        if result.sagas and not log.startswith("memory:"):  # which is gone now
+            run_async(_show_sagas(f"services.{name}", settings, result.sagas))
     if result.findings:
         raise typer.Exit(FAILED)
 
@@ -86,6 +90,23 @@ def _show(result: DemoResult, settings: Settings) -> None:
         print(f"  {finding}")
     commands = (f"  # {meaning}\n  {_here(command, settings)}" for meaning, command in result.look.items())
     print("\nWhere to look next", *commands, sep="\n")
+
+
+async def _show_sagas(module: str, settings: Settings, keys: Sequence[str]) -> None:
+    """What `choreo saga show` and `why` say about some of the sagas."""
+    from choreo.cli import saga_answers
+    from choreo.cli.saga_open import Asked
+
+    asked = Asked([module], settings, from_log=True, as_json=False)
+    for key in keys:
+        _title(f"choreo saga show {key} -m {module} --log {settings.log}", settings)
+        await saga_answers.show(asked, key, "tree", None, every=False)
+    _title(f"choreo saga why {keys[-1]} -m {module} --log {settings.log}", settings)
+    await saga_answers.why(asked, keys[-1], None)
+
+
+def _title(command: str, settings: Settings) -> None:
+    typer.secho(f"\n$ {_here(command, settings)}", dim=True)
 
 
 def _here(command: str, settings: Settings) -> str:

@@ -21,6 +21,7 @@ from choreo.cli.common import (
 )
 from choreo.cli.load import load_services
 from choreo.cli.run import stopping
+from choreo.cli.saga_open import Asked, answering
 from choreo.runtime.settings import Settings
 
 app = typer.Typer(
@@ -33,6 +34,9 @@ StoreOption = Annotated[
 Group = Annotated[str, typer.Option(help="Its consumer group; instances of one group share the work.")]
 Searchable = Annotated[
     list[str] | None, typer.Option(metavar="EVENT.FIELD", help="A payload field that filters may name; repeatable.")
+]
+HttpHost = Annotated[
+    str, typer.Option("--http-host", help="The address to listen at; others than this machine can come to 0.0.0.0.")
 ]
 GROUP = "choreo-tracker"
 
@@ -49,6 +53,8 @@ def run(
         str | None, typer.Option(metavar="30d", help="How long a saga is kept after its last change.")
     ] = None,
     health_port: Annotated[int | None, typer.Option(min=0, help="Answer /live and /ready there.")] = None,
+    http: Annotated[int | None, typer.Option(metavar="PORT", min=0, help="Answer questions over HTTP there.")] = None,
+    http_host: HttpHost = "127.0.0.1",
     log_level: Annotated[str, typer.Option(envvar="CHOREO_LOG_LEVEL", help="Least level that is logged.")] = "info",
 ) -> None:
     """Track the sagas of these services until SIGTERM or Ctrl-C. It writes nothing to the log.
@@ -62,9 +68,44 @@ def run(
     async def work() -> None:
         from choreo.saga.tracker.serving import serve
 
-        await serve(settings, graph, stop=stopping(settings), group=group, searchable=searchable or ())
+        tracking = serve(settings, graph, stop=stopping(settings), group=group, searchable=searchable or ())
+        if http is None:
+            await tracking
+            return
+        await _make_store(settings)
+        async with answering(Asked(modules or [], settings, from_log=False, as_json=False), http_host, http):
+            await tracking
 
     run_async(work(), log_level=log_level)
+
+
+@app.command("serve", epilog="Example: choreo tracker serve services.shop --http 8090")
+def serve_(
+    modules: Modules = None,
+    store: StoreOption = None,
+    log: LogOption = None,
+    registry: RegistryOption = None,
+    http: Annotated[int, typer.Option(metavar="PORT", min=0, help="Where; 0 is any free port.")] = 8090,
+    http_host: HttpHost = "127.0.0.1",
+) -> None:
+    """Answer questions over HTTP from a tracker's store, beside or without the tracker, until SIGTERM or Ctrl-C."""
+    settings = _settings(store, log=log, registry=registry)
+
+    async def work() -> None:
+        stop = stopping(settings)
+        async with answering(Asked(modules or [], settings, from_log=False, as_json=False), http_host, http):
+            await stop.wait()
+
+    run_async(work())
+
+
+async def _make_store(settings: Settings) -> None:
+    """The store is there from the start, so that it can be asked."""
+    from choreo.saga.store import make_tracker_store
+
+    made = make_tracker_store(settings.tracker_store)
+    await made.open()
+    await made.close()
 
 
 @app.command("rebuild", epilog="Example: choreo tracker rebuild services.shop")

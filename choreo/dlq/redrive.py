@@ -15,7 +15,7 @@ from choreo.dlq.letters import DeadLetter, Place
 from choreo.dlq.records import Reason, resolving
 from choreo.errors import ChoreoError, LogUnavailableError, RecordTooLargeError, UnknownTopicError
 from choreo.log.port import Log, NewRecord, Record
-from choreo.log.reader import Reader, partitions_of
+from choreo.log.reader import Reader, partitions_of, record_at
 
 _CHUNK = 100
 _LOOK = 0.2
@@ -265,13 +265,8 @@ async def original(log: Log, letter: DeadLetter) -> Record:
     if not letter.missing:
         return letter.record
     place = letter.place
-    if place.topic in await log.topics():
-        ends = await log.end_offsets(await partitions_of(log, [place.topic]))
-        async with Reader(log, ends | {place.of: place.offset} if place.of in ends else ends) as reader:
-            async for record in reader.catch_up():
-                if Place(*record[:3]) == place and ("key" in letter.missing or record.key == letter.record.key):
-                    return record
-                if record.partition == place.partition:
-                    break
+    record = await record_at(log, place.of, place.offset)
+    if record is not None and ("key" in letter.missing or record.key == letter.record.key):
+        return record
     why = f"its {' and '.join(letter.missing)} is not in the dead letter, and the original at {place} is gone"
     raise ChoreoError(f"dead letter {letter.id} cannot be had", why=why)

@@ -270,5 +270,8 @@ class Log(Protocol):
     async def committed(self, group: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, Position]:
         """What the group has committed; partitions without a commit are left out."""
 
+    async def members(self, group: str) -> int:
+        """How many members the group has now; one that died counts until that is noticed."""
+
     async def offsets_at(self, timestamp: int, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """The first offset whose timestamp (ms) is at or after `timestamp`; the end offset if there is none."""

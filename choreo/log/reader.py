@@ -67,6 +67,20 @@ class Reader:
     lost = revoked
 
 
+async def record_at(log: Log, at: TopicPartition, offset: int) -> Record | None:
+    """The record that lies there; None if it is gone, or never was."""
+    if at.topic not in await log.topics():
+        return None
+    ends = await log.end_offsets(await partitions_of(log, [at.topic]))
+    if not 0 <= offset < ends.get(at, 0):
+        return None
+    async with Reader(log, ends | {at: offset}) as reader:
+        async for record in reader.catch_up():
+            if (record.topic, record.partition) == at:
+                return record if record.offset == offset else None
+    return None
+
+
 async def partitions_of(log: Log, topics: Collection[str]) -> list[TopicPartition]:
     """All partitions of these topics.
 

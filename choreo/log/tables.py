@@ -240,6 +240,12 @@ class Tables:
                 if member in state.members:
                     state.members[member] = state.members[member]._replace(seen=self._beat())
 
+    def members(self, group: str) -> int:
+        """How many members of a group live."""
+        state = Group.load(self._state(group))
+        state.expel(self._beat())
+        return len(state.members)
+
     def generations(self) -> dict[str, int]:
         """The generation of each group: when one changes, its members should look."""
         return dict(self.connection.execute("SELECT name, generation FROM groups").fetchall())

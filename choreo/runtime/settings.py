@@ -23,6 +23,7 @@ class Settings(BaseSettings):
             time, or from when it was noted.
         tracker_store: where the tracker keeps what it knows: `sqlite:///path`, for one instance, or `postgresql://...`.
         tracker_keep: how long the tracker keeps a saga after its last change.
+        tracker_token: what whoever asks the tracker over HTTP has to know; unless given, one is made at each start.
         health_port: where `choreo run` answers `/live` and `/ready`; unless given, nowhere. 0 is any free port.
         health_host: the address of the health port.
     """
@@ -41,6 +42,7 @@ class Settings(BaseSettings):
     saga_keep: str = "90d"
     tracker_store: str = "sqlite:///.choreo/tracker.db"
     tracker_keep: str = "30d"
+    tracker_token: str = ""
     health_port: int | None = None
     health_host: str = "127.0.0.1"
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Collection, Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, NoReturn, get_args
 
 from choreo import durations
-from choreo.errors import DeclarationError, FilterError
+from choreo.errors import ConfigurationError, DeclarationError, FilterError
 from choreo.saga.filters import (
     DATA,
     EVERY,
@@ -31,6 +31,7 @@ from choreo.saga.filters import (
 MAX_LENGTH, MAX_DEPTH, MAX_PARTS = 4000, 40, 100
 """What a filter may be at most: characters, parentheses and `not` inside each other, comparisons."""
 _MAX_NUMBER = 10**15
+_EPOCH, _MS = datetime(1970, 1, 1, tzinfo=UTC), timedelta(milliseconds=1)
 _YEAR_10000 = 253_402_300_800_000
 
 _TOKEN = re.compile(
@@ -219,6 +220,18 @@ def _duration(said: str) -> int | None:
     return ms if ms <= _MAX_NUMBER else None
 
 
+def moment_of(said: str, now_ms: int) -> int:
+    """The ms of a moment written as in a filter: `-2h`, `2026-10-18`, `2026-10-18T14:30:00Z`, `now`.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    found = _time(said)
+    if found is None:
+        raise ConfigurationError(f"{said!r} is no time", remedy=_REMEDIES["time"])
+    return now_ms - found.ms if isinstance(found, Ago) else found
+
+
 def _time(said: str) -> int | Ago | None:
     if said.lower() == "now":
         return Ago(0)
@@ -227,7 +240,7 @@ def _time(said: str) -> int | Ago | None:
         return None if ago is None else Ago(ago)
     try:
         moment = datetime.fromisoformat(said)
-        ms = round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+        ms = ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH) // _MS
     except (ValueError, OverflowError):
         return None
     return ms if 0 <= ms < _YEAR_10000 else None
@@ -261,7 +274,7 @@ def _said(value: Value, name: str) -> str:
     if isinstance(value, str):
         return value if _WORD.match(value) and value.lower() not in _KEYWORDS else quoted(value)
     if kind == "time":
-        return datetime.fromtimestamp(value / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return (_EPOCH + value * _MS).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return _lasting(int(value)) if kind == "duration" else str(value)
 
 

@@ -186,6 +186,15 @@ class Codec:
         return found
 
 
+def written_with(record: Record) -> int | str | None:
+    """The id of the schema that a record names; None if it names none.
+
+    Raises:
+        DecodeError: it has no value, or says that it is what it is not.
+    """
+    return _opened(record)[0]
+
+
 def bare(record: Record) -> Record:
     """What `decode` needs of a record, where it is to be kept: without its key, and its headers if the value says it all."""
     topic, partition, offset, timestamp, _, value, headers = record

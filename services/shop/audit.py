@@ -9,6 +9,8 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
+from services.shop.catalogue import WITHOUT_POINTS
+from services.shop.events import OrderPlaced
 from services.shop.model import FAILURES, Books, Outcome
 
 Stores = Mapping[str, Any]
@@ -86,6 +88,12 @@ def audit(stores: Stores, books: Books) -> list[str]:
         *(sentence for ledger in LEDGERS for sentence in _ledger(stores, ledger, books)),
         *_notifications(stores, books),
     ]
+
+
+def audit_letters(found: Mapping[str, int], placed: Iterable[OrderPlaced]) -> list[str]:
+    """What is wrong with the dead letters, by service: there is one for each order whose points nobody can book, and no other."""
+    expected = {"loyalty": sum(order.customer_id == WITHOUT_POINTS for order in placed)}
+    return _compare("dead letters of", found, expected)
 
 
 class Ledger(NamedTuple):

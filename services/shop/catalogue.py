@@ -29,6 +29,7 @@ class Article(NamedTuple):
 BALANCE = Decimal("10000000.00")
 STOCK = 100_000_000
 BLOCKED_CARDS = frozenset({"c-13", "c-29"})
+WITHOUT_POINTS = "c-41"  # has closed the points account: whoever books points for it cannot, until somebody decides
 COUNTRIES_SERVED = ("AT", "BE", "CH", "CZ", "DE", "DK", "ES", "FR", "IT", "NL", "PL", "SE")
 COUNTRIES_NOT_SERVED = ("AQ", "BV", "HM")  # Antarctica, Bouvet Island, Heard and McDonald Islands
 
@@ -38,7 +39,7 @@ CUSTOMERS = tuple(
         balance=BALANCE,
         card_limit=Decimal(0) if f"c-{number:02}" in BLOCKED_CARDS else Decimal(1000 + 200 * (number % 4)),
     )
-    for number in range(1, 41)
+    for number in range(1, 42)
 )
 
 ARTICLES = tuple(

@@ -5,7 +5,8 @@ It reads what `orders` publishes anyway, and its own event lives here, because n
 
 from __future__ import annotations
 
-from choreo import Context, Event, Service
+from choreo import Context, Event, Retry, Service
+from services.shop.catalogue import WITHOUT_POINTS
 from services.shop.events import OrderConfirmed
 
 TABLES = """
@@ -26,9 +27,15 @@ class PointsEarned(Event, topic="loyalty", key="customer_id"):
     points: int
 
 
-@loyalty.on(OrderConfirmed)
+class AccountClosedError(Exception):
+    """A customer wants no points any more: no second attempt helps, somebody has to decide."""
+
+
+@loyalty.on(OrderConfirmed, retry=Retry(business=(AccountClosedError,)))
 async def award(order: OrderConfirmed, ctx: Context) -> PointsEarned:
     """One point for each full ten euros."""
+    if order.customer_id == WITHOUT_POINTS:
+        raise AccountClosedError(f"customer {order.customer_id} has closed the points account")
     points = int(order.total // EUROS_PER_POINT)
     await ctx.db.execute("INSERT INTO points VALUES ($1, $2, $3)", (order.order_id, order.customer_id, points))
     await ctx.db.execute(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
-from services.shop.catalogue import ARTICLES, COUNTRIES_SERVED, CUSTOMERS, SOLD_OUT
+from services.shop.catalogue import ARTICLES, COUNTRIES_SERVED, CUSTOMERS, SOLD_OUT, WITHOUT_POINTS
 from services.shop.events import OrderPlaced, to_cents
 
 Rows: TypeAlias = "Counter[tuple[str | int, ...]]"
@@ -112,8 +112,9 @@ def _enter(order: OrderPlaced, books: Books, *, has_expired: bool) -> None:
     if natural == {Outcome.CONFIRMED}:
         rows["shipments"][order.order_id, order.country] += 1
     if outcomes == {Outcome.CONFIRMED}:
-        points = int(order.total) // 10
-        rows["points"][order.order_id, order.customer_id, points] += 1
-        books.points[order.customer_id] += points
+        if order.customer_id != WITHOUT_POINTS:
+            points = int(order.total) // 10
+            rows["points"][order.order_id, order.customer_id, points] += 1
+            books.points[order.customer_id] += points
         books.balances[order.customer_id] -= to_cents(order.total)
         books.stock.subtract({line.sku: line.quantity for line in order.lines})

@@ -5,7 +5,15 @@ from __future__ import annotations
 from decimal import Decimal
 from random import Random
 
-from services.shop.catalogue import ARTICLES, BLOCKED_CARDS, COUNTRIES_NOT_SERVED, COUNTRIES_SERVED, CUSTOMERS, SOLD_OUT
+from services.shop.catalogue import (
+    ARTICLES,
+    BLOCKED_CARDS,
+    COUNTRIES_NOT_SERVED,
+    COUNTRIES_SERVED,
+    CUSTOMERS,
+    SOLD_OUT,
+    WITHOUT_POINTS,
+)
 from services.shop.events import OrderLine, OrderPlaced
 
 BLOCKED_SHARE = 0.05
@@ -17,7 +25,9 @@ SMALL_PRICE = Decimal(50)  # cheaper articles are bought up to three at a time
 
 _FOR_SALE = tuple(article for article in ARTICLES if article.sku not in SOLD_OUT)
 _NOT_FOR_SALE = tuple(article for article in ARTICLES if article.sku in SOLD_OUT)
-_PAYING = tuple(customer.customer_id for customer in CUSTOMERS if customer.customer_id not in BLOCKED_CARDS)
+_PAYING = tuple(
+    customer.customer_id for customer in CUSTOMERS if customer.customer_id not in BLOCKED_CARDS | {WITHOUT_POINTS}
+)
 _BLOCKED = tuple(sorted(BLOCKED_CARDS))
 
 
@@ -25,6 +35,14 @@ def orders(seed: int, number: int) -> list[OrderPlaced]:
     """`number` orders drawn from `seed`; a longer list begins with the shorter one."""
     draw = Random(seed)  # noqa: S311 - reproducible samples, no secrets
     return [_order(draw, f"o-{seed}-{place:05}") for place in range(1, number + 1)]
+
+
+def order_without_points(order_id: str) -> OrderPlaced:
+    """An order that is confirmed, and whose points nobody can book."""
+    kettle = next(article for article in ARTICLES if article.sku == "kettle")
+    line = OrderLine(sku=kettle.sku, quantity=2, unit_price=kettle.price)
+    total = line.quantity * line.unit_price
+    return OrderPlaced(order_id=order_id, customer_id=WITHOUT_POINTS, lines=(line,), total=total, country="DE")
 
 
 def _order(draw: Random, order_id: str) -> OrderPlaced:

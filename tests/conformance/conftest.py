@@ -13,7 +13,7 @@ from choreo.log import open_log
 from choreo.log.memory import MemoryLog
 from tests.conformance.log_world import PATIENCE, World
 
-_ALL = {"several_processes", "transactions", "topic_creation", "time_lookup", "prompt_retention"}
+_ALL = {"several_processes", "transactions", "topic_creation", "time_lookup", "prompt_retention", "members_told"}
 _LOGS = {
     "memory": _ALL - {"several_processes"},
     "sqlite": _ALL,

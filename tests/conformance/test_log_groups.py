@@ -310,3 +310,21 @@ async def test_a_pause_ends_with_the_ownership(world: World) -> None:
         await world.fill(topic, 1, place.partition)
     assert sorted(r.partition for r in await collect(one, 2)) == [place.partition for place in away]
     await nothing_more(one)
+
+
+@pytest.mark.needs("members_told")
+async def test_how_many_members_a_group_has(world: World) -> None:
+    topic, group = await world.topic(), world.group()
+    assert await world.log.members(group) == 0
+
+    async def become(count: int) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while await world.log.members(group) != count:
+                await asyncio.gather(*(each.poll(timeout=0.02) for each in members))
+
+    members = [world.consumer(topic, group=group) for _ in range(2)]
+    await become(2)
+    await members.pop().close()
+    await become(1)
+    await members.pop().close()
+    await become(0)

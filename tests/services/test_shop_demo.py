@@ -18,8 +18,8 @@ import structlog
 from choreo.cli import main
 from services.shop import payments
 from services.shop.audit import open_stores, told
+from services.shop.demo import sample
 from services.shop.model import Outcome, books_of
-from services.shop.orders_generator import orders
 from services.trial import settle
 
 KEYS = {"started", "confirmed", "cancelled", "open", "events", "seconds", "events_per_second"}
@@ -47,7 +47,7 @@ def demo(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
 
 def test_a_program_gets_the_counts_of_the_model(capsys: pytest.CaptureFixture[str]) -> None:
     result = demo(capsys)
-    books = books_of(orders(7, 200))
+    books = books_of(sample(7, 200))
     assert set(result) >= KEYS
     assert (result["started"], result["open"], result["findings"]) == (200, 0, [])
     assert result["confirmed"] == len(books.confirmed)
@@ -55,7 +55,8 @@ def test_a_program_gets_the_counts_of_the_model(capsys: pytest.CaptureFixture[st
     assert set(cancelled) == set.union(*map(set, books.outcomes.values())) - {Outcome.CONFIRMED}
     assert sum(cancelled.values()) == result["cancelled_total"] == 200 - result["confirmed"]
     with open_stores(result["stores"]) as stores:
-        events = told(stores).total() + result["confirmed"]  # each of which earned points
+        events = told(stores).total() + result["confirmed"]  # each of which earned points, or a dead letter
+    assert {name: count for name, count in result["dead_letters"].items() if count} == {"loyalty": 1}
     assert result["events"] == events + result["duplicates_published"]
     assert result["events_per_second"] == pytest.approx(result["events"] / result["seconds"], rel=0.01)
 
@@ -93,8 +94,15 @@ def test_a_person_reads_80_columns_and_commands_that_work(
     assert max(map(len, summary.splitlines())) <= 80
     assert "\x1b" not in text, "plain where it is no terminal"
     assert "Every cent" in summary
-    commands = [line.strip() for line in following.splitlines() if line.strip() and not line.strip().startswith("#")]
+    look, *sagas = following.split("\n$ ")
+    commands = [line.strip() for line in look.splitlines() if line.strip() and not line.strip().startswith("#")]
     assert len(commands) == 3
+    assert [part.split()[2] for part in sagas] == ["show", "show", "show", "why"]
+    assert [state for part in sagas[:3] for state in ("COMPLETED", "COMPENSATED", "FAILED") if state in part] == [
+        "COMPLETED", "COMPENSATED", "FAILED",
+    ]  # fmt: skip
+    assert "choreo dlq redrive" in sagas[3]
+    commands += [part.splitlines()[0] for part in sagas]
     for command in commands:
         if shutil.which(command.split()[0]):
             done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)

@@ -83,6 +83,9 @@ class EmbeddedLog:
     async def committed(self, group: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, Position]:
         return await self.read(Tables.committed, group, partitions)
 
+    async def members(self, group: str) -> int:
+        return await self.read(Tables.members, group)
+
     async def offsets_at(self, timestamp: int, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         return await self.read(Tables.offsets_at, timestamp, partitions)
 

@@ -41,3 +41,8 @@ def change(admin: AdminClient, topic: Topic, partitions: int, timeout: float) ->
         more = NewPartitions(topic.name, topic.partitions)
         for answer in admin.create_partitions([more], request_timeout=timeout).values():
             answer.result()
+
+
+def members_of(admin: AdminClient, group: str, timeout: float) -> int:
+    """How many members a consumer group has, of either protocol; none if nobody knows it."""
+    return len(admin.describe_consumer_groups([group], request_timeout=timeout)[group].result().members)

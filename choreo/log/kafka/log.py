@@ -222,6 +222,10 @@ class KafkaLog:
 
         return await self._ask(f"committed offsets of {group}", ask, right)
 
+    async def members(self, group: str) -> int:
+        right = Right("Describe", "group", group)
+        return await self._ask(f"members of {group}", lambda: admin.members_of(self._admin, group, TRY), right)
+
     def _silent_consumer(self, group: str) -> ck.Consumer:
         """A client that asks for what only consumers are told."""
         conf = for_consumer(self._hosts, self._settings, group, "earliest")

@@ -15,7 +15,7 @@ async def run(settings, *, count=3, seed=1, duplicates=0.5):
     wrong = ["one is missing"] if count > 9 else []
     return SimpleNamespace(
         title="Hello", counts={"greetings": count * 1000, "slowest": "4 ms", "duplicates": duplicates}, verdict="All met.",
-        findings=wrong, look={"greetings in the log": f"choreo topics tail greetings --log {settings.log}", "all": "ls /"},
+        findings=wrong, sagas=(), look={"greetings in the log": f"choreo topics tail greetings --log {settings.log}", "all": "ls /"},
         data={"started": count, "seed": seed, "duplicates": duplicates},
     )
 """

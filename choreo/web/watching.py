@@ -1,0 +1,84 @@
+"""Changes of sagas as server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from choreo.saga.export.plain import plain
+from choreo.saga.filter_text import parse
+from choreo.saga.questions import Change, Questions
+from choreo.web.answers import Listed
+from choreo.web.operations import Operation, Values
+from choreo.web.parameters import FILTER, Parameter, read
+from choreo.web.problems import UNAVAILABLE, on_error, problem
+
+MOST_WATCHERS = 200
+_HEARTBEAT = 15.0
+_AFTER = Parameter(
+    name="after", meaning="The id of the last change that is known: go on behind it; from now on unless given.",
+    schema={"type": "string", "maxLength": 64},
+)  # fmt: skip
+
+
+async def _streamed(_questions: Questions, _values: Values) -> None:
+    raise NotImplementedError
+
+
+WATCH = Operation(
+    "/watch", "watch", "Every change of sagas that fit a filter, as it comes.", [FILTER, _AFTER], Listed, _streamed
+)
+
+
+def watching(questions: Questions) -> Callable[[Request], Awaitable[Response]]:
+    """The endpoint; so many at a time and no more."""
+    watchers = 0
+
+    async def answer(request: Request) -> Response:
+        nonlocal watchers
+        try:
+            values = read(request, WATCH.parameters)
+            asked = values["filter"] or ""
+            parse(asked)
+        except Exception as error:  # noqa: BLE001 - all become answers
+            return on_error(request, error)
+        if request.method == "HEAD":
+            return Response(media_type="text/event-stream")
+        if watchers >= MOST_WATCHERS:
+            return problem(UNAVAILABLE, f"{MOST_WATCHERS} others watch already: come again later")
+        after = request.headers.get("last-event-id") or values["after"] or ""
+
+        async def counted() -> AsyncIterator[str]:
+            nonlocal watchers
+            watchers += 1
+            try:
+                async for part in _events(questions.watch(asked, after=after)):
+                    yield part
+            finally:
+                watchers -= 1
+
+        return StreamingResponse(counted(), media_type="text/event-stream")
+
+    return answer
+
+
+async def _events(changes: AsyncIterator[Change]) -> AsyncIterator[str]:
+    """The changes as events, and a comment now and then, so that whoever is gone is noticed."""
+    yield "retry: 1000\n\n"
+    waiting: asyncio.Future[Change] = asyncio.ensure_future(anext(changes))
+    try:
+        while True:
+            done, _ = await asyncio.wait({waiting}, timeout=_HEARTBEAT)
+            if not done:
+                yield ": nothing new\n\n"
+                continue
+            change = waiting.result()
+            waiting = asyncio.ensure_future(anext(changes))
+            data = json.dumps(plain(Listed.of(change.summary)), ensure_ascii=True)
+            yield f"id: {change.id}\nevent: saga\ndata: {data}\n\n"
+    finally:
+        waiting.cancel()
