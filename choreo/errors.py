@@ -126,6 +126,10 @@ class StoreUnavailableError(StoreError):
     """The store gave no answer or cannot write now. Passing: repeat."""
 
 
+class StoreMissingError(ConfigurationError):
+    """There is no store there to be asked."""
+
+
 class StoreOwnedError(StoreError):
     """The store belongs to another service."""
 

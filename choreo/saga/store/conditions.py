@@ -133,7 +133,9 @@ def _compared(field: str, op: str, value: Any, dialect: Dialect) -> Condition:
 
 def _leaves_out_nothing(op: str, value: Any) -> bool:
     """Whether what fits is never empty: then an index of what is not empty will do."""
-    return bool((op in {"=", "contains"} and value) or (op in {">", ">="} and isinstance(value, int) and value >= 1))
+    if op in {"=", "contains"}:
+        return bool(value)
+    return isinstance(value, int) and value >= {">": 0, ">=": 1}.get(op, value + 1)
 
 
 def _of_data(name: str, op: str, value: Any, dialect: Dialect) -> Condition:

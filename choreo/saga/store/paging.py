@@ -19,10 +19,10 @@ from choreo.saga.store.port import Count, Page, Summary
 
 FEW = 2_000
 """So many sagas are looked at one by one."""
-_FIRST, _MOST = 1_000, 20_000
+_FIRST, _MOST = 1_000, 10_000
 """How many sagas a step passes over."""
-_PATIENCE = 0.15
-"""Seconds that a walk may take."""
+_PATIENCE = 0.025
+"""Seconds after which a walk takes no further step: an answer comes soon, or says where to go on."""
 _RARE = 0.1
 """Kinds with a smaller share of all sagas are walked through by themselves, if they are few."""
 _SEVERAL = 50

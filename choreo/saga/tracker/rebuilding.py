@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import structlog
 
-from choreo.errors import ConfigurationError
+from choreo.errors import StoreMissingError
 from choreo.graph import Graph
 from choreo.log import Log
 from choreo.log.port import TopicPartition
@@ -65,7 +65,7 @@ async def _remember(live: TrackerStore, new: TrackerStore) -> None:
     """Take over what groups had committed when."""
     try:
         await live.open(reads_only=True)
-    except ConfigurationError:  # there is none yet
+    except StoreMissingError:
         return
     try:
         by_time: dict[int, dict[tuple[str, TopicPartition], int]] = {}

@@ -152,6 +152,7 @@ class Tracker:
                 await self._ask(every=True)
                 self._is_settled.clear()
                 await self._is_settled.wait()
+                await self._look()
                 return
 
     # --- reading and folding --------------------------------------------------------------------------------------

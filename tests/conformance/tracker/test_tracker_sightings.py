@@ -8,6 +8,7 @@ import pytest
 
 from choreo.errors import ConfigurationError, FencedError
 from choreo.saga.store import Place, TrackerStore, make_tracker_store
+from choreo.store import make_store
 from choreo.wire.ids import new_event_id
 from tests.conformance.tracker.sagas import (
     ORDERS,
@@ -168,3 +169,21 @@ async def test_many_are_written_side_by_side(store: TrackerStore) -> None:
     found, _ = await asyncio.gather(store.sightings(sagas), store.counts())
     assert len(found) == 1_700
     assert len(await store.marked(10_000)) == 1_700
+
+
+async def test_what_is_somebody_elses_is_neither_used_nor_replaced(tracker_url: str) -> None:
+    theirs = make_store(tracker_url)
+    await theirs.open("payments")
+    await theirs.close()
+    refused = pytest.raises(ConfigurationError, match="is no tracker's store")
+    rebuilt = make_tracker_store(tracker_url).beside()
+    await rebuilt.open()
+    with refused:
+        await make_tracker_store(tracker_url).open()
+    with refused:
+        await make_tracker_store(tracker_url).open(reads_only=True)
+    with refused:
+        await make_tracker_store(tracker_url).replace(rebuilt)
+    again = make_store(tracker_url)
+    await again.open("payments")
+    await again.close()

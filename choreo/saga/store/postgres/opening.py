@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from psycopg import sql
 
-from choreo.errors import ConfigurationError
+from choreo.errors import ConfigurationError, StoreMissingError
 from choreo.saga.store.postgres.writing import PACKAGE, Q
 from choreo.store.postgres.connection import Connection
 from choreo.store.sql import load_migrations
@@ -28,6 +28,7 @@ async def migrate(writer: Connection, store: str, schema: str) -> None:
             why=f"the user may not use the schema {schema!r}",
             remedy="grant it USAGE and CREATE on the schema",
         )
+    await _check(writer, store, schema)
     await writer.run((Q["make_migrations"], None))
     ((version,),) = await _rows(writer, "version")
     migrations = load_migrations(PACKAGE)
@@ -42,13 +43,28 @@ async def migrate(writer: Connection, store: str, schema: str) -> None:
     await writer.run((b"COMMIT", None))
 
 
+async def _check(connection: Connection, store: str, schema: str) -> None:
+    """That a schema is a tracker's, or empty.
+
+    Raises:
+        ConfigurationError: it is something else.
+    """
+    ((tables, ours),) = await _rows(connection, "tables", schema)
+    if tables and not ours:
+        raise ConfigurationError(
+            f"the schema {schema!r} of {store} is no tracker's store",
+            remedy="give the tracker one of its own: ?schema=name in CHOREO_TRACKER_STORE",
+        )
+
+
 async def drop(writer: Connection, schema: str) -> None:
     """Remove a store, if it is there."""
     await writer.run((sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(schema)).as_bytes(), None))
 
 
-async def replace(writer: Connection, schema: str, rebuilt: str) -> None:
+async def replace(writer: Connection, store: str, schema: str, rebuilt: str) -> None:
     """Put a store in another one's place: names change hands at once, and whoever is in a transaction ends it first."""
+    await _check(writer, store, schema)
     old = f"{schema[:50]}_replaced"
     await drop(writer, old)
     rename = "ALTER SCHEMA {} RENAME TO {}"
@@ -67,10 +83,11 @@ async def check(reader: Connection, store: str, schema: str) -> None:
         ConfigurationError: there is none.
     """
     if not await _rows(reader, "has_schema", schema):
-        raise ConfigurationError(
+        raise StoreMissingError(
             f"there is no tracker's store in schema {schema!r} of {store}",
             remedy="let the tracker make it: choreo tracker run MODULE",
         )
+    await _check(reader, store, schema)
 
 
 async def _rows(connection: Connection, query: str, *values: Any) -> list[tuple[Any, ...]]:

@@ -7,6 +7,9 @@ SELECT 1 FROM pg_namespace WHERE nspname = $1::text;
 -- name: current_schema
 SELECT current_schema()::text;
 
+-- name: tables
+SELECT count(*), count(*) FILTER (WHERE tablename = 'sightings') FROM pg_tables WHERE schemaname = $1::text;
+
 -- name: make_migrations
 CREATE TABLE IF NOT EXISTS migrations (number INTEGER NOT NULL PRIMARY KEY);
 

@@ -49,9 +49,10 @@ class PostgresTrackerStore(Questions):
 
     async def open(self, *, reads_only: bool = False) -> None:
         name = f"choreo tracker {self._me}"
-        self._writer = Connection(self._address, self.schema, name, binary=True)
         # Whatever the server believes of tables that grow faster than it looks: by index.
-        self._reader = Connection(self._address, self.schema, name, "SET enable_seqscan = off;", binary=True)
+        by_index = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;"
+        self._writer = Connection(self._address, self.schema, name, by_index, binary=True)
+        self._reader = Connection(self._address, self.schema, name, by_index, binary=True)
         self._connections = [self._writer, self._reader]
         try:
             for connection in self._connections:
@@ -82,7 +83,7 @@ class PostgresTrackerStore(Questions):
         connection = Connection(self._address, self.schema, f"choreo tracker {self._me}")
         await connection.open(opening=True)
         try:
-            await opening.replace(connection, self.schema, rebuilt.schema)
+            await opening.replace(connection, self.url, self.schema, rebuilt.schema)
         finally:
             await connection.close()
 

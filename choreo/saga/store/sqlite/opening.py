@@ -6,7 +6,7 @@ import sqlite3
 from pathlib import Path
 from uuid import uuid4
 
-from choreo.errors import ConfigurationError
+from choreo.errors import ConfigurationError, StoreMissingError
 from choreo.saga.store.sqlite.writing import Q
 from choreo.store.sql import load_migrations
 from choreo.store.sqlite.database import begin_patiently, is_busy
@@ -62,11 +62,7 @@ def writer(path: Path) -> sqlite3.Connection:
 
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:
-    mark = connection.execute("PRAGMA application_id").fetchone()[0]
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if mark != _APPLICATION_ID and tables:
-        remedy = "give the tracker a file of its own: CHOREO_TRACKER_STORE"
-        raise ConfigurationError(f"{path} is no tracker's store", remedy=remedy)
+    _check(connection, path)
     connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
     connection.execute(Q["make_migrations"])
     version = connection.execute(Q["version"]).fetchone()[0]
@@ -80,6 +76,28 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute(Q["be_born"], (uuid4().hex,))
 
 
+def check(path: Path) -> None:
+    """That a file may be a tracker's store.
+
+    Raises:
+        ConfigurationError: it is something else.
+    """
+    if path.exists():
+        connection = sqlite3.connect(path, isolation_level=None, timeout=10)
+        try:
+            _check(connection, path)
+        finally:
+            connection.close()
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    mark = connection.execute("PRAGMA application_id").fetchone()[0]
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if mark != _APPLICATION_ID and tables:
+        remedy = "give the tracker a file of its own: CHOREO_TRACKER_STORE"
+        raise ConfigurationError(f"{path} is no tracker's store", remedy=remedy)
+
+
 def remove(path: Path) -> None:
     """Remove what there is of a store."""
     for end in ("", "-wal", "-shm", "-journal", ".owner", ".owner-journal"):
@@ -88,6 +106,7 @@ def remove(path: Path) -> None:
 
 def replace(path: Path, rebuilt: Path) -> None:
     """Copy a store over another one, in one transaction: whoever has that open sees it change, and never half of it."""
+    check(path)
     target = sqlite3.connect(path, isolation_level=None, timeout=30)
     source = sqlite3.connect(rebuilt, isolation_level=None, timeout=30)
     try:
@@ -103,16 +122,21 @@ def reader(path: Path) -> sqlite3.Connection:
     """A connection that only asks.
 
     Raises:
-        ConfigurationError: there is no such store.
+        ConfigurationError: there is no such store (StoreMissingError), or it is something else.
     """
+    missing = StoreMissingError(
+        f"there is no tracker's store {path}", remedy="let the tracker make it: choreo tracker run MODULE"
+    )
     if not path.exists():
-        raise ConfigurationError(
-            f"there is no tracker's store {path}", remedy="let the tracker make it: choreo tracker run MODULE"
-        )
+        raise missing
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10, cached_statements=256)
     connection.execute("PRAGMA query_only = ON")
     connection.execute(f"PRAGMA cache_size = -{_CACHE // 4}")
-    if connection.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
+    try:
+        _check(connection, path)
+        if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:  # it is being made
+            raise missing
+    except ConfigurationError:
         connection.close()
-        raise ConfigurationError(f"{path} is no tracker's store", remedy="name it: CHOREO_TRACKER_STORE")
+        raise
     return connection

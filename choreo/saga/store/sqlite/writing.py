@@ -72,10 +72,15 @@ class Writing:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self.ids = Ids(connection)
-        self.turn: int = 1 + connection.execute(Q["last_mark"]).fetchone()[0]
+        self.turn = self._above()
         """Grows whenever somebody begins to fold; above the marks that an earlier process has left."""
         self._marked: dict[bytes, int] = {}
         self._born = ""
+
+    def _above(self) -> int:
+        """A turn above all marks that there are."""
+        ((last,),) = self._connection.execute(Q["last_mark"]).fetchall()
+        return int(last) + 1
 
     def check(self) -> None:
         """Begin to write.
@@ -86,6 +91,7 @@ class Writing:
         ((born,),) = self._connection.execute(Q["born"]).fetchall()
         known, self._born = self._born or born, born
         if known != born:
+            self.turn = max(self.turn, self._above())
             raise FencedError([])
 
     def undone(self) -> None:
