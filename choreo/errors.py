@@ -133,3 +133,7 @@ class ReleasedError(StoreError):
 
 class OvertakenError(StoreError):
     """Another instance has noted something of one of these sagas first: read its notes, decide anew. Passing: start over."""
+
+
+class CopyError(StoreError):
+    """Another instance has handled a copy of one of these events meanwhile; nothing was written."""

@@ -101,7 +101,8 @@ class _About:
     @property
     def idempotency_key(self) -> str:
         """The same in every attempt and after every crash: hand it to outside services that know idempotency keys."""
-        job, handler, (_, scope, _, subject) = self._job, self._handler, self._call
+        job, handler, call = self._job, self._handler, self._call
+        scope, subject = call.scope, call.subject
         return derive_event_id(
             *(subject or job.metadata.event_id, handler.service, handler.name + scope, _IDEMPOTENCY_ORDINAL),
             time_ms=0 if subject else job.record.timestamp,

@@ -236,7 +236,7 @@ class Decoder:
             redrives=told.redrives if told else 0, parked=parked,
         )  # fmt: skip
         self._unit.add(partition, record.offset, [dead_letter(original, failed, self._max_bytes)])
-        self._stats.dead_letters += 1
+        self._stats.bury(failed.handler, kind)
         what = "record cannot be read" if kind == "undecodable" else "record kills the process"
         _log.error(f"{what}, goes to the dead letters", service=self._service, record=place, error=said(error))
 

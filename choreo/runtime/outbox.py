@@ -17,6 +17,7 @@ from choreo.errors import LogUnavailableError, StoreError
 from choreo.log.port import Log, NewRecord
 from choreo.runtime.clock import Clock
 from choreo.runtime.housekeeping import publish_left
+from choreo.runtime.operations import Operations
 from choreo.runtime.publisher import Publisher
 from choreo.store.port import Effects, OutboxRow, Store
 from choreo.store.waiting import to_its_end
@@ -46,12 +47,13 @@ class Outbox:
 
     Args:
         store: open.
+        operations: told of what is published.
         grace: seconds that publishing may take when it is closed; what is left then, the next relay publishes.
     """
 
-    def __init__(self, store: Store, log: Log, clock: Clock, grace: float) -> None:
+    def __init__(self, store: Store, log: Log, clock: Clock, grace: float, operations: Operations) -> None:
         self._store, self._grace = store, grace
-        self._publisher = Publisher(log, clock, self._on_published)
+        self._publisher = Publisher(log, clock, self._on_published, operations)
         self._ticked: list[int] = []
         self._lock = asyncio.Lock()  # held by whoever uses the store's connection
         relay = publish_left(self._left, self._publisher, clock)

@@ -7,13 +7,14 @@ from collections.abc import Collection
 
 import structlog
 
-from choreo.errors import FencedError, LogError, OvertakenError, ReleasedError, StoreError
+from choreo.errors import CopyError, FencedError, LogError, OvertakenError, ReleasedError, StoreError
 from choreo.log.port import Consumer, TopicPartition
 from choreo.runtime.clock import Clock
 from choreo.runtime.intake import Intake
 from choreo.runtime.ownership import Ownership
 from choreo.runtime.partitions import Partition
 from choreo.runtime.reader import Reader
+from choreo.runtime.stats import Stats
 from choreo.runtime.unit import UnitOfWork
 
 _log = structlog.get_logger("choreo.runtime")
@@ -27,8 +28,9 @@ _CALM = 30.0
 class Recovery:
     """Gives up everything under way and reads on from the store's progress."""
 
-    def __init__(self, service: str, unit: UnitOfWork, clock: Clock) -> None:
+    def __init__(self, service: str, unit: UnitOfWork, clock: Clock, stats: Stats) -> None:
         self._service = service
+        self._stats = stats
         self._unit = unit
         self._clock = clock
         self._needed = asyncio.Event()
@@ -47,6 +49,7 @@ class Recovery:
 
     def fail(self, error: BaseException) -> None:
         """Something failed outside the handlers' own code. Nothing under way counts from this moment on."""
+        self._stats.failures[_reason(error)] += 1
         if isinstance(error, FencedError):
             self._ownership.doubt()
             _log.warning("fenced", service=self._service, error=str(error))
@@ -56,6 +59,12 @@ class Recovery:
         elif isinstance(error, OvertakenError):
             _log.info(
                 "another instance was faster with a saga, records under way are handled again", service=self._service
+            )
+            self._last_ms = 0  # as above
+        elif isinstance(error, CopyError):
+            _log.info(
+                "another instance was faster with a copy of an event, records under way are handled again",
+                service=self._service,
             )
             self._last_ms = 0  # as above
         elif isinstance(error, StoreError | LogError):
@@ -138,3 +147,12 @@ class Recovery:
         self._last_ms = now_ms
         self._delay = _FIRST_DELAY if calm else min(_MAX_DELAY, self._delay * 2)
         return self._delay
+
+
+def _reason(error: BaseException) -> str:
+    """What it was, in a word of the metrics."""
+    kinds = {
+        FencedError: "fenced", ReleasedError: "released", OvertakenError: "overtaken", CopyError: "copy",
+        StoreError: "store", LogError: "log",
+    }  # fmt: skip
+    return next((word for kind, word in kinds.items() if isinstance(error, kind)), "bug")

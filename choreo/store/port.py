@@ -270,6 +270,10 @@ class Store(Protocol):
         """When the earliest timer of these partitions is due; None if there is none."""
         ...
 
+    async def pending(self, partitions: Sequence[TopicPartition]) -> tuple[int, int | None]:
+        """How many timers of these partitions there are, and when the earliest is due."""
+        ...
+
     async def watermarks(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """How far these partitions are done, whoever owns them; those that nobody has begun are left out."""
         ...

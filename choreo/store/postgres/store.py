@@ -132,6 +132,11 @@ class PostgresStore:
         ((due,),) = await cursor.fetchall()
         return None if due is None else int(due)
 
+    async def pending(self, partitions: Sequence[TopicPartition]) -> tuple[int, int | None]:
+        cursor = await self._ask("pending", at=as_json(partition._asdict() for partition in partitions))
+        ((count, due),) = await cursor.fetchall()
+        return int(count), due
+
     async def watermarks(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         cursor = await self._ask("watermarks", at=as_json(partition._asdict() for partition in partitions))
         return {TopicPartition(topic, partition): watermark for topic, partition, watermark in await cursor.fetchall()}

@@ -157,6 +157,10 @@ SELECT min((
     WHERE topic = json_extract(mine.value, '$[0]') AND partition = json_extract(mine.value, '$[1]')
 )) FROM json_each(?1) AS mine;
 
+-- name: pending
+SELECT count(*), min(timer.due) FROM json_each(?1) AS mine CROSS JOIN choreo_timers AS timer
+WHERE timer.topic = json_extract(mine.value, '$[0]') AND timer.partition = json_extract(mine.value, '$[1]');
+
 -- name: watermarks
 SELECT topic, partition, watermark FROM json_each(?1) AS asked CROSS JOIN choreo_progress
 WHERE topic = json_extract(asked.value, '$[0]') AND partition = json_extract(asked.value, '$[1]') AND watermark >= 0;

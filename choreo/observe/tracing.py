@@ -1,0 +1,375 @@
+"""Spans of OpenTelemetry's messaging conventions, and W3C trace context from one event to the next.
+
+The names are those of version 1.44 of the conventions, which are not final; `SCHEMA` says so in every span. Spans go to
+the tracer provider that the program has configured. Without one nothing is made, and what came in is passed on.
+
+- `process T` (CONSUMER): a handler at work on a record, all its attempts in the lane; its parent is what emitted the event, and the
+  events that it emits carry its context. Several records in one call: no parent, a link to each.
+- `send T` (PRODUCER), `poll T`, `commit T` (CLIENT): an operation on the log. It is the child of the one recorded span that
+  it works for, or is linked to those if there are several; where there is none, it is not recorded.
+- `create T` (PRODUCER): an event that begins a trace of its own: each of many that are published at once, and the first of
+  a child saga, linked to the handler that has begun it.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+import structlog
+from opentelemetry import context, trace
+from opentelemetry.context import Context
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    StatusCode,
+    TraceFlags,
+    Tracer,
+    TraceState,
+)
+
+from choreo.events import Metadata
+from choreo.log.port import Headers, NewRecord, Record
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
+
+_log = structlog.get_logger("choreo.tracing")
+SCHEMA = "https://opentelemetry.io/schemas/1.44.0"
+SYSTEM = "kafka"
+"""`messaging.system`, also of the embedded logs: they keep Kafka's promises, and dashboards are the same."""
+MOST_LINKS = 128
+"""As many as the SDK keeps of one span."""
+_SAMPLED = frozenset("13579bdf")
+_SAMPLED_BYTES = frozenset(b"13579bdf")
+_FLAGS = 54
+"""Where the last digit of the flags stands in a `traceparent`."""
+_TYPES = {"send": "send", "poll": "receive", "commit": "settle", "process": "process", "create": "create"}
+_KINDS = {
+    "send": SpanKind.PRODUCER, "create": SpanKind.PRODUCER, "process": SpanKind.CONSUMER,
+    "poll": SpanKind.CLIENT, "commit": SpanKind.CLIENT,
+}  # fmt: skip
+_providers: dict[str, TracerProvider] = {}
+"""Of single services, whose names stand in their resources; see `choreo.observe.exporting`."""
+
+Operation = Literal["send", "poll", "commit", "process", "create"]
+
+
+class Trace:
+    """A span under way that events carry.
+
+    Attributes:
+        span: it may turn out not to be recorded.
+        traceparent, tracestate: what the events carry.
+        error: the last failed attempt of it; None if what followed did well.
+    """
+
+    __slots__ = ("_context", "error", "span", "traceparent", "tracestate")
+
+    def __init__(self, span: Span) -> None:
+        self.span = span
+        self._context = trace.set_span_in_context(span, Context())
+        self.traceparent, self.tracestate = headers_of(span.get_span_context())
+        self.error: BaseException | None = None
+
+    def enter(self) -> Any:
+        """Make it the current span; gives the token that `opentelemetry.context.detach` takes."""
+        return context.attach(self._context)
+
+    def failed(self, error: BaseException, attempt: int) -> None:
+        """An attempt has failed."""
+        self.error = error
+        if self.span.is_recording():
+            self.span.record_exception(error, {"choreo.attempt": attempt})
+
+    def end(self) -> SpanContext | None:
+        """It ends, as its last attempt did; gives what others may link to, if it is recorded."""
+        span = self.span
+        if not span.is_recording():
+            return None
+        if self.error is not None:
+            span.set_attribute("error.type", type(self.error).__qualname__)
+            span.set_status(StatusCode.ERROR, _text(self.error))
+            self.error = None
+        span.end()
+        return span.get_span_context()
+
+    @contextmanager
+    def until_end(self) -> Iterator[None]:
+        """It ends with the block, and as that does."""
+        try:
+            yield
+        except BaseException as error:
+            self.failed(error, 1)
+            raise
+        finally:
+            self.end()
+
+    def abandon(self) -> None:
+        """It ends without an outcome: somebody else handles the record again."""
+        if self.span.is_recording():
+            self.span.set_attribute("error.type", "abandoned")
+            self.span.set_status(StatusCode.ERROR, "the partition has gone, or its transaction failed")
+            self.span.end()
+
+
+class _Passing(NonRecordingSpan):
+    """Stands for a span of others that is not recorded, so that what is called from a handler is not recorded either.
+
+    The ids are read when somebody asks: mostly nobody does.
+    """
+
+    def __init__(self, traceparent: str, tracestate: str | None) -> None:
+        self._told = traceparent, tracestate
+
+    def get_span_context(self) -> SpanContext:
+        """See `Span.get_span_context`."""
+        return parsed(*self._told) or trace.INVALID_SPAN_CONTEXT
+
+
+_CURRENT: str = next(iter(trace.set_span_in_context(trace.INVALID_SPAN, Context())))
+"""The key of the current span in a context."""
+
+
+class Tracing:
+    """Makes the spans of one service or program. `tracing_of` gives one where a provider is configured."""
+
+    def __init__(self, tracer: Tracer, client: str) -> None:
+        self._tracer = tracer
+        self._client = client
+
+    # --- handlers -------------------------------------------------------------------------------------------------
+
+    def enter_unrecorded(self, metadata: Metadata) -> Any:
+        """Go into a record whose trace is not recorded; None, at once, if it is or has none. Costs next to nothing."""
+        traceparent = metadata.traceparent
+        if traceparent is None or traceparent[_FLAGS : _FLAGS + 1] in _SAMPLED:
+            return None
+        return context.attach(Context({_CURRENT: _Passing(traceparent, metadata.tracestate)}))
+
+    def process(self, handler: str, record: Record, metadata: Metadata, others: Iterable[Headers] = ()) -> Trace:
+        """A handler begins with a record; `others` are the headers of further events that have led to this call."""
+        links = [Link(one) for one in _distinct(others).values()]
+        known = parsed(metadata.traceparent, metadata.tracestate) if metadata.traceparent is not None else None
+        attributes: dict[str, Any] = {
+            "messaging.system": SYSTEM,
+            "messaging.operation.name": "process",
+            "messaging.operation.type": "process",
+            "messaging.destination.name": record.topic,
+            "messaging.destination.partition.id": str(record.partition),
+            "messaging.consumer.group.name": self._client,
+            "messaging.message.id": metadata.event_id,
+            "messaging.message.conversation_id": metadata.correlation_id,
+            "messaging.kafka.offset": record.offset,
+            "choreo.handler": handler,
+            "choreo.event_type": metadata.type_name,
+        }
+        parent = Context({_CURRENT: NonRecordingSpan(known)}) if known is not None else Context()
+        return Trace(
+            self._tracer.start_span(f"process {record.topic}", parent, SpanKind.CONSUMER, attributes, links or None)
+        )
+
+    def process_batch(self, handler: str, members: Sequence[tuple[Record, Metadata]]) -> Trace | None:
+        """A handler begins with several records; None if no trace of theirs is recorded."""
+        found = _sampled((metadata.traceparent, metadata.tracestate) for _, metadata in members)
+        if not found:
+            return None
+        made = self._start("process", {record.topic for record, _ in members}, list(found.values()), len(members))
+        made.set_attributes({"choreo.handler": handler, "messaging.consumer.group.name": self._client})
+        return Trace(made)
+
+    # --- events that begin a trace ----------------------------------------------------------------------------------
+
+    def create(
+        self, topic: str, event_id: str, correlation_id: str, *, after: Trace | None = None, name: Operation = "create"
+    ) -> Trace:
+        """An event is made: in the current trace, or `after` a span of another one, to which it is linked."""
+        attributes = {
+            **_attributes(name, (topic,)),
+            "messaging.client.id": self._client,
+            "messaging.message.id": event_id,
+            "messaging.message.conversation_id": correlation_id,
+        }
+        within, links = (None, None) if after is None else (Context(), [Link(after.span.get_span_context())])
+        return Trace(self._tracer.start_span(f"{name} {topic}", within, SpanKind.PRODUCER, attributes, links))
+
+    # --- operations on the log ------------------------------------------------------------------------------------
+
+    @contextmanager
+    def sending(self, records: Sequence[NewRecord]) -> Iterator[None]:
+        """`send T`, around an append."""
+        with self._around("send", _distinct(record.headers for record in records), records):
+            yield
+
+    def polled(self, traces: Iterable[tuple[str | None, str | None]], topics: Iterable[str], begun_ns: int) -> None:
+        """`poll T`: records have come at `begun_ns`, and are in their lanes now."""
+        if found := _sampled(traces):
+            self._start("poll", topics, list(found.values()), start_ns=begun_ns).end()
+
+    @contextmanager
+    def committing(self, topics: Iterable[str], handled: Sequence[SpanContext]) -> Iterator[None]:
+        """`commit T`, around a commit of the group's offsets, for the spans of what was handled."""
+        with self._around("commit", dict(enumerate(handled)), topics=topics):
+            yield
+
+    @contextmanager
+    def _around(
+        self,
+        name: Operation,
+        found: dict[Any, SpanContext],
+        records: Sequence[NewRecord] = (),
+        topics: Iterable[str] = (),
+    ) -> Iterator[None]:
+        if not found:
+            yield
+            return
+        topics = {record.topic for record in records} or topics
+        span = self._start(name, topics, list(found.values()), len(records))
+        try:
+            yield
+        except BaseException as error:
+            span.record_exception(error)
+            span.set_attribute("error.type", type(error).__qualname__)
+            span.set_status(StatusCode.ERROR, _text(error))
+            raise
+        finally:
+            span.end()
+
+    def _start(
+        self,
+        name: Operation,
+        topics: Iterable[str],
+        about: Sequence[SpanContext],
+        count: int = 0,
+        start_ns: int | None = None,
+    ) -> Span:
+        """The span of an operation, below the one span that it is about, or linked to all of them."""
+        names = tuple(topics)
+        attributes = {**_attributes(name, names), "messaging.client.id": self._client}
+        if count > 1:
+            attributes["messaging.batch.message_count"] = count
+        parent, links = Context(), None
+        if len(about) == 1:
+            parent = Context({_CURRENT: NonRecordingSpan(about[0])})
+        else:
+            links = [Link(one) for one in about[:MOST_LINKS]]
+        text = f"{name} {names[0]}" if len(names) == 1 else name
+        return self._tracer.start_span(text, parent, _KINDS[name], attributes, links, start_ns or time.time_ns())
+
+
+def tracing_of(client: str) -> Tracing | None:
+    """The spans of this service or program; None if no tracer provider is configured.
+
+    A provider counts from when it is set: services look for it when they start, after their `lifespan` has begun.
+    """
+    provider = _providers.get(client) or trace.get_tracer_provider()
+    if isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider):
+        return None
+    _warn_of_doubles()
+    return Tracing(provider.get_tracer("choreo", schema_url=SCHEMA), client)
+
+
+def give_provider(client: str, provider: TracerProvider) -> None:
+    """Let one service have a provider of its own, in whose resource it has its name."""
+    _providers[client] = provider
+
+
+def sampled(traceparent: str | None) -> bool:
+    """Whether a trace is recorded, by its flags."""
+    return traceparent is not None and traceparent[_FLAGS : _FLAGS + 1] in _SAMPLED
+
+
+def parsed(traceparent: str | None, tracestate: str | None) -> SpanContext | None:
+    """A span of others by its headers; None if they make no sense."""
+    parts = (traceparent or "").split("-")
+    if len(parts) < 4 or [len(part) for part in parts[:4]] != [2, 32, 16, 2] or parts[0] == "ff":  # noqa: PLR2004 - W3C's four fields
+        return None
+    try:
+        state = TraceState.from_header([tracestate]) if tracestate else None
+        ids = int(parts[1], 16), int(parts[2], 16)
+        known = SpanContext(*ids, is_remote=True, trace_flags=TraceFlags(int(parts[3], 16) & 1), trace_state=state)
+    except ValueError:
+        return None
+    return known if known.is_valid else None
+
+
+def headers_of(span: SpanContext) -> tuple[str | None, str | None]:
+    """The headers for events that a span emits; none if it has no ids."""
+    if not span.is_valid:
+        return None, None
+    traceparent = f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.trace_flags & 1:02x}"
+    return traceparent, span.trace_state.to_header() or None
+
+
+def current_headers() -> tuple[str | None, str | None]:
+    """The headers of the span that is active here."""
+    return headers_of(trace.get_current_span().get_span_context())
+
+
+def _attributes(name: Operation, topics: Sequence[str]) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "messaging.system": SYSTEM, "messaging.operation.name": name, "messaging.operation.type": _TYPES[name],
+    }  # fmt: skip
+    if len(topics) == 1:
+        made["messaging.destination.name"] = topics[0]
+    return made
+
+
+def _sampled(traces: Iterable[tuple[str | None, str | None]]) -> dict[str, SpanContext]:
+    """The recorded spans among these headers, each once, no more than can be linked."""
+    found: dict[str, SpanContext] = {}
+    for traceparent, tracestate in traces:
+        if (
+            traceparent is not None
+            and traceparent[_FLAGS : _FLAGS + 1] in _SAMPLED
+            and traceparent not in found
+            and len(found) < MOST_LINKS
+            and (known := parsed(traceparent, tracestate)) is not None
+        ):
+            found[traceparent] = known
+    return found
+
+
+def _distinct(records: Iterable[Headers]) -> dict[str, SpanContext]:
+    """As `_sampled`, from the headers of records."""
+    return _sampled(_trace_headers(headers) for headers in records)
+
+
+def _trace_headers(headers: Headers) -> tuple[str | None, str | None]:
+    for name, value in headers:
+        if name == "traceparent":
+            if len(value) <= _FLAGS or value[_FLAGS] not in _SAMPLED_BYTES:
+                break
+            state = next((text for other, text in headers if other == "tracestate"), b"")
+            return value.decode("ascii", "replace"), state.decode("ascii", "replace") or None
+    return None, None
+
+
+def _text(error: BaseException) -> str:
+    """An error's text; some errors cannot even make it."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - the text is somebody else's code
+        return type(error).__name__
+
+
+_warned = False
+
+
+def _warn_of_doubles() -> None:
+    """Say once that OpenTelemetry's own instrumentation of the Kafka client would make a second span of everything."""
+    global _warned  # noqa: PLW0603 - once a process
+    module = sys.modules.get("opentelemetry.instrumentation.confluent_kafka")
+    instrumentor = getattr(module, "ConfluentKafkaInstrumentor", None)
+    if not _warned and instrumentor is not None and instrumentor().is_instrumented_by_opentelemetry:
+        _warned = True
+        _log.warning(
+            "opentelemetry-instrumentation-confluent-kafka makes spans of what choreo makes spans of: switch it off",
+            remedy="OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=confluent_kafka",
+        )
