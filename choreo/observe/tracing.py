@@ -78,6 +78,12 @@ class Trace:
         self.traceparent, self.tracestate = headers_of(span.get_span_context())
         self.error: BaseException | None = None
 
+    @property
+    def ids(self) -> dict[str, str]:
+        """What a log line says of it; nothing if it is not recorded."""
+        span = self.span.get_span_context()
+        return {"trace_id": f"{span.trace_id:032x}", "span_id": f"{span.span_id:016x}"} if span.trace_flags & 1 else {}
+
     def enter(self) -> Any:
         """Make it the current span; gives the token that `opentelemetry.context.detach` takes."""
         return context.attach(self._context)

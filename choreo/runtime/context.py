@@ -258,5 +258,7 @@ def identity(job: Job, handler: Handler) -> dict[str, Any]:
         "event_type": job.event.contract.type_name,
         "event_id": metadata.event_id,
         "correlation_id": metadata.correlation_id,
+        "causation_id": metadata.causation_id,
         "record": f"{record.topic}/{record.partition}@{record.offset}",
+        **(trace.ids if (trace := job.trace(handler)) is not None else {}),
     }

@@ -99,7 +99,8 @@ class Invoker:
         else:
             if self._breakers.troubled and wait is None:
                 self._breakers.succeeded(job, handler)
-            if wait is None and job.traces is not None:
+            if wait is None and (trace := job.trace(handler)) is not None:
+                trace.error = None
                 self._end_trace(job, handler)
             return wait
         finally:

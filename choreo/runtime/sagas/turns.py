@@ -138,8 +138,10 @@ class Turns:
         first, more = left[0][0].event_id, len(left) > 1
         classes = {event.contract.type_name: event for event in rule.undoes}
         events = [await self._decoded(each.record, classes[each.type_name]) for each in left[0]]
+        arguments = (events if rule.takes_list else events[0], job.event)
+        others = [each.record.headers for each in left[0]]
         return Decision(
-            [Call((events if rule.takes_list else events[0], job.event), f"/{first}", first, first)],
+            [Call(arguments, f"/{first}", first, first, lambda: others)],
             holds=lambda: memory.changes == changes,
             conclude=lambda _: self._note(memory, *steps.undone(first)) if more else None,
             more=more,
@@ -195,7 +197,7 @@ class Turns:
             events[at] = [await self._arrived(note, rule.events[at]) for note in notes]
         events.setdefault(place, []).append(job.event)
         subject = job.metadata.correlation_id if rule.by is None else str(getattr(job.event, rule.by))
-        call = Call(_arguments(rule, events, wanted), subject=subject)
+        call = Call(_arguments(rule, events, wanted), subject=subject, others=lambda: joins.headers(state))
         return Ending(self._note, memory, changes, joins.fired(mine), (call,))
 
     async def _wanted(self, job: Job, rule: Join, state: joins.State, place: int) -> int:
