@@ -30,12 +30,12 @@ from opentelemetry.trace import (
     SpanKind,
     StatusCode,
     TraceFlags,
-    Tracer,
     TraceState,
 )
 
 from choreo.events import Metadata
 from choreo.log.port import Headers, NewRecord, Record
+from choreo.observe.quick import QuickSpan, QuickTracer
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
@@ -48,6 +48,7 @@ MOST_LINKS = 128
 """As many as the SDK keeps of one span."""
 _SAMPLED = frozenset("13579bdf")
 _SAMPLED_BYTES = frozenset(b"13579bdf")
+_SET, _CLEAR = TraceFlags(1), TraceFlags(0)
 _FLAGS = 54
 """Where the last digit of the flags stands in a `traceparent`."""
 _TYPES = {"send": "send", "poll": "receive", "commit": "settle", "process": "process", "create": "create"}
@@ -72,10 +73,12 @@ class Trace:
 
     __slots__ = ("_context", "error", "span", "traceparent", "tracestate")
 
-    def __init__(self, span: Span) -> None:
+    def __init__(self, span: Span, traceparent: str | None = None, tracestate: str | None = None) -> None:
         self.span = span
-        self._context = trace.set_span_in_context(span, Context())
-        self.traceparent, self.tracestate = headers_of(span.get_span_context())
+        self._context = Context({_CURRENT: span})
+        if traceparent is None:
+            traceparent, tracestate = headers_of(span.get_span_context())
+        self.traceparent, self.tracestate = traceparent, tracestate
         self.error: BaseException | None = None
 
     @property
@@ -146,8 +149,9 @@ _CURRENT: str = next(iter(trace.set_span_in_context(trace.INVALID_SPAN, Context(
 class Tracing:
     """Makes the spans of one service or program. `tracing_of` gives one where a provider is configured."""
 
-    def __init__(self, tracer: Tracer, client: str) -> None:
-        self._tracer = tracer
+    def __init__(self, provider: TracerProvider, client: str) -> None:
+        self._tracer = provider.get_tracer("choreo", schema_url=SCHEMA)
+        self._quick = QuickTracer.of(provider, self._tracer)
         self._client = client
 
     # --- handlers -------------------------------------------------------------------------------------------------
@@ -159,10 +163,10 @@ class Tracing:
             return None
         return context.attach(Context({_CURRENT: _Passing(traceparent, metadata.tracestate)}))
 
-    def process(self, handler: str, record: Record, metadata: Metadata, others: Iterable[Headers] = ()) -> Trace:
+    def process(self, handler: str, record: Record, metadata: Metadata, others: Sequence[Headers] = ()) -> Trace:
         """A handler begins with a record; `others` are the headers of further events that have led to this call."""
-        links = [Link(one) for one in _distinct(others).values()]
-        known = parsed(metadata.traceparent, metadata.tracestate) if metadata.traceparent is not None else None
+        traceparent, tracestate = metadata.traceparent, metadata.tracestate
+        known = parsed(traceparent, tracestate) if traceparent is not None else None
         attributes: dict[str, Any] = {
             "messaging.system": SYSTEM,
             "messaging.operation.name": "process",
@@ -176,10 +180,14 @@ class Tracing:
             "choreo.handler": handler,
             "choreo.event_type": metadata.type_name,
         }
+        name = f"process {record.topic}"
+        quick = self._quick
+        if quick is not None and known is not None and traceparent is not None and not others and quick.is_right:
+            span = QuickSpan(quick, name, known, traceparent, attributes)
+            return Trace(span, span.traceparent, tracestate)
         parent = Context({_CURRENT: NonRecordingSpan(known)}) if known is not None else Context()
-        return Trace(
-            self._tracer.start_span(f"process {record.topic}", parent, SpanKind.CONSUMER, attributes, links or None)
-        )
+        links = [Link(one) for one in _distinct(others).values()]
+        return Trace(self._tracer.start_span(name, parent, SpanKind.CONSUMER, attributes, links))
 
     def process_batch(self, handler: str, members: Sequence[tuple[Record, Metadata]]) -> Trace | None:
         """A handler begins with several records; None if no trace of theirs is recorded."""
@@ -278,7 +286,7 @@ def tracing_of(client: str) -> Tracing | None:
     if isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider):
         return None
     _warn_of_doubles()
-    return Tracing(provider.get_tracer("choreo", schema_url=SCHEMA), client)
+    return Tracing(provider, client)
 
 
 def give_provider(client: str, provider: TracerProvider) -> None:
@@ -293,13 +301,13 @@ def sampled(traceparent: str | None) -> bool:
 
 def parsed(traceparent: str | None, tracestate: str | None) -> SpanContext | None:
     """A span of others by its headers; None if they make no sense."""
-    parts = (traceparent or "").split("-")
-    if len(parts) < 4 or [len(part) for part in parts[:4]] != [2, 32, 16, 2] or parts[0] == "ff":  # noqa: PLR2004 - W3C's four fields
+    text = traceparent or ""
+    if len(text) < _FLAGS + 1 or not text[2] == text[35] == text[52] == "-" or text[:2] == "ff":
         return None
     try:
         state = TraceState.from_header([tracestate]) if tracestate else None
-        ids = int(parts[1], 16), int(parts[2], 16)
-        known = SpanContext(*ids, is_remote=True, trace_flags=TraceFlags(int(parts[3], 16) & 1), trace_state=state)
+        ids, flags = (int(text[3:35], 16), int(text[36:52], 16)), int(text[53:55], 16) & 1
+        known = SpanContext(*ids, is_remote=True, trace_flags=_SET if flags else _CLEAR, trace_state=state)
     except ValueError:
         return None
     return known if known.is_valid else None
@@ -335,10 +343,11 @@ def _sampled(traces: Iterable[tuple[str | None, str | None]]) -> dict[str, SpanC
             traceparent is not None
             and traceparent[_FLAGS : _FLAGS + 1] in _SAMPLED
             and traceparent not in found
-            and len(found) < MOST_LINKS
             and (known := parsed(traceparent, tracestate)) is not None
         ):
             found[traceparent] = known
+            if len(found) == MOST_LINKS:
+                break
     return found
 
 
@@ -348,13 +357,11 @@ def _distinct(records: Iterable[Headers]) -> dict[str, SpanContext]:
 
 
 def _trace_headers(headers: Headers) -> tuple[str | None, str | None]:
-    for name, value in headers:
-        if name == "traceparent":
-            if len(value) <= _FLAGS or value[_FLAGS] not in _SAMPLED_BYTES:
-                break
-            state = next((text for other, text in headers if other == "tracestate"), b"")
-            return value.decode("ascii", "replace"), state.decode("ascii", "replace") or None
-    return None, None
+    named = dict(headers)
+    value = named.get("traceparent", b"")
+    if len(value) <= _FLAGS or value[_FLAGS] not in _SAMPLED_BYTES:
+        return None, None
+    return value.decode("ascii", "replace"), named.get("tracestate", b"").decode("ascii", "replace") or None
 
 
 def _text(error: BaseException) -> str:

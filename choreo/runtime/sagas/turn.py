@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from choreo.events import Event
@@ -26,7 +26,7 @@ class Call(NamedTuple):
     scope: str = ""
     compensates: str | None = None
     subject: str = ""
-    others: Callable[[], Iterable[Headers]] = tuple
+    others: Callable[[], Sequence[Headers]] = tuple
 
 
 class Turn:
