@@ -110,6 +110,10 @@ class StoreUnavailableError(StoreError):
     """The store gave no answer or cannot write now. Passing: repeat."""
 
 
+class DeadlockError(StoreUnavailableError):
+    """The database has ended one of several transactions that waited for each other; starting over is all it takes."""
+
+
 class StoreOwnedError(StoreError):
     """The store belongs to another service."""
 

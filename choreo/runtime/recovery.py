@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 import structlog
 
-from choreo.errors import CopyError, FencedError, LogError, OvertakenError, ReleasedError, StoreError
+from choreo.errors import CopyError, DeadlockError, FencedError, LogError, OvertakenError, ReleasedError, StoreError
 from choreo.log.port import Consumer, TopicPartition
 from choreo.runtime.clock import Clock
 from choreo.runtime.intake import Intake
@@ -23,6 +23,22 @@ _ASK_AGAIN = 1.0
 """Seconds between two questions to the group whether doubtful partitions are ours."""
 _CALM = 30.0
 """Seconds without a failure after which the delay starts small again."""
+
+_RACES: dict[type[BaseException], str] = {
+    ReleasedError: "a parked key was released meanwhile",
+    OvertakenError: "another instance was faster with a saga",
+    CopyError: "another instance was faster with a copy of an event",
+    DeadlockError: "transactions waited for each other and the database ended one",
+}
+_REASONS: dict[type[BaseException], str] = {
+    FencedError: "fenced",
+    ReleasedError: "released",
+    OvertakenError: "overtaken",
+    CopyError: "copy",
+    DeadlockError: "deadlock",
+    StoreError: "store",
+    LogError: "log",
+}
 
 
 class Recovery:
@@ -53,20 +69,9 @@ class Recovery:
         if isinstance(error, FencedError):
             self._ownership.doubt()
             _log.warning("fenced", service=self._service, error=str(error))
-        elif isinstance(error, ReleasedError):
-            _log.info("a parked key was released meanwhile, records under way are handled again", service=self._service)
-            self._last_ms = 0  # a race, no trouble: it is no reason to wait longer and longer
-        elif isinstance(error, OvertakenError):
-            _log.info(
-                "another instance was faster with a saga, records under way are handled again", service=self._service
-            )
-            self._last_ms = 0  # as above
-        elif isinstance(error, CopyError):
-            _log.info(
-                "another instance was faster with a copy of an event, records under way are handled again",
-                service=self._service,
-            )
-            self._last_ms = 0  # as above
+        elif race := _race(error):
+            _log.info(f"{race}, records under way are handled again", service=self._service, reason=str(error))
+            self._last_ms = 0  # it is no trouble, and no reason to wait longer and longer
         elif isinstance(error, StoreError | LogError):
             _log.error(
                 "nothing was committed, records under way are handled again", service=self._service, error=str(error)
@@ -149,10 +154,11 @@ class Recovery:
         return self._delay
 
 
+def _race(error: BaseException) -> str | None:
+    """What has happened, if it is something that ends right: somebody else was faster."""
+    return next((said for kind, said in _RACES.items() if isinstance(error, kind)), None)
+
+
 def _reason(error: BaseException) -> str:
     """What it was, in a word of the metrics."""
-    kinds = {
-        FencedError: "fenced", ReleasedError: "released", OvertakenError: "overtaken", CopyError: "copy",
-        StoreError: "store", LogError: "log",
-    }  # fmt: skip
-    return next((word for kind, word in kinds.items() if isinstance(error, kind)), "bug")
+    return next((word for kind, word in _REASONS.items() if isinstance(error, kind)), "bug")

@@ -34,6 +34,10 @@ class Progress(NamedTuple):
     suspects: Mapping[int, int] = MappingProxyType({})
 
 
+COPY = "another instance has handled a copy of one of these events first"
+"""What a `CopyError` says."""
+
+
 class OutboxRow(NamedTuple):
     """The emitted records of one batch, not known to be in the log yet.
 
@@ -317,6 +321,7 @@ class Store(Protocol):
             FencedError: another instance has taken over one of the partitions; everything is rolled back.
             ReleasedError: a lane that records were to be put behind is parked no more; everything is rolled back.
             OvertakenError: there is a note of this number or a higher one; everything is rolled back.
+            CopyError: one of the inbox keys is there already; everything is rolled back.
             StoreUnavailableError: everything is rolled back.
         """
         ...

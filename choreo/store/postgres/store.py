@@ -12,6 +12,7 @@ import psycopg
 
 from choreo.errors import (
     ConfigurationError,
+    CopyError,
     FencedError,
     OvertakenError,
     ReleasedError,
@@ -22,7 +23,7 @@ from choreo.log.port import Record, TopicPartition
 from choreo.store import records
 from choreo.store.deaths import Owned, taken_over
 from choreo.store.leftovers import left_for
-from choreo.store.port import Effects, Note, OutboxRow, Progress, Takeover, Timer
+from choreo.store.port import COPY, Effects, Note, OutboxRow, Progress, Takeover, Timer
 from choreo.store.postgres import writing
 from choreo.store.postgres.address import Address, schema_of
 from choreo.store.postgres.connection import Connection, Cursor, Statement
@@ -279,11 +280,13 @@ class PostgresStore:
         return int(row[0])
 
     async def _refusal(self, error: psycopg.IntegrityError, effects: Effects) -> Exception:
-        """Why a constraint refused the effects: three of them are there for that."""
+        """Why a constraint refused the effects: four of them are there for that."""
         if fenced := await self._fenced({at: now.epoch for at, now in effects.progress.items()}):
             return FencedError(fenced)
         if (error.diag.table_name, error.diag.column_name) == ("choreo_behind", "lane"):
             return ReleasedError("a key that records were to wait behind is parked no more")
+        if error.diag.table_name == "choreo_inbox":
+            return CopyError(COPY)
         if error.diag.table_name == "choreo_notes":
             taken = _TAKEN.search(error.diag.message_detail or "")
             note = f"note {taken[2]} of {taken[1]}" if taken else "a note of one of these sagas"

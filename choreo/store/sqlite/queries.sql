@@ -126,6 +126,9 @@ SELECT key FROM choreo_inbox WHERE key IN ({keys});
 -- name: notes
 SELECT key, number, kind, content FROM choreo_notes WHERE key IN ({keys}) ORDER BY key, number;
 
+-- name: is_known
+SELECT 1 FROM choreo_inbox WHERE key = ?;
+
 -- name: walk_inbox
 SELECT key, at FROM choreo_inbox WHERE key > ? ORDER BY key LIMIT ?;
 
