@@ -68,7 +68,7 @@ class Bus:
         self._known: set[type[Event]] = set()
         self._codec: Codec | None = None
         self._stats = Stats()
-        self._operations = Operations(self._stats)
+        self._operations = Operations(source, self._stats)
         self._producer: Producer
 
     async def __aenter__(self) -> Self:

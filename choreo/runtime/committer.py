@@ -121,9 +121,11 @@ class Committer:
             with self._operations.committing(offsets, handled):
                 await self.consumer.commit(offsets)
         except NotOwnerError as error:
-            _log.info("offsets not committed, some partition has gone", error=str(error))
+            _log.info(
+                "offsets not committed, some partition has gone", service=self._operations.client, error=str(error)
+            )
         except LogError as error:
-            _log.warning("offsets not committed yet", error=str(error))
+            _log.warning("offsets not committed yet", service=self._operations.client, error=str(error))
         else:
             return True
         return False

@@ -12,7 +12,7 @@ import structlog
 from choreo.events import Event
 from choreo.handler import Handler
 from choreo.runtime.emit import undeclared
-from choreo.runtime.partitions import Job
+from choreo.runtime.partitions import Job, identity
 from choreo.runtime.remember import Steps, adapter_of, dump
 from choreo.runtime.sagas.turn import Call
 from choreo.runtime.session import Session
@@ -247,18 +247,3 @@ class SyncContext(_About):
             asyncio.run_coroutine_threadsafe(steps.remember(name, known), self._loop).result()
         result: T = adapter.validate_json(known)
         return result
-
-
-def identity(job: Job, handler: Handler) -> dict[str, Any]:
-    """The ids that every log line about a handler run carries."""
-    record, metadata = job.record, job.metadata
-    return {
-        "service": handler.service,
-        "handler": handler.name,
-        "event_type": job.event.contract.type_name,
-        "event_id": metadata.event_id,
-        "correlation_id": metadata.correlation_id,
-        "causation_id": metadata.causation_id,
-        "record": f"{record.topic}/{record.partition}@{record.offset}",
-        **(trace.ids if (trace := job.trace(handler)) is not None else {}),
-    }

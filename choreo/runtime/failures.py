@@ -13,11 +13,10 @@ from choreo.log.port import NewRecord, TopicPartition
 from choreo.retry import Retry
 from choreo.runtime.breaker import Breakers
 from choreo.runtime.clock import Clock
-from choreo.runtime.context import identity
 from choreo.runtime.deadletter import Failed, LetterKind, Stage, dead_letter, said, size_of
 from choreo.runtime.emit import Emitter
 from choreo.runtime.parking import lane_of, retry_record
-from choreo.runtime.partitions import AbandonedError, Failing, Job, Task
+from choreo.runtime.partitions import AbandonedError, Failing, Job, Task, identity
 from choreo.runtime.retry import Again, Decision, Declare, Far, GiveUp, Kind, Later, decide, kind_of
 from choreo.runtime.sagas.turn import Turn
 from choreo.runtime.session import Session

@@ -38,6 +38,7 @@ from choreo.runtime.publisher import Publisher
 from choreo.runtime.reader import Reader
 from choreo.runtime.recovery import Recovery
 from choreo.runtime.returns import Returns
+from choreo.runtime.sagas.deadlines import refuse_forgotten
 from choreo.runtime.sagas.turns import Turns, is_needed
 from choreo.runtime.settings import Settings
 from choreo.runtime.stats import Stats
@@ -84,7 +85,7 @@ class Instance:
     ) -> None:
         self.service = service
         self.stats = Stats()
-        self._operations = Operations(self.stats)
+        self._operations = Operations(service.name, self.stats)
         self._log = log
         self._codec = codec
         self._settings = settings
@@ -118,7 +119,7 @@ class Instance:
             raise ConfigurationError(
                 f"service {service.name!r} has no handlers", remedy=f"declare one: @{service.name}.on(SomeEvent)"
             )
-        _check_deadlines(service, self._settings)
+        refuse_forgotten(service, self._settings.saga_keep)
         try:
             await self._store.open(service.name, service.tables)
             self._exit.push_async_callback(self._store.close)
@@ -204,15 +205,19 @@ class Instance:
 
     def _serve_store(self) -> None:
         """Let run what follows the store's transactions, and what keeps it clean."""
-        unit, clock = self._unit, self._clock
+        name, unit, clock = self.service.name, self._unit, self._clock
 
         async def left(before_ms: int) -> list[OutboxRow]:
             return await unit.apart(lambda: unit.store.abandoned(before_ms))
 
-        for part in (self._committer.run_offsets(), self._publisher.run(), publish_left(left, self._publisher, clock)):
+        for part in (
+            self._committer.run_offsets(),
+            self._publisher.run(),
+            publish_left(name, left, self._publisher, clock),
+        ):
             self._spawn(part)
         keeps = seconds(self._settings.inbox_keep), seconds(self._settings.saga_keep)
-        self._spawn(clean_store(unit, clock, *keeps, lambda: self._lanes.has_ready))
+        self._spawn(clean_store(name, unit, clock, *keeps, lambda: self._lanes.has_ready))
         if self._timers is not None:
             self._spawn(self._timers.run())
             self._spawn(self._timers.follow_ends())
@@ -250,7 +255,9 @@ class Instance:
             unit=unit, stats=self.stats, state=state, threads=threads, emitter=emitter, failures=failures,
             breakers=breakers, watchdog=self._watchdog, turns=turns, tracing=self._tracing,
         )  # fmt: skip
-        returns = Returns(unit=unit, decoder=decoder, invoker=invoker, clock=clock, published=self._published)
+        returns = Returns(
+            service=service.name, unit=unit, decoder=decoder, invoker=invoker, clock=clock, published=self._published
+        )
         workers = Workers(
             self._lanes, unit, invoker, returns, breakers, most=service.concurrency, spawn=self._spawn, clock=clock,
             stats=self.stats, on_failure=self._recovery.fail, on_deferred=lambda: self._reader.room_made(),  # noqa: PLW0108 - it is made later
@@ -392,19 +399,3 @@ class Instance:
         await self._clock.pause(_TICK_DELAY)
         self._tick = None
         self._unit.changed.set()
-
-
-def _check_deadlines(service: Service, settings: Settings) -> None:
-    """Refuse a deadline that comes when nobody remembers any more what its saga's steps did.
-
-    Raises:
-        ConfigurationError: it is as late as notes are kept.
-    """
-    for handler in service.handlers.values():
-        rule = handler.rule
-        if isinstance(rule, Deadline) and rule.within + rule.every * (rule.times - 1) >= seconds(settings.saga_keep):
-            raise ConfigurationError(
-                f"deadline {handler} may come later than CHOREO_SAGA_KEEP={settings.saga_keep}",
-                why="what steps of its saga did would be forgotten by then, and not be undone",
-                remedy="keep notes for longer, in all services of its sagas",
-            )

@@ -215,7 +215,7 @@ class Invoker:
         if handler.is_async:
             made: Awaitable[Any] = handler.function(*arguments)
             return made
-        return self._threads.run(lambda: _in_thread(handler, arguments), handler)
+        return self._threads.run(lambda: _in_thread(handler, arguments), handler.name)
 
 
 def _in_thread(handler: Handler, arguments: tuple[Any, ...]) -> Any:

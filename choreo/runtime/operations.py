@@ -20,10 +20,12 @@ class Operations:
     """Told of each operation by who does it.
 
     Attributes:
+        client: whose they are: a service, or who publishes.
         tracing: None as long as there are no spans.
     """
 
-    def __init__(self, stats: Stats) -> None:
+    def __init__(self, client: str, stats: Stats) -> None:
+        self.client = client
         self._stats = stats
         self.tracing: Tracing | None = None
 

@@ -135,7 +135,9 @@ class Ownership:
         try:
             await self._unit.apart(lambda: self._unit.store.give_back(epochs))
         except StoreError as error:
-            _log.warning("the store does not know that partitions were given back", error=str(error))
+            _log.warning(
+                "the store does not know that partitions were given back", service=self._service, error=str(error)
+            )
 
     async def _still_alive(self, epochs: Mapping[TopicPartition, int]) -> None:
         """As `_give_back`, for partitions that the group took away, however long the store gives no answer.

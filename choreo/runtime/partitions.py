@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from choreo.events import Event, Metadata
 from choreo.handler import Handler
@@ -205,3 +205,18 @@ class Job:
         for _, follower in self.back.waiting if self.back is not None else ():
             if follower is not None:
                 follower.abandon_traces()
+
+
+def identity(job: Job, handler: Handler) -> dict[str, Any]:
+    """The ids that every log line about a handler run carries."""
+    record, metadata = job.record, job.metadata
+    return {
+        "service": handler.service,
+        "handler": handler.name,
+        "event_type": metadata.type_name if job.event is None else job.event.contract.type_name,
+        "event_id": metadata.event_id,
+        "correlation_id": metadata.correlation_id,
+        "causation_id": metadata.causation_id,
+        "record": f"{record.topic}/{record.partition}@{record.offset}",
+        **(trace.ids if (trace := job.trace(handler)) is not None else {}),
+    }

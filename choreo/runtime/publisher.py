@@ -111,7 +111,8 @@ class Publisher:
                 # Even a refusal (no such topic, no right to write) is repeated: the records are safe in the
                 # outbox, and an operator can mend the cause while the service waits.
                 level = 30 if isinstance(error, LogUnavailableError) else 40
-                _log.log(level, "cannot publish, trying again", error=str(error), records=self.backlog)
+                who = self._operations.client
+                _log.log(level, "cannot publish, trying again", service=who, error=str(error), records=self.backlog)
             except asyncio.CancelledError:
                 for _, task in self._under_way:
                     task.cancel()

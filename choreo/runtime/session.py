@@ -26,6 +26,7 @@ class Session:
         ended: how often it was told to end, because it took too long.
         entered: whether it holds the connection.
         stage: what fails if it fails now.
+        job: what the run is for.
         kept: whether its writes are kept, and can be undone with the whole transaction only.
         turn: what it is to do, if more than the event decides.
         started: the first events of sagas that the handler has begun, with their ids.
@@ -35,14 +36,14 @@ class Session:
     """
 
     __slots__ = (
-        *("_cause", "_entering", "_job", "_unit", "_worker", "begun", "closed", "context", "ended", "entered"),
-        *("handler", "kept", "remembered", "stage", "started", "turn"),
+        *("_cause", "_entering", "_unit", "_worker", "begun", "closed", "context", "ended", "entered"),
+        *("handler", "job", "kept", "remembered", "stage", "started", "turn"),
     )
 
     def __init__(self, unit: UnitOfWork, job: Job, handler: Handler, worker: asyncio.Task[Any]) -> None:
         self._worker = worker
         self._unit = unit
-        self._job = job
+        self.job = job
         self._entering: asyncio.Future[None] | None = None
         self.handler = handler
         self.begun = 0.0
@@ -141,7 +142,7 @@ class Session:
                 "ctx.db was used after its handler had ended",
                 remedy="await everything that uses ctx.db inside the handler",
             )
-        if self._job.partition.gone:
+        if self.job.partition.gone:
             raise AbandonedError
         if self.entered and not self._unit.store.in_transaction:
             raise StoreUnavailableError("the store has lost its transaction", remedy="see the error before this one")

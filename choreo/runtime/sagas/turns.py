@@ -12,8 +12,7 @@ from choreo.events import Event
 from choreo.handler import Compensation, Deadline, Handler, Join
 from choreo.log.port import Record
 from choreo.runtime.clock import Clock
-from choreo.runtime.context import identity
-from choreo.runtime.partitions import AbandonedError, Job, Task
+from choreo.runtime.partitions import AbandonedError, Job, Task, identity
 from choreo.runtime.sagas import deadlines, joins, steps
 from choreo.runtime.sagas.memory import Memories, Memory
 from choreo.runtime.sagas.noting import Arrival, Ending, StepTurn
@@ -136,6 +135,12 @@ class Turns:
         if not left:
             return Turn()
         first, more = left[0][0].event_id, len(left) > 1
+
+        def conclude(_: Emitted) -> None:
+            if more:
+                self._note(memory, *steps.undone(first))
+            _log.info("step undone", **identity(job, handler), undone=first, more=more)
+
         classes = {event.contract.type_name: event for event in rule.undoes}
         events = [await self._decoded(each.record, classes[each.type_name]) for each in left[0]]
         arguments = (events if rule.takes_list else events[0], job.event)
@@ -143,7 +148,7 @@ class Turns:
         return Decision(
             [Call(arguments, f"/{first}", first, first, lambda: others)],
             holds=lambda: memory.changes == changes,
-            conclude=lambda _: self._note(memory, *steps.undone(first)) if more else None,
+            conclude=conclude,
             more=more,
         )
 
@@ -254,6 +259,7 @@ class Turns:
         armed = timer
 
         def conclude(_: Emitted) -> None:
+            _log.info("deadline has come", **identity(job, handler), due_ms=armed.due_ms, times=armed.times)
             state = deadlines.state_of(memory)
             following = deadlines.called(rule, state, armed, self._clock.now_ms())
             if following:

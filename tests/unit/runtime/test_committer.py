@@ -45,7 +45,7 @@ async def following(group: Group, owned: set[TopicPartition]):
         None,
         clock,
         owned,
-        operations=Operations(Stats()),
+        operations=Operations("s", Stats()),
         offsets_follow=True,
         on_committed=print,
         on_failure=print,

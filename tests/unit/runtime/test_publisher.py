@@ -47,7 +47,7 @@ class Log:
 async def world(monkeypatch):
     monkeypatch.setattr("choreo.runtime.publisher._FIRST_DELAY", 0.001)
     log, published = Log(), []
-    publisher = Publisher(log, SystemClock(), published.extend, Operations(Stats()), ("retry.s",))
+    publisher = Publisher(log, SystemClock(), published.extend, Operations("s", Stats()), ("retry.s",))
     running = asyncio.create_task(publisher.run())
     yield log, publisher, published
     running.cancel()
