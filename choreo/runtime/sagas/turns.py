@@ -11,6 +11,7 @@ from choreo.errors import ChoreoError, DecodeError, OvertakenError, SchemaNotCac
 from choreo.events import Event
 from choreo.handler import Compensation, Deadline, Handler, Join
 from choreo.log.port import Record
+from choreo.observe.tracing import sampled
 from choreo.runtime.clock import Clock
 from choreo.runtime.partitions import AbandonedError, Job, Task, identity
 from choreo.runtime.sagas import deadlines, joins, steps
@@ -215,8 +216,11 @@ class Turns:
         return joins.count_of(rule, first)
 
     def _arrive(self, memory: Memory, place: int, job: Job) -> None:
-        kept = bare(job.record)
-        self._note(memory, *joins.arrived(place, kept))
+        kept, traceparent = bare(job.record), job.metadata.traceparent
+        if not kept.headers and traceparent is not None and sampled(traceparent):  # what fires the join is linked to it
+            self._note(memory, *joins.arrived(place, kept._replace(headers=[("traceparent", traceparent.encode())])))
+        else:
+            self._note(memory, *joins.arrived(place, kept))
         if len(self._arrivals) >= _ARRIVALS:
             self._arrivals.clear()
         if kept.value and not kept.headers:  # all that there is to read
@@ -225,7 +229,9 @@ class Turns:
     async def _arrived(self, note: Note, event_class: type[Event]) -> Event:
         """The event of a note: as it was read when it came, if that was not long ago."""
         record = joins.record_of(note)
-        known = None if record.headers or record.value is None else self._arrivals.get((event_class, record.value))
+        known = None
+        if record.value is not None and (not record.headers or record.headers[0][0] == "traceparent"):  # it is bare
+            known = self._arrivals.get((event_class, record.value))
         return known or await self._decoded(record, event_class)
 
     # --- deadlines --------------------------------------------------------------------------------------------------
