@@ -1,4 +1,4 @@
-"""Spans of handlers at a third of the SDK's price, where nothing can tell the difference.
+"""Spans at a third of the SDK's price, where nothing can tell the difference.
 
 The SDK's own spans cost about half of what choreo does for a record: they are built for code that sets attributes one by one, from several
 threads. One that is known from the start and mostly ends as it began need not pay for that. What comes out is the SDK's `ReadableSpan`, given
@@ -14,14 +14,24 @@ from collections.abc import Mapping, Sequence
 from random import getrandbits
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode, Tracer, TracerProvider
+from opentelemetry.trace import (
+    Link,
+    Span,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    Tracer,
+    TracerProvider,
+)
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import Event
 
 
 class QuickTracer:
-    """Makes spans below sampled ones of others."""
+    """Makes spans below sampled ones of others, and roots that the sampler wants."""
 
     def __init__(self, provider: Any, tracer: Any) -> None:
         self._processor = provider._active_span_processor  # noqa: SLF001 - see `of`
@@ -29,6 +39,7 @@ class QuickTracer:
         from opentelemetry.sdk.trace import ReadableSpan
 
         self._readable = ReadableSpan
+        self._sampler, self._ids = provider.sampler, provider.id_generator
         self.resource, self.scope = provider.resource, tracer._instrumentation_scope  # noqa: SLF001 - as above
 
     @classmethod
@@ -45,7 +56,7 @@ class QuickTracer:
             kinds = type(provider), type(provider._active_span_processor), type(provider.sampler)  # type: ignore[attr-defined] # noqa: SLF001
             fits = (
                 kinds == (SdkProvider, SynchronousMultiSpanProcessor, ParentBased)
-                and provider.sampler._remote_parent_sampled is ALWAYS_ON  # type: ignore[attr-defined] # noqa: SLF001
+                and provider.sampler._remote_parent_sampled is provider.sampler._local_parent_sampled is ALWAYS_ON  # type: ignore[attr-defined] # noqa: SLF001
                 and vars(provider._span_limits) == vars(SpanLimits())  # type: ignore[attr-defined] # noqa: SLF001
                 and not getattr(provider, "_disabled", False)
                 and tracer._instrumentation_scope is not None  # type: ignore[attr-defined] # noqa: SLF001
@@ -68,12 +79,22 @@ class QuickTracer:
         """Whether the processors are still those that were looked at."""
         return self._processor._span_processors is self._known or self.only_ends_matter  # noqa: SLF001 - see `of`
 
+    def root(self, name: str, kind: SpanKind, attributes: dict[str, Any], links: Sequence[Link]) -> QuickSpan | None:
+        """A span without a parent; None if the sampler does not want it, or has more to say than that it does."""
+        trace_id = self._ids.generate_trace_id()
+        sampling = self._sampler.should_sample(None, trace_id, name, kind, attributes, links)
+        if not sampling.decision.is_sampled() or sampling.attributes != attributes or sampling.trace_state:
+            return None
+        span = QuickSpan(self, name, kind, None, trace_id, attributes)
+        span.links = links
+        return span
+
     def give(self, span: QuickSpan) -> None:
         """A span has ended."""
         self._processor.on_end(
             self._readable(
                 name=span.name, context=span.get_span_context(), parent=span.parent, resource=self.resource,
-                attributes=span.attributes, events=span.events, links=span.links, kind=SpanKind.CONSUMER,
+                attributes=span.attributes, events=span.events, links=span.links, kind=span.kind,
                 status=span.status, start_time=span.start_ns, end_time=time.time_ns(), instrumentation_scope=self.scope,
             )
         )  # fmt: skip
@@ -87,16 +108,21 @@ class QuickSpan(Span):
     """
 
     __slots__ = (
-        *("_ended", "_made", "_span_id", "_tracer", "attributes", "events", "links", "name", "parent", "start_ns"),
-        *("status", "traceparent"),
+        *("_ended", "_made", "_span_id", "_tracer", "_trace_id", "attributes", "events", "kind", "links", "name"),
+        *("parent", "start_ns", "status"),
     )
 
     def __init__(
-        self, tracer: QuickTracer, name: str, parent: SpanContext, traceparent: str, attributes: dict[str, Any]
+        self,
+        tracer: QuickTracer,
+        name: str,
+        kind: SpanKind,
+        parent: SpanContext | None,
+        trace_id: int,
+        attributes: dict[str, Any],
     ) -> None:
-        self._tracer, self.name, self.parent, self.attributes = tracer, name, parent, attributes
-        self._span_id = getrandbits(64) or 1
-        self.traceparent = f"00-{traceparent[3:35]}-{self._span_id:016x}-01"
+        self._tracer, self.name, self.kind, self.parent, self.attributes = tracer, name, kind, parent, attributes
+        self._trace_id, self._span_id = trace_id, getrandbits(64) or 1
         self.events: Sequence[Event] = ()
         self.links: Sequence[Link] = ()
         self.status = _UNSET
@@ -104,14 +130,17 @@ class QuickSpan(Span):
         self._ended = False
         self.start_ns = time.time_ns()
 
+    def traceparent(self, given: str) -> str:
+        """What its events carry, made of what its parent's have."""
+        return f"00-{given[3:35]}-{self._span_id:016x}-01"
+
     def get_span_context(self) -> SpanContext:
         """See `Span.get_span_context`."""
         if self._made is None:
-            parent = self.parent
+            state = self.parent.trace_state if self.parent is not None else None
             self._made = SpanContext(
-                parent.trace_id, self._span_id, is_remote=False, trace_flags=parent.trace_flags,
-                trace_state=parent.trace_state,
-            )  # fmt: skip
+                self._trace_id, self._span_id, is_remote=False, trace_flags=_SAMPLED, trace_state=state
+            )
         return self._made
 
     def end(self, end_time: int | None = None) -> None:  # noqa: ARG002 - it ends when it ends
@@ -180,5 +209,6 @@ class QuickSpan(Span):
 
 
 _UNSET = Status(StatusCode.UNSET)
+_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _MOST = 128
 """Events and links of one span, as the SDK has it."""

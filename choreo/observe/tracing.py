@@ -29,13 +29,12 @@ from opentelemetry.trace import (
     SpanContext,
     SpanKind,
     StatusCode,
-    TraceFlags,
-    TraceState,
 )
 
 from choreo.events import Metadata
 from choreo.log.port import Headers, NewRecord, Record
 from choreo.observe.quick import QuickSpan, QuickTracer
+from choreo.observe.w3c import MOST_LINKS, headers_of, parsed, recorded, recorded_in, sampled
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
@@ -44,13 +43,6 @@ _log = structlog.get_logger("choreo.tracing")
 SCHEMA = "https://opentelemetry.io/schemas/1.44.0"
 SYSTEM = "kafka"
 """`messaging.system`, also of the embedded logs: they keep Kafka's promises, and dashboards are the same."""
-MOST_LINKS = 128
-"""As many as the SDK keeps of one span."""
-_SAMPLED = frozenset("13579bdf")
-_SAMPLED_BYTES = frozenset(b"13579bdf")
-_SET, _CLEAR = TraceFlags(1), TraceFlags(0)
-_FLAGS = 54
-"""Where the last digit of the flags stands in a `traceparent`."""
 _TYPES = {"send": "send", "poll": "receive", "commit": "settle", "process": "process", "create": "create"}
 _KINDS = {
     "send": SpanKind.PRODUCER, "create": SpanKind.PRODUCER, "process": SpanKind.CONSUMER,
@@ -69,9 +61,10 @@ class Trace:
         span: it may turn out not to be recorded.
         traceparent, tracestate: what the events carry.
         error: the last failed attempt of it; None if what followed did well.
+        emits: whether something goes to the log because of it.
     """
 
-    __slots__ = ("_context", "error", "span", "traceparent", "tracestate")
+    __slots__ = ("_context", "emits", "error", "span", "traceparent", "tracestate")
 
     def __init__(self, span: Span, traceparent: str | None = None, tracestate: str | None = None) -> None:
         self.span = span
@@ -80,6 +73,7 @@ class Trace:
             traceparent, tracestate = headers_of(span.get_span_context())
         self.traceparent, self.tracestate = traceparent, tracestate
         self.error: BaseException | None = None
+        self.emits = False
 
     @property
     def ids(self) -> dict[str, str]:
@@ -159,7 +153,7 @@ class Tracing:
     def enter_unrecorded(self, metadata: Metadata) -> Any:
         """Go into a record whose trace is not recorded; None, at once, if it is or has none. Costs next to nothing."""
         traceparent = metadata.traceparent
-        if traceparent is None or traceparent[_FLAGS : _FLAGS + 1] in _SAMPLED:
+        if traceparent is None or sampled(traceparent):
             return None
         return context.attach(Context({_CURRENT: _Passing(traceparent, metadata.tracestate)}))
 
@@ -183,15 +177,15 @@ class Tracing:
         name = f"process {record.topic}"
         quick = self._quick
         if quick is not None and known is not None and traceparent is not None and not others and quick.is_right:
-            span = QuickSpan(quick, name, known, traceparent, attributes)
-            return Trace(span, span.traceparent, tracestate)
+            span = QuickSpan(quick, name, SpanKind.CONSUMER, known, known.trace_id, attributes)
+            return Trace(span, span.traceparent(traceparent), tracestate)
         parent = Context({_CURRENT: NonRecordingSpan(known)}) if known is not None else Context()
-        links = [Link(one) for one in _distinct(others).values()]
+        links = [Link(one) for one in recorded_in(others).values()]
         return Trace(self._tracer.start_span(name, parent, SpanKind.CONSUMER, attributes, links))
 
     def process_batch(self, handler: str, members: Sequence[tuple[Record, Metadata]]) -> Trace | None:
         """A handler begins with several records; None if no trace of theirs is recorded."""
-        found = _sampled((metadata.traceparent, metadata.tracestate) for _, metadata in members)
+        found = recorded((metadata.traceparent, metadata.tracestate) for _, metadata in members)
         if not found:
             return None
         made = self._start("process", {record.topic for record, _ in members}, list(found.values()), len(members))
@@ -216,35 +210,36 @@ class Tracing:
     # --- operations on the log ------------------------------------------------------------------------------------
 
     @contextmanager
-    def sending(self, records: Sequence[NewRecord]) -> Iterator[None]:
-        """`send T`, around an append."""
-        with self._around("send", _distinct(record.headers for record in records), records):
+    def sending(self, records: Sequence[NewRecord], spans: Sequence[SpanContext] | None = None) -> Iterator[None]:
+        """`send T`, around an append, for these spans; unless they are given, for those that the records carry."""
+        about = list(recorded_in(record.headers for record in records).values()) if spans is None else spans
+        with self._around("send", about, records):
             yield
 
     def polled(self, traces: Iterable[tuple[str | None, str | None]], topics: Iterable[str], begun_ns: int) -> None:
         """`poll T`: records have come at `begun_ns`, and are in their lanes now."""
-        if found := _sampled(traces):
+        if found := recorded(traces):
             self._start("poll", topics, list(found.values()), start_ns=begun_ns).end()
 
     @contextmanager
     def committing(self, topics: Iterable[str], handled: Sequence[SpanContext]) -> Iterator[None]:
         """`commit T`, around a commit of the group's offsets, for the spans of what was handled."""
-        with self._around("commit", dict(enumerate(handled)), topics=topics):
+        with self._around("commit", handled, topics=topics):
             yield
 
     @contextmanager
     def _around(
         self,
         name: Operation,
-        found: dict[Any, SpanContext],
+        about: Sequence[SpanContext],
         records: Sequence[NewRecord] = (),
         topics: Iterable[str] = (),
     ) -> Iterator[None]:
-        if not found:
+        if not about:
             yield
             return
         topics = {record.topic for record in records} or topics
-        span = self._start(name, topics, list(found.values()), len(records))
+        span = self._start(name, topics, about, len(records))
         try:
             yield
         except BaseException as error:
@@ -268,13 +263,24 @@ class Tracing:
         attributes = {**_attributes(name, names), "messaging.client.id": self._client}
         if count > 1:
             attributes["messaging.batch.message_count"] = count
-        parent, links = Context(), None
-        if len(about) == 1:
-            parent = Context({_CURRENT: NonRecordingSpan(about[0])})
-        else:
-            links = [Link(one) for one in about[:MOST_LINKS]]
         text = f"{name} {names[0]}" if len(names) == 1 else name
+        links = [Link(one) for one in about[:MOST_LINKS]] if len(about) > 1 else []
+        if self._quick is not None and self._quick.is_right:
+            quick = self._quick_operation(self._quick, text, name, about[0], attributes, links)
+            if quick is not None:
+                quick.start_ns = start_ns or quick.start_ns
+                return quick
+        parent = Context() if links else Context({_CURRENT: NonRecordingSpan(about[0])})
         return self._tracer.start_span(text, parent, _KINDS[name], attributes, links, start_ns or time.time_ns())
+
+    def _quick_operation(
+        self, quick: QuickTracer, text: str, name: Operation, about: SpanContext, attributes: dict[str, Any],
+        links: Sequence[Link],
+    ) -> QuickSpan | None:  # fmt: skip
+        kind = _KINDS[name]
+        if links:
+            return quick.root(text, kind, attributes, links)
+        return QuickSpan(quick, text, kind, about, about.trace_id, attributes)
 
 
 def tracing_of(client: str) -> Tracing | None:
@@ -294,38 +300,6 @@ def give_provider(client: str, provider: TracerProvider) -> None:
     _providers[client] = provider
 
 
-def sampled(traceparent: str | None) -> bool:
-    """Whether a trace is recorded, by its flags."""
-    return traceparent is not None and traceparent[_FLAGS : _FLAGS + 1] in _SAMPLED
-
-
-def parsed(traceparent: str | None, tracestate: str | None) -> SpanContext | None:
-    """A span of others by its headers; None if they make no sense."""
-    text = traceparent or ""
-    if len(text) < _FLAGS + 1 or not text[2] == text[35] == text[52] == "-" or text[:2] == "ff":
-        return None
-    try:
-        state = TraceState.from_header([tracestate]) if tracestate else None
-        ids, flags = (int(text[3:35], 16), int(text[36:52], 16)), int(text[53:55], 16) & 1
-        known = SpanContext(*ids, is_remote=True, trace_flags=_SET if flags else _CLEAR, trace_state=state)
-    except ValueError:
-        return None
-    return known if known.is_valid else None
-
-
-def headers_of(span: SpanContext) -> tuple[str | None, str | None]:
-    """The headers for events that a span emits; none if it has no ids."""
-    if not span.is_valid:
-        return None, None
-    traceparent = f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.trace_flags & 1:02x}"
-    return traceparent, span.trace_state.to_header() or None
-
-
-def current_headers() -> tuple[str | None, str | None]:
-    """The headers of the span that is active here."""
-    return headers_of(trace.get_current_span().get_span_context())
-
-
 def _attributes(name: Operation, topics: Sequence[str]) -> dict[str, Any]:
     made: dict[str, Any] = {
         "messaging.system": SYSTEM, "messaging.operation.name": name, "messaging.operation.type": _TYPES[name],
@@ -333,35 +307,6 @@ def _attributes(name: Operation, topics: Sequence[str]) -> dict[str, Any]:
     if len(topics) == 1:
         made["messaging.destination.name"] = topics[0]
     return made
-
-
-def _sampled(traces: Iterable[tuple[str | None, str | None]]) -> dict[str, SpanContext]:
-    """The recorded spans among these headers, each once, no more than can be linked."""
-    found: dict[str, SpanContext] = {}
-    for traceparent, tracestate in traces:
-        if (
-            traceparent is not None
-            and traceparent[_FLAGS : _FLAGS + 1] in _SAMPLED
-            and traceparent not in found
-            and (known := parsed(traceparent, tracestate)) is not None
-        ):
-            found[traceparent] = known
-            if len(found) == MOST_LINKS:
-                break
-    return found
-
-
-def _distinct(records: Iterable[Headers]) -> dict[str, SpanContext]:
-    """As `_sampled`, from the headers of records."""
-    return _sampled(_trace_headers(headers) for headers in records)
-
-
-def _trace_headers(headers: Headers) -> tuple[str | None, str | None]:
-    named = dict(headers)
-    value = named.get("traceparent", b"")
-    if len(value) <= _FLAGS or value[_FLAGS] not in _SAMPLED_BYTES:
-        return None, None
-    return value.decode("ascii", "replace"), named.get("tracestate", b"").decode("ascii", "replace") or None
 
 
 def _text(error: BaseException) -> str:

@@ -16,7 +16,8 @@ from choreo.events import Event, Metadata, topic_of
 from choreo.log import Log, open_log
 from choreo.log.port import NewRecord, Producer
 from choreo.observe.sources import Sample, sources
-from choreo.observe.tracing import Trace, current_headers, tracing_of
+from choreo.observe.tracing import Trace, tracing_of
+from choreo.observe.w3c import current_headers
 from choreo.runtime.clock import Clock, SystemClock, rfc3339
 from choreo.runtime.context import SyncDatabase
 from choreo.runtime.emit import check_size

@@ -76,7 +76,7 @@ class Committer:
         if committed is None:
             return
         if committed.outbox_row is not None:
-            self._publisher.put(committed.outbox_row, committed.records)
+            self._publisher.put(committed.outbox_row, committed.records, committed.emitting)
         self._on_committed(committed)
         if committed.watermarks and self._offsets_follow:
             self._offsets.update(committed.watermarks)

@@ -44,7 +44,10 @@ class Emitter:
             return []
         now_ms = self._clock.now_ms()
         time, cause, source = rfc3339(now_ms), job.metadata, handler.name + scope
-        carried = job.trace(handler) or cause
+        trace = job.trace(handler)
+        if trace is not None:
+            trace.emits = True
+        carried = trace or cause
         records = []
         for ordinal, event in enumerate(events):
             event_id = derive_event_id(cause.event_id, handler.service, source, ordinal, time_ms=job.record.timestamp)

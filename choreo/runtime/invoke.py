@@ -119,6 +119,7 @@ class Invoker:
             )
         wait = await self._failures.judge(job, task, failed, session)
         if wait is None and trace is not None:
+            trace.emits = True  # a record that is away, or a failure
             self._end_trace(job, handler)
         return wait
 
@@ -136,7 +137,7 @@ class Invoker:
     def _end_trace(self, job: Job, handler: Handler) -> None:
         trace = job.traces.pop(handler.name, None) if job.traces is not None else None
         if trace is not None:
-            self._unit.traced(trace.end())
+            self._unit.traced(trace.end(), emits=trace.emits)
 
     async def _attempt(self, job: Job, task: Task, session: Session) -> float | None:
         """Take a turn with an event; None if it has its effect, or 0 if it is to be taken again."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from choreo.events import Event, topic_of
 from choreo.log.port import NewRecord, Record, TopicPartition
+from choreo.observe.w3c import sampled
 from choreo.runtime.partitions import Job
 from choreo.runtime.stats import Operation, Stats
 
@@ -30,9 +31,9 @@ class Operations:
         self.tracing: Tracing | None = None
 
     @contextmanager
-    def sending(self, records: Sequence[NewRecord]) -> Iterator[None]:
-        """Around an append of these records."""
-        with self._timed("send"), self.tracing.sending(records) if self.tracing else nullcontext():
+    def sending(self, records: Sequence[NewRecord], spans: Sequence[Any] | None = None) -> Iterator[None]:
+        """Around an append of these records; `spans`: the recorded ones that it is for, unless the records say it."""
+        with self._timed("send"), self.tracing.sending(records, spans) if self.tracing else nullcontext():
             yield
         self._stats.appended(records)
 
@@ -64,8 +65,10 @@ class Operations:
         with self._timed("poll"):
             yield jobs
         if self.tracing is not None and jobs:
-            traces = ((job.metadata.traceparent, job.metadata.tracestate) for job in jobs)
-            self.tracing.polled(traces, {job.partition.at.topic for job in jobs}, begun)
+            recorded = [job.metadata for job in jobs if job.metadata.traceparent and sampled(job.metadata.traceparent)]
+            if recorded:
+                traces = ((metadata.traceparent, metadata.tracestate) for metadata in recorded)
+                self.tracing.polled(traces, {job.partition.at.topic for job in jobs}, begun)
 
     @contextmanager
     def _timed(self, operation: Operation) -> Iterator[None]:

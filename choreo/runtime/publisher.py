@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -27,12 +27,14 @@ class _Row(NamedTuple):
     Attributes:
         last: how many of its records, at the end, may be in the log only when everything before them is.
         put_ms: when it was put here, milliseconds since the epoch.
+        spans: recorded spans that emitted them; None if only the records can tell.
     """
 
     row_id: int
     records: list[NewRecord]
     last: int
     put_ms: int
+    spans: Sequence[Any] | None
 
 
 class Publisher:
@@ -75,13 +77,13 @@ class Publisher:
         self._delay = _FIRST_DELAY
         self.backlog = 0
 
-    def put(self, row: int, records: list[NewRecord]) -> None:
-        """Publish these after everything put before, unless this row is among that."""
+    def put(self, row: int, records: list[NewRecord], spans: Sequence[Any] | None = None) -> None:
+        """Publish these after everything put before, unless this row is among that; `spans`: see `Operations.sending`."""
         if row not in self._known:
             self._known.add(row)
             if last := [record for record in records if record[0] in self._last]:
                 records = [*(record for record in records if record[0] not in self._last), *last]
-            self._waiting.append(_Row(row, records, len(last), self._clock.now_ms()))
+            self._waiting.append(_Row(row, records, len(last), self._clock.now_ms(), spans))
             self.backlog += len(records)
             self._drained.clear()
             self._go_on()
@@ -175,9 +177,10 @@ class Publisher:
         if not self._singly:
             records = [record for row in rows for record in row.records]
             first = len(records) - rows[0].last
+            spans = _spans(rows)
             for part in (records[:first], records[first:]):
                 if part:
-                    with self._operations.sending(part):
+                    with self._operations.sending(part, spans):
                         await producer.append(part)
             return
         records = rows[0].records
@@ -218,6 +221,16 @@ class Publisher:
             self._waiting.extendleft(reversed(rows))
         self._under_way.clear()
         return failures
+
+
+def _spans(rows: Sequence[_Row]) -> Sequence[Any] | None:
+    """The recorded spans that emitted these; None if only the records can tell."""
+    found: list[Any] = []
+    for row in rows:
+        if row.spans is None:
+            return None
+        found += row.spans
+    return found
 
 
 def _why(append: asyncio.Task[None]) -> BaseException | None:

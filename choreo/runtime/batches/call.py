@@ -95,7 +95,7 @@ class BatchCaller:
                 await session.keep()
                 self._take_effect(part, records, batch)
                 if trace is not None:
-                    self._unit.traced(trace.end())
+                    self._unit.traced(trace.end(), emits=bool(records))
         except (StoreUnavailableError, OvertakenError):
             raise
         except BaseException as error:  # whatever a handler raises is its retry policy's business

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgpack
 
 from choreo.log.port import NewRecord, Record
-from choreo.observe.tracing import sampled
+from choreo.observe.w3c import sampled
 from choreo.runtime.sagas.memory import Memory
 from choreo.wire.ids import note_key
 

@@ -11,7 +11,7 @@ from choreo.errors import ChoreoError, DecodeError, OvertakenError, SchemaNotCac
 from choreo.events import Event
 from choreo.handler import Compensation, Deadline, Handler, Join
 from choreo.log.port import Record
-from choreo.observe.tracing import sampled
+from choreo.observe.w3c import sampled
 from choreo.runtime.clock import Clock
 from choreo.runtime.partitions import AbandonedError, Job, Task, identity
 from choreo.runtime.sagas import deadlines, joins, steps

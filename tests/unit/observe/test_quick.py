@@ -12,7 +12,8 @@ from opentelemetry.trace import NoOpTracerProvider, SpanContext, Status, StatusC
 from choreo.events import Metadata
 from choreo.log.port import Record
 from choreo.observe.quick import QuickSpan, QuickTracer
-from choreo.observe.tracing import Tracing, headers_of, parsed
+from choreo.observe.tracing import Tracing
+from choreo.observe.w3c import headers_of, parsed
 
 PARENT = f"00-{'ab' * 16}-{'cd' * 8}-01"
 RECORD = Record("orders", 1, 7, 0, b"k", b"v", [])
