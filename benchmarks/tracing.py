@@ -4,8 +4,8 @@
 
 `off` is the handler of `throughput.py`, over orders without trace headers, with metrics as they always are. `uncounted` is the
 same with every count left out. `one` and `all` have a tracer provider whose spans go through OpenTelemetry's own batch processor to an
-exporter that drops them, over orders of which one in a hundred, or each, is sampled. Contestants take turns over the same real broker; the best
-run counts. The ratio for the same CPU time says the same on a machine that others use too.
+exporter that drops them, over orders of which one in a hundred, or each, is sampled. Contestants take turns over the same real broker. The
+ratios are medians over the rounds; that for the same CPU time says the same on a machine that others use too.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import asyncio
 import random
 import sys
 from contextlib import ExitStack
+from statistics import median
 from typing import Any
 
 import options
@@ -79,14 +80,17 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
                 runs.setdefault(name, []).append(bench.run(contestant))
                 run = runs[name][-1]
                 note(f"round {number + 1}: {name} {arguments.events / run.wall:,.0f} orders/s, {run.cpu:.2f} CPU s")
-    wall = {name: min(run.wall for run in runs[name]) for name in _NAMES}
-    cpu = {name: min(run.cpu for run in runs[name]) for name in _NAMES}
     pairs = (("off", "uncounted"), ("one", "off"), ("all", "off"))
     return {
-        "orders_per_second": {name: arguments.events / wall[name] for name in _NAMES},
-        "ratio": {f"{one} of {other}": wall[other] / wall[one] for one, other in pairs},
-        "ratio_per_cpu_second": {f"{one} of {other}": cpu[other] / cpu[one] for one, other in pairs},
+        "orders_per_second": {name: arguments.events / min(run.wall for run in runs[name]) for name in _NAMES},
+        "ratio": {f"{one} of {other}": _ratio(runs[one], runs[other], "wall") for one, other in pairs},
+        "ratio_per_cpu_second": {f"{one} of {other}": _ratio(runs[one], runs[other], "cpu") for one, other in pairs},
     }
+
+
+def _ratio(mine: list[Run], others: list[Run], what: str) -> float:
+    """The median over the rounds, whose runs followed one another: what else went on was nearly the same."""
+    return median(getattr(other, what) / getattr(one, what) for one, other in zip(mine, others, strict=True))
 
 
 def main() -> None:

@@ -8,9 +8,10 @@ whose processors wait for ends alone; all other spans, and all of other provider
 
 from __future__ import annotations
 
+import asyncio
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import getrandbits
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ from opentelemetry.trace import (
     TracerProvider,
 )
 
+from choreo.observe.w3c import parsed
+
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import Event
 
@@ -39,6 +42,7 @@ class QuickTracer:
         from opentelemetry.sdk.trace import ReadableSpan
 
         self._readable = ReadableSpan
+        self._ended: list[QuickSpan] = []
         self._sampler, self._ids = provider.sampler, provider.id_generator
         self.resource, self.scope = provider.resource, tracer._instrumentation_scope  # noqa: SLF001 - as above
 
@@ -90,26 +94,45 @@ class QuickTracer:
         return span
 
     def give(self, span: QuickSpan) -> None:
-        """A span has ended."""
-        self._processor.on_end(
-            self._readable(
-                name=span.name, context=span.get_span_context(), parent=span.parent, resource=self.resource,
-                attributes=span.attributes, events=span.events, links=span.links, kind=span.kind,
-                status=span.status, start_time=span.start_ns, end_time=time.time_ns(), instrumentation_scope=self.scope,
-            )
-        )  # fmt: skip
+        """A span has ended. Those that end until the event loop turns are handed over together: that takes half of the time."""
+        if not self._ended:
+            try:
+                asyncio.get_running_loop().call_soon(self._hand_over)
+            except RuntimeError:  # there is no loop in this thread
+                self._ended.append(span)
+                self._hand_over()
+                return
+        self._ended.append(span)
+        if len(self._ended) >= _MOST_WAITING:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        ended, self._ended = self._ended, []
+        readable, on_end, resource, scope = self._readable, self._processor.on_end, self.resource, self.scope
+        for span in ended:
+            on_end(
+                readable(
+                    name=span.name, context=span.get_span_context(), parent=span.parent, resource=resource,
+                    attributes=span.attributes, events=span.events, links=span.links, kind=span.kind,
+                    status=span.status, start_time=span.start_ns, end_time=span.end_ns, instrumentation_scope=scope,
+                )
+            )  # fmt: skip
 
 
 class QuickSpan(Span):
     """A span as code inside a handler sees it.
 
+    Args:
+        parent: a span context, or the two headers that say it; read when it is asked for.
+        attributes: they, or a call that makes them when they are asked for.
+
     Attributes:
-        attributes, events, links, status: what has become of it so far.
+        events, links, status: what has become of it so far.
     """
 
     __slots__ = (
-        *("_ended", "_made", "_span_id", "_tracer", "_trace_id", "attributes", "events", "kind", "links", "name"),
-        *("parent", "start_ns", "status"),
+        *("_attributes", "_made", "_parent", "_span_id", "_tracer", "_trace_id", "end_ns", "events", "kind", "links"),
+        *("name", "start_ns", "status"),
     )
 
     def __init__(
@@ -117,18 +140,33 @@ class QuickSpan(Span):
         tracer: QuickTracer,
         name: str,
         kind: SpanKind,
-        parent: SpanContext | None,
+        parent: SpanContext | tuple[str | None, str | None] | None,
         trace_id: int,
-        attributes: dict[str, Any],
+        attributes: Mapping[str, Any] | Callable[[], Mapping[str, Any]],
     ) -> None:
-        self._tracer, self.name, self.kind, self.parent, self.attributes = tracer, name, kind, parent, attributes
+        self._tracer, self.name, self.kind, self._parent, self._attributes = tracer, name, kind, parent, attributes
         self._trace_id, self._span_id = trace_id, getrandbits(64) or 1
         self.events: Sequence[Event] = ()
         self.links: Sequence[Link] = ()
         self.status = _UNSET
         self._made: SpanContext | None = None
-        self._ended = False
         self.start_ns = time.time_ns()
+        self.end_ns = 0
+
+    @property
+    def parent(self) -> SpanContext | None:
+        """The span that it is below."""
+        parent = self._parent
+        if type(parent) is tuple:
+            self._parent = parent = parsed(*parent)
+        return parent  # type: ignore[return-value] # a span context is a tuple too, by its class
+
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        """What is said of it."""
+        if callable(self._attributes):
+            self._attributes = self._attributes()
+        return self._attributes
 
     def traceparent(self, given: str) -> str:
         """What its events carry, made of what its parent's have."""
@@ -145,13 +183,13 @@ class QuickSpan(Span):
 
     def end(self, end_time: int | None = None) -> None:  # noqa: ARG002 - it ends when it ends
         """See `Span.end`."""
-        if not self._ended:
-            self._ended = True
+        if not self.end_ns:
+            self.end_ns = time.time_ns()
             self._tracer.give(self)
 
     def is_recording(self) -> bool:
         """See `Span.is_recording`."""
-        return not self._ended
+        return not self.end_ns
 
     def set_attribute(self, key: str, value: Any) -> None:
         """See `Span.set_attribute`."""
@@ -161,20 +199,20 @@ class QuickSpan(Span):
         """See `Span.set_attributes`: what comes from others is looked at as the SDK does."""
         from opentelemetry.attributes import BoundedAttributes
 
-        if not self._ended:
-            self.attributes = {**self.attributes, **BoundedAttributes(attributes=attributes)}
+        if not self.end_ns:
+            self._attributes = {**self.attributes, **BoundedAttributes(attributes=attributes)}
 
     def add_event(self, name: str, attributes: Any = None, timestamp: int | None = None) -> None:
         """See `Span.add_event`."""
         from opentelemetry.attributes import BoundedAttributes
         from opentelemetry.sdk.trace import Event
 
-        if not self._ended:
+        if not self.end_ns:
             self.events = [*self.events, Event(name, BoundedAttributes(attributes=attributes), timestamp)][-_MOST:]
 
     def add_link(self, context: SpanContext, attributes: Any = None) -> None:
         """See `Span.add_link`."""
-        if not self._ended:
+        if not self.end_ns:
             self.links = [*self.links, Link(context, attributes)][-_MOST:]
 
     def record_exception(
@@ -198,17 +236,18 @@ class QuickSpan(Span):
 
     def update_name(self, name: str) -> None:
         """See `Span.update_name`."""
-        if not self._ended:
+        if not self.end_ns:
             self.name = name
 
     def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
         """See `Span.set_status`."""
         made = Status(status, description) if isinstance(status, StatusCode) else status
-        if not self._ended and self.status.status_code is not StatusCode.OK and not made.is_unset:
+        if not self.end_ns and self.status.status_code is not StatusCode.OK and not made.is_unset:
             self.status = made
 
 
 _UNSET = Status(StatusCode.UNSET)
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+_MOST_WAITING = 500
 _MOST = 128
 """Events and links of one span, as the SDK has it."""

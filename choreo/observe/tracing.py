@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import structlog
@@ -34,7 +35,7 @@ from opentelemetry.trace import (
 from choreo.events import Metadata
 from choreo.log.port import Headers, NewRecord, Record
 from choreo.observe.quick import QuickSpan, QuickTracer
-from choreo.observe.w3c import MOST_LINKS, headers_of, parsed, recorded, recorded_in, sampled
+from choreo.observe.w3c import MOST_LINKS, headers_of, ids_of, parsed, recorded, recorded_in, sampled
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
@@ -91,8 +92,8 @@ class Trace:
         if self.span.is_recording():
             self.span.record_exception(error, {"choreo.attempt": attempt})
 
-    def end(self) -> SpanContext | None:
-        """It ends, as its last attempt did; gives what others may link to, if it is recorded."""
+    def end(self) -> Span | None:
+        """It ends, as its last attempt did; gives the span if it is recorded."""
         span = self.span
         if not span.is_recording():
             return None
@@ -101,7 +102,7 @@ class Trace:
             span.set_status(StatusCode.ERROR, _text(self.error))
             self.error = None
         span.end()
-        return span.get_span_context()
+        return span
 
     @contextmanager
     def until_end(self) -> Iterator[None]:
@@ -160,8 +161,19 @@ class Tracing:
     def process(self, handler: str, record: Record, metadata: Metadata, others: Sequence[Headers] = ()) -> Trace:
         """A handler begins with a record; `others` are the headers of further events that have led to this call."""
         traceparent, tracestate = metadata.traceparent, metadata.tracestate
-        known = parsed(traceparent, tracestate) if traceparent is not None else None
-        attributes: dict[str, Any] = {
+        name, about = f"process {record.topic}", partial(self._about, handler, record, metadata)
+        ids = ids_of(traceparent) if traceparent is not None else None
+        quick = self._quick
+        if quick is not None and ids is not None and traceparent is not None and not others and quick.is_right:
+            span = QuickSpan(quick, name, SpanKind.CONSUMER, (traceparent, tracestate), ids[0], about)
+            return Trace(span, span.traceparent(traceparent), tracestate)
+        known = parsed(traceparent, tracestate)
+        parent = Context({_CURRENT: NonRecordingSpan(known)}) if known is not None else Context()
+        links = [Link(one) for one in recorded_in(others).values()]
+        return Trace(self._tracer.start_span(name, parent, SpanKind.CONSUMER, about(), links))
+
+    def _about(self, handler: str, record: Record, metadata: Metadata) -> dict[str, Any]:
+        return {
             "messaging.system": SYSTEM,
             "messaging.operation.name": "process",
             "messaging.operation.type": "process",
@@ -174,14 +186,6 @@ class Tracing:
             "choreo.handler": handler,
             "choreo.event_type": metadata.type_name,
         }
-        name = f"process {record.topic}"
-        quick = self._quick
-        if quick is not None and known is not None and traceparent is not None and not others and quick.is_right:
-            span = QuickSpan(quick, name, SpanKind.CONSUMER, known, known.trace_id, attributes)
-            return Trace(span, span.traceparent(traceparent), tracestate)
-        parent = Context({_CURRENT: NonRecordingSpan(known)}) if known is not None else Context()
-        links = [Link(one) for one in recorded_in(others).values()]
-        return Trace(self._tracer.start_span(name, parent, SpanKind.CONSUMER, attributes, links))
 
     def process_batch(self, handler: str, members: Sequence[tuple[Record, Metadata]]) -> Trace | None:
         """A handler begins with several records; None if no trace of theirs is recorded."""
@@ -210,9 +214,12 @@ class Tracing:
     # --- operations on the log ------------------------------------------------------------------------------------
 
     @contextmanager
-    def sending(self, records: Sequence[NewRecord], spans: Sequence[SpanContext] | None = None) -> Iterator[None]:
+    def sending(self, records: Sequence[NewRecord], spans: Sequence[Span] | None = None) -> Iterator[None]:
         """`send T`, around an append, for these spans; unless they are given, for those that the records carry."""
-        about = list(recorded_in(record.headers for record in records).values()) if spans is None else spans
+        if spans is None:
+            about = list(recorded_in(record.headers for record in records).values())
+        else:
+            about = [span.get_span_context() for span in spans[:MOST_LINKS]]
         with self._around("send", about, records):
             yield
 
@@ -222,9 +229,9 @@ class Tracing:
             self._start("poll", topics, list(found.values()), start_ns=begun_ns).end()
 
     @contextmanager
-    def committing(self, topics: Iterable[str], handled: Sequence[SpanContext]) -> Iterator[None]:
+    def committing(self, topics: Iterable[str], handled: Sequence[Span]) -> Iterator[None]:
         """`commit T`, around a commit of the group's offsets, for the spans of what was handled."""
-        with self._around("commit", handled, topics=topics):
+        with self._around("commit", [span.get_span_context() for span in handled[:MOST_LINKS]], topics=topics):
             yield
 
     @contextmanager

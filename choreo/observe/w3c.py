@@ -25,16 +25,25 @@ def sampled(traceparent: str | None) -> bool:
 
 def parsed(traceparent: str | None, tracestate: str | None) -> SpanContext | None:
     """A span of others by its headers; None if they make no sense."""
-    text = traceparent or ""
-    if len(text) < _FLAGS + 1 or not text[2] == text[35] == text[52] == "-" or text[:2] == "ff":
+    ids = ids_of(traceparent or "")
+    if ids is None:
         return None
     try:
         state = TraceState.from_header([tracestate]) if tracestate else None
-        ids, flags = (int(text[3:35], 16), int(text[36:52], 16)), int(text[53:55], 16) & 1
-        known = SpanContext(*ids, is_remote=True, trace_flags=_SET if flags else _CLEAR, trace_state=state)
+    except ValueError:
+        state = None
+    return SpanContext(*ids, is_remote=True, trace_flags=_SET if sampled(traceparent) else _CLEAR, trace_state=state)
+
+
+def ids_of(traceparent: str) -> tuple[int, int] | None:
+    """The ids of trace and span; None if they make no sense."""
+    if len(traceparent) <= _FLAGS or not traceparent[2] == traceparent[35] == traceparent[52] == "-":
+        return None
+    try:
+        ids = int(traceparent[3:35], 16), int(traceparent[36:52], 16)
     except ValueError:
         return None
-    return known if known.is_valid else None
+    return ids if all(ids) and traceparent[:2] != "ff" else None
 
 
 def headers_of(span: SpanContext) -> tuple[str | None, str | None]:
