@@ -14,6 +14,7 @@ PROGRAMS = {
     "Throughput": ("throughput.py", "--peers"),
     "Lanes": ("lanes.py",),
     "What compensations and joins cost": ("sagas.py",),
+    "What spans and metrics cost": ("tracing.py",),
     "How late deadlines are": ("deadlines.py",),
     "Batches": ("batch.py",),
     "Latency of a saga of five hops": ("latency.py",),

@@ -130,6 +130,10 @@ class StoreMissingError(ConfigurationError):
     """There is no store there to be asked."""
 
 
+class DeadlockError(StoreUnavailableError):
+    """The database has ended one of several transactions that waited for each other; starting over is all it takes."""
+
+
 class StoreOwnedError(StoreError):
     """The store belongs to another service."""
 
@@ -153,3 +157,7 @@ class ReleasedError(StoreError):
 
 class OvertakenError(StoreError):
     """Another instance has noted something of one of these sagas first: read its notes, decide anew. Passing: start over."""
+
+
+class CopyError(StoreError):
+    """Another instance has handled a copy of one of these events meanwhile; nothing was written."""

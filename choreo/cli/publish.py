@@ -23,6 +23,7 @@ choreo publish OrderPlaced -m services.shop --file orders.ndjson --skip-invalid
 
 choreo publish AccountVerified -m services.onboarding --correlation-id 01a2... --json '{"account_id": "a-1", ...}'"""
 
+_SOURCE = "choreo-cli"
 _CHUNK = 500
 _SHOWN = 20
 
@@ -51,7 +52,10 @@ def publish(
         raise ConfigurationError("no event is given, or two", remedy="give either --json '{...}' or --file PATH")
     cls = _class(type_name, modules or [])
     valid = _valid(cls, [(text or "").encode()] if file is None else file.read().splitlines(), skip_invalid)
-    run_async(_publish(cls, valid, correlation_id or None, settings_with(log=log, registry=registry)))
+    from choreo.observe.exporting import exporting
+
+    with exporting([_SOURCE]):
+        run_async(_publish(cls, valid, correlation_id or None, settings_with(log=log, registry=registry)))
 
 
 def _class(type_name: str, modules: list[str]) -> type[Event]:
@@ -98,7 +102,7 @@ async def _publish(cls: type[Event], lines: list[bytes], correlation_id: str | N
     chunks = [lines[at : at + _CHUNK] for at in range(0, len(lines), _CHUNK)]
     shown, ids_too = sys.stderr.isatty() and len(chunks) > 1, sys.stdout.isatty()  # then the ids go above the bar
     with Progress(console=Console(stderr=True), transient=True, disable=not shown, redirect_stdout=ids_too) as bar:
-        async with connect(settings, source="choreo-cli") as bus:
+        async with connect(settings, source=_SOURCE) as bus:
             for chunk in bar.track(chunks, description="publishing"):
                 events = [cls.model_validate_json(line) for line in chunk]
                 sagas = await bus.publish_many(events, correlation_id=correlation_id)

@@ -40,7 +40,7 @@ def run(
     log: LogOption = None,
     registry: RegistryOption = None,
     create_topics: Annotated[bool | None, typer.Option(help="Missing topics; created by embedded logs only.")] = None,
-    health_port: Annotated[int | None, typer.Option(min=0, help="Answer /live and /ready there.")] = None,
+    health_port: Annotated[int | None, typer.Option(min=0, help="Answer /live, /ready and /metrics there.")] = None,
     processes: Annotated[int, typer.Option(min=1, help="So many processes that share the work.")] = 1,
     log_level: Annotated[str, typer.Option(envvar="CHOREO_LOG_LEVEL", help="Least level that is logged.")] = "info",
     worker: Worker = None,
@@ -86,12 +86,14 @@ def _end(bound: float) -> None:
 
 
 async def _run(services: list[Service], settings: Settings, worker: int | None) -> None:
+    from choreo.observe.exporting import exporting
     from choreo.runtime.run import run_services
 
     stop = stopping(settings, silent=worker is not None)
     if worker is not None:  # the supervisor's end of the pipe closes when it dies
         asyncio.get_running_loop().add_reader(sys.stdin, stop.set)
-    await run_services(services, settings, stop=stop)
+    with exporting([service.name for service in services]):
+        await run_services(services, settings, stop=stop)
 
 
 async def _supervise(modules: list[str], settings: Settings, processes: int, log_level: str) -> int:

@@ -1,4 +1,4 @@
-"""The health port: `/live` for whoever restarts the process, `/ready` for whoever counts on it."""
+"""The health port: `/live` for whoever restarts the process, `/ready` for whoever counts on it, `/metrics` for Prometheus."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from choreo.errors import ConfigurationError
@@ -31,6 +31,8 @@ class _Server(uvicorn.Server):
 async def health_port(host: str, port: int, *, live: Check, ready: Check) -> AsyncIterator[int]:
     """Answer `GET /live` and `GET /ready` while the block runs: 200 or 503, and `{"ok": bool, "why": [sentence, ...]}`.
 
+    `GET /metrics` gives the metrics of the process.
+
     Args:
         port: 0 takes a free one; the block is given the one taken.
 
@@ -44,7 +46,7 @@ async def health_port(host: str, port: int, *, live: Check, ready: Check) -> Asy
         raise ConfigurationError(
             f"health port {host}:{port} is not to be had", why=str(error), remedy=remedy
         ) from error
-    app = Starlette(routes=[Route("/live", _answering(live)), Route("/ready", _answering(ready))])
+    app = Starlette(routes=[Route("/live", _answering(live)), Route("/ready", _answering(ready)), metrics_route()])
     quiet: dict[str, Any] = {
         "log_config": None,
         "log_level": "warning",
@@ -59,6 +61,18 @@ async def health_port(host: str, port: int, *, live: Check, ready: Check) -> Asy
     finally:
         server.should_exit = True
         await serving
+
+
+def metrics_route() -> Route:
+    """`GET /metrics`, for any Starlette application: what Prometheus asks for."""
+
+    async def answer(_request: Any) -> Response:
+        from choreo.observe.metrics import exposition  # Prometheus's library, once somebody asks
+
+        body, content_type = await exposition()
+        return Response(body, media_type=content_type)
+
+    return Route("/metrics", answer)
 
 
 def _answering(check: Check) -> Callable[[Any], Awaitable[JSONResponse]]:

@@ -118,6 +118,9 @@ class Breaker:
 class Breakers:
     """The breakers of one instance's handlers.
 
+    Args:
+        on_opened: told the name of a handler whose breaker opens.
+
     Attributes:
         wake: called when a lane has been resumed.
         troubled: the breakers of handlers of which a call has failed lately, by name; of others nothing is noted.
@@ -128,8 +131,10 @@ class Breakers:
         lanes: Lanes[Job],
         clock: Clock,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
+        on_opened: Callable[[str], None],
     ) -> None:
         self._lanes = lanes
+        self._on_opened = on_opened
         self._clock = clock
         self.wake: Callable[[], None]
         self._spawn = spawn
@@ -147,9 +152,9 @@ class Breakers:
         """Whether a lane is held."""
         return any(breaker.holds(lane) for breaker in self.troubled.values())
 
-    def is_open(self, handler: Handler) -> bool:
-        """Whether a handler's calls wait, but for a few."""
-        return handler.name in self.troubled and self.troubled[handler.name].is_open
+    def is_open(self, handler: str) -> bool:
+        """Whether the calls of the handler of this name wait, but for a few."""
+        return handler in self.troubled and self.troubled[handler].is_open
 
     def failed(self, job: Job, handler: Handler, *, again: bool, calls: int = 1) -> bool:
         """A call has failed, other than by a business error. Says whether its lane is held, the attempt not counted.
@@ -164,6 +169,7 @@ class Breakers:
         elif not breaker.note(job.metadata.event_id, job.record.key or job.metadata.event_id, again=again, calls=calls):
             return False
         else:
+            self._on_opened(handler.name)
             _log.error("circuit breaker opens: most calls fail, records wait", **_about(handler, breaker))
             self._spawn(self._probe(handler, breaker))
         breaker.hold(job.lane, failed=True)

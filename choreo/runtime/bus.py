@@ -12,15 +12,20 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from choreo.errors import ConfigurationError, LogUnavailableError
-from choreo.events import Event, Metadata
+from choreo.events import Event, Metadata, topic_of
 from choreo.log import Log, open_log
 from choreo.log.port import NewRecord, Producer
+from choreo.observe.sources import Sample, sources
+from choreo.observe.tracing import Trace, tracing_of
+from choreo.observe.w3c import current_headers
 from choreo.runtime.clock import Clock, SystemClock, rfc3339
 from choreo.runtime.context import SyncDatabase
 from choreo.runtime.emit import check_size
+from choreo.runtime.operations import Operations
 from choreo.runtime.outbox import Outbox, Transaction
 from choreo.runtime.run import ensure_topics
 from choreo.runtime.settings import Settings
+from choreo.runtime.stats import Stats
 from choreo.service import Service
 from choreo.store import Database, Store, make_store
 from choreo.wire import Codec, open_registry
@@ -63,6 +68,8 @@ class Bus:
         self._opening = asyncio.Lock()
         self._known: set[type[Event]] = set()
         self._codec: Codec | None = None
+        self._stats = Stats()
+        self._operations = Operations(source, self._stats)
         self._producer: Producer
 
     async def __aenter__(self) -> Self:
@@ -79,6 +86,9 @@ class Bus:
                 registry = open_registry(self._settings.registry)
                 self._exit.push_async_callback(registry.aclose)
                 codec = Codec(registry)
+            self._operations.tracing = tracing_of(self._source)
+            sources.append(self)
+            self._exit.callback(sources.remove, self)
             self._producer = self._log.producer()
             self._exit.push_async_callback(self._producer.close)
             self._codec = codec
@@ -115,9 +125,11 @@ class Bus:
                 an `event_id`; without one it may start a second saga.
         """
         await self._prepare({type(event)})
-        metadata, record = self._record(event, correlation_id, parent, event_id)
-        await self._producer.append([record])
-        return metadata.correlation_id
+        identity = event_id or new_event_id()
+        with self._operations.publishing(event, identity, correlation_id or identity) as trace:
+            record = self._record(event, trace, correlation_id, parent, identity)
+            await self._producer.append([record])
+        return correlation_id or identity
 
     async def publish_many(self, events: Sequence[Event], *, correlation_id: str | None = None) -> list[str]:
         """Publish many events; all are in the log when this returns.
@@ -133,9 +145,14 @@ class Bus:
             RegistryUnavailableError, LogUnavailableError: some may be published and some not.
         """
         await self._prepare({type(event) for event in events})
-        made = [self._record(event, correlation_id, None, None) for event in events]
-        await self._producer.append([record for _, record in made])
-        return [metadata.correlation_id for metadata, _ in made]
+        ids = [new_event_id() for _ in events]
+        records = [
+            self._record(event, self._create(event, identity, correlation_id), correlation_id, None, identity)
+            for event, identity in zip(events, ids, strict=True)
+        ]
+        with self._operations.sending(records):
+            await self._producer.append(records)
+        return [correlation_id or identity for identity in ids]
 
     @asynccontextmanager
     async def transaction(self, store: str | Service) -> AsyncIterator[Transaction[Database]]:
@@ -170,7 +187,10 @@ class Bus:
 
         async def records() -> list[NewRecord]:
             await self._prepare({type(event) for event, *_ in events}, later=True)
-            return [self._record(*each)[1] for each in events]
+            return [
+                self._record(event, self._create(event, identity, saga), saga, parent, identity)
+                for event, saga, parent, identity in events
+            ]
 
         async with outbox.transaction(records) as opened:
             yield Transaction(opened.db, publish)
@@ -185,7 +205,7 @@ class Bus:
             if address not in self._outboxes:
                 opened = self._open_store(address)
                 await (opened.open(owner.name, owner.tables) if owner is not None else opened.open(_OUTSIDE))
-                outbox = Outbox(opened, log, self._clock, self._settings.stop_grace)
+                outbox = Outbox(opened, log, self._clock, self._settings.stop_grace, self._operations)
                 self._exit.push_async_callback(outbox.close)
                 self._outboxes[address] = outbox
         return self._outboxes[address]
@@ -208,28 +228,37 @@ class Bus:
             await codec.prepare(writes=fresh, reads=())
             self._known |= fresh
 
+    def _create(self, event: Event, event_id: str, correlation_id: str | None) -> Trace | None:
+        """The span of one of several events; None if there are no spans."""
+        if self._operations.tracing is None:
+            return None
+        trace = self._operations.tracing.create(topic_of(event), event_id, correlation_id or event_id)
+        trace.end()
+        return trace
+
     def _record(
-        self, event: Event, correlation_id: str | None, parent: str | None, event_id: str | None
-    ) -> tuple[Metadata, NewRecord]:
+        self, event: Event, trace: Trace | None, correlation_id: str | None, parent: str | None, event_id: str
+    ) -> NewRecord:
         assert self._codec is not None  # noqa: S101 - `_prepare` has checked it
         now_ms = self._clock.now_ms()
-        identity = event_id or new_event_id()
-        traceparent, tracestate = _current_trace()
+        carried = (trace.traceparent, trace.tracestate) if trace is not None else current_headers()
         metadata = Metadata(
-            identity,
-            event.contract.type_name,
-            self._source,
-            rfc3339(now_ms),
-            correlation_id or identity,
-            None,
-            traceparent,
-            tracestate,
-            None,
-            parent,
+            *(event_id, event.contract.type_name, self._source, rfc3339(now_ms), correlation_id or event_id, None),
+            *carried,
+            parent_id=parent,
         )
         record = self._codec.encode(event, metadata, timestamp=now_ms)
         check_size(record, self._settings.max_record_bytes)
-        return metadata, record
+        return record
+
+    # --- metrics ----------------------------------------------------------------------------------------------------
+
+    def samples(self) -> Iterator[Sample]:
+        """See `Source.samples`."""
+        return self._stats.client_samples(self._source)
+
+    async def refresh(self) -> None:
+        """See `Source.refresh`: all is at hand."""
 
 
 def connect(
@@ -311,12 +340,3 @@ class SyncBus:
 def connect_sync(settings: Settings | None = None, *, source: str | None = None) -> SyncBus:
     """A blocking bus: `with choreo.connect_sync() as bus: saga = bus.publish(event)`."""
     return SyncBus(connect(settings, source=source))
-
-
-def _current_trace() -> tuple[str | None, str | None]:
-    """W3C trace context of the span that is active here, if there is one."""
-    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
-    carrier: dict[str, str] = {}
-    TraceContextTextMapPropagator().inject(carrier)
-    return carrier.get("traceparent"), carrier.get("tracestate")

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Container, Iterable, Mapping
+from typing import Any
 
 import structlog
 
 from choreo.errors import LogError, NotOwnerError
 from choreo.log.port import Consumer, TopicPartition
 from choreo.runtime.clock import Clock
+from choreo.runtime.operations import Operations
 from choreo.runtime.publisher import Publisher
 from choreo.runtime.unit import Committed, UnitOfWork
 
 _log = structlog.get_logger("choreo.runtime")
 _OFFSET_INTERVAL = 0.2
 """Seconds between commits of the group's offsets: they are a cache of the store's progress, so nothing waits for them."""
+_MOST_SPANS = 128
+"""As many are remembered for the span of a commit."""
 _OFFSET_TROUBLE = 1.0
 """Seconds until offsets that could not be committed are tried again."""
 
@@ -27,6 +31,7 @@ class Committer:
         owned: the partitions this instance owns.
         offsets_follow: whether the group's offsets are committed after the transaction; else they are in it.
         on_committed: told what became durable.
+        operations: told of each commit of offsets.
         on_failure: told at once when a commit failed: everything under way must be given up.
     """
 
@@ -37,6 +42,7 @@ class Committer:
         clock: Clock,
         owned: Container[TopicPartition],
         *,
+        operations: Operations,
         offsets_follow: bool,
         on_committed: Callable[[Committed], None],
         on_failure: Callable[[BaseException], None],
@@ -45,10 +51,12 @@ class Committer:
         self._publisher = publisher
         self._clock = clock
         self._owned = owned
+        self._operations = operations
         self._offsets_follow = offsets_follow
         self._on_committed = on_committed
         self._on_failure = on_failure
         self._offsets: dict[TopicPartition, int] = {}
+        self._handled: list[Any] = []  # recorded spans of what these offsets are about
         self._offsets_changed = asyncio.Event()
         self._taking_over = False
         self.consumer: Consumer
@@ -68,10 +76,11 @@ class Committer:
         if committed is None:
             return
         if committed.outbox_row is not None:
-            self._publisher.put(committed.outbox_row, committed.records)
+            self._publisher.put(committed.outbox_row, committed.records, committed.emitting)
         self._on_committed(committed)
         if committed.watermarks and self._offsets_follow:
             self._offsets.update(committed.watermarks)
+            self._handled = [*self._handled, *committed.spans][:_MOST_SPANS]
             self._offsets_changed.set()
 
     def catch_up(self, offsets: Mapping[TopicPartition, int]) -> None:
@@ -107,12 +116,16 @@ class Committer:
         """Whether the group knows them now."""
         if not offsets:
             return True
+        handled, self._handled = self._handled, []
         try:
-            await self.consumer.commit(offsets)
+            with self._operations.committing(offsets, handled):
+                await self.consumer.commit(offsets)
         except NotOwnerError as error:
-            _log.info("offsets not committed, some partition has gone", error=str(error))
+            _log.info(
+                "offsets not committed, some partition has gone", service=self._operations.client, error=str(error)
+            )
         except LogError as error:
-            _log.warning("offsets not committed yet", error=str(error))
+            _log.warning("offsets not committed yet", service=self._operations.client, error=str(error))
         else:
             return True
         return False

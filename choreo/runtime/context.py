@@ -12,7 +12,7 @@ import structlog
 from choreo.events import Event
 from choreo.handler import Handler
 from choreo.runtime.emit import undeclared
-from choreo.runtime.partitions import Job
+from choreo.runtime.partitions import Job, identity
 from choreo.runtime.remember import Steps, adapter_of, dump
 from choreo.runtime.sagas.turn import Call
 from choreo.runtime.session import Session
@@ -101,7 +101,8 @@ class _About:
     @property
     def idempotency_key(self) -> str:
         """The same in every attempt and after every crash: hand it to outside services that know idempotency keys."""
-        job, handler, (_, scope, _, subject) = self._job, self._handler, self._call
+        job, handler, call = self._job, self._handler, self._call
+        scope, subject = call.scope, call.subject
         return derive_event_id(
             *(subject or job.metadata.event_id, handler.service, handler.name + scope, _IDEMPOTENCY_ORDINAL),
             time_ms=0 if subject else job.record.timestamp,
@@ -246,16 +247,3 @@ class SyncContext(_About):
             asyncio.run_coroutine_threadsafe(steps.remember(name, known), self._loop).result()
         result: T = adapter.validate_json(known)
         return result
-
-
-def identity(job: Job, handler: Handler) -> dict[str, Any]:
-    """The ids that every log line about a handler run carries."""
-    record, metadata = job.record, job.metadata
-    return {
-        "service": handler.service,
-        "handler": handler.name,
-        "event_type": job.event.contract.type_name,
-        "event_id": metadata.event_id,
-        "correlation_id": metadata.correlation_id,
-        "record": f"{record.topic}/{record.partition}@{record.offset}",
-    }

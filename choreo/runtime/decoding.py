@@ -124,7 +124,10 @@ class Decoder:
                     await self._codec.load(missing.schema_id)
                     continue
             except (RegistryUnavailableError, ConfigurationError) as error:
-                _log.warning("waiting for the registry", service=self._service, error=str(error), delay=round(delay, 1))
+                _log.warning(
+                    "waiting for the registry", service=self._service, record=_place(record), error=str(error),
+                    delay=round(delay, 1),
+                )  # fmt: skip
             except Exception as error:  # noqa: BLE001 - a validator of the event class may raise what it likes
                 self._give_up(partition, record, error)
                 return None
@@ -228,7 +231,7 @@ class Decoder:
         if partition.gone:
             return
         original = told.record if told else record
-        now_ms, place = self._clock.now_ms(), f"{original.topic}/{original.partition}@{original.offset}"
+        now_ms, place = self._clock.now_ms(), _place(original)
         failed = Failed(
             service=self._service, handler=told.handler if told else "",
             stage="decode" if kind == "undecodable" else "handle", kind=kind, error=error, attempts=1,
@@ -236,9 +239,22 @@ class Decoder:
             redrives=told.redrives if told else 0, parked=parked,
         )  # fmt: skip
         self._unit.add(partition, record.offset, [dead_letter(original, failed, self._max_bytes)])
-        self._stats.dead_letters += 1
+        self._stats.bury(failed.handler, kind)
         what = "record cannot be read" if kind == "undecodable" else "record kills the process"
-        _log.error(f"{what}, goes to the dead letters", service=self._service, record=place, error=said(error))
+        about = {"service": self._service, "handler": failed.handler, **self._ids(original)}
+        _log.error(f"{what}, goes to the dead letters", **about, record=place, kind=kind, error=said(error))
+
+    def _ids(self, record: Record) -> dict[str, str | None]:
+        """The ids of an event, as far as they can be read."""
+        try:
+            metadata = self._codec.metadata(record)
+        except DecodeError:
+            return {}
+        return {name: getattr(metadata, name) for name in ("event_id", "correlation_id", "causation_id")}
+
+
+def _place(record: Record) -> str:
+    return f"{record.topic}/{record.partition}@{record.offset}"
 
 
 def _told(record: Record, retry_topic: str) -> Returned | None:

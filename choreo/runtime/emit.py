@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from choreo.errors import RecordTooLargeError, UndeclaredEmissionError
-from choreo.events import Event, Failure, Metadata
+from choreo.events import Event, Failure, Metadata, topic_of
 from choreo.handler import Handler
 from choreo.log.port import NewRecord
 from choreo.runtime.clock import Clock, rfc3339
@@ -15,12 +15,16 @@ from choreo.runtime.partitions import Job
 from choreo.wire import Codec
 from choreo.wire.ids import derive_event_id
 
+if TYPE_CHECKING:
+    from choreo.observe.tracing import Trace, Tracing
+
 
 class Emitter:
-    """Makes the records of emitted events; `max_record_bytes` is the size of the largest."""
+    """Makes the records of emitted events; `max_record_bytes` is the size of the largest, `tracing` None if there are no spans."""
 
-    def __init__(self, codec: Codec, clock: Clock, max_record_bytes: int) -> None:
+    def __init__(self, codec: Codec, clock: Clock, max_record_bytes: int, tracing: Tracing | None = None) -> None:
         self._codec = codec
+        self._tracing = tracing
         self._clock = clock
         self.max_record_bytes = max_record_bytes
 
@@ -40,12 +44,16 @@ class Emitter:
             return []
         now_ms = self._clock.now_ms()
         time, cause, source = rfc3339(now_ms), job.metadata, handler.name + scope
+        trace = job.trace(handler)
+        if trace is not None:
+            trace.emits = True
+        carried = trace or cause
         records = []
         for ordinal, event in enumerate(events):
             event_id = derive_event_id(cause.event_id, handler.service, source, ordinal, time_ms=job.record.timestamp)
             metadata = Metadata(
                 *(event_id, event.contract.type_name, handler.service, time, cause.correlation_id, cause.event_id),
-                *(cause.traceparent, cause.tracestate, compensates),
+                *(carried.traceparent, carried.tracestate, compensates),
             )
             records.append(self._record(event, metadata, now_ms))
         return records
@@ -60,18 +68,27 @@ class Emitter:
             raise undeclared(handler, f"a {type(event).__name__} for a business error")
         return self.records(job, handler, [event], scope)
 
-    def starts(self, job: Job, sagas: Sequence[tuple[str, Event]], service: str) -> list[NewRecord]:
+    def starts(self, job: Job, sagas: Sequence[tuple[str, Event]], handler: Handler) -> list[NewRecord]:
         """The records of events that begin sagas of their own, each given with its id; raises as `records`."""
         now_ms = self._clock.now_ms()
         time, cause = rfc3339(now_ms), job.metadata
         records = []
         for event_id, event in sagas:
+            carried = self._start_trace(event, event_id, job.trace(handler)) or cause
             metadata = Metadata(
-                *(event_id, event.contract.type_name, service, time, event_id, cause.event_id),
-                *(cause.traceparent, cause.tracestate, None, cause.correlation_id),
+                *(event_id, event.contract.type_name, handler.service, time, event_id, cause.event_id),
+                *(carried.traceparent, carried.tracestate, None, cause.correlation_id),
             )
             records.append(self._record(event, metadata, now_ms))
         return records
+
+    def _start_trace(self, event: Event, event_id: str, after: Trace | None) -> Trace | None:
+        """A trace for a new saga: the first event is its first span. None if the handler's own is not recorded."""
+        if self._tracing is None or after is None:
+            return None
+        trace = self._tracing.create(topic_of(event), event_id, event_id, after=after)
+        trace.end()
+        return trace
 
     def _record(self, event: Event, metadata: Metadata, now_ms: int) -> NewRecord:
         record = self._codec.encode(event, metadata, timestamp=now_ms)

@@ -13,11 +13,10 @@ from choreo.log.port import NewRecord, TopicPartition
 from choreo.retry import Retry
 from choreo.runtime.breaker import Breakers
 from choreo.runtime.clock import Clock
-from choreo.runtime.context import identity
 from choreo.runtime.deadletter import Failed, LetterKind, Stage, dead_letter, said, size_of
 from choreo.runtime.emit import Emitter
 from choreo.runtime.parking import lane_of, retry_record
-from choreo.runtime.partitions import AbandonedError, Failing, Job, Task
+from choreo.runtime.partitions import AbandonedError, Failing, Job, Task, identity
 from choreo.runtime.retry import Again, Decision, Declare, Far, GiveUp, Kind, Later, decide, kind_of
 from choreo.runtime.sagas.turn import Turn
 from choreo.runtime.session import Session
@@ -116,7 +115,7 @@ class Failures:
             "error": f"{type(error).__name__}: {said(error)}",
         }
         if isinstance(decision, Again):
-            self._stats.retries += 1
+            self._stats.retry(handler.name, "lane")
             _log.warning("handler failed, trying again", **about, delay=round(decision.delay, 3))
             return decision.delay
         if isinstance(decision, Later):
@@ -125,7 +124,7 @@ class Failures:
                 first_failed_ms=self._first_failed_ms(job, failing),
             )  # fmt: skip
             if size_of(record.key, record.value, record.headers) <= self._emitter.max_record_bytes:
-                self._stats.retries += 1
+                self._stats.retry(handler.name, "topic")
                 self._send_away(job, task)
                 self._unit.add(job.partition, job.offset, [record])
                 _log.warning("handler failed, trying again through the retry topic", **about, due_ms=decision.due_ms)
@@ -166,6 +165,8 @@ class Failures:
             self._unit.forget_notes(session.remembered)
         self._stats.handled += 1
         self._stats.emitted += len(records)
+        if (trace := job.trace(task.handler)) is not None:
+            trace.error = None
         _log.info("business error declared as a failure", **identity(job, task.handler), error=said(error))
         if not more:
             return None
@@ -190,7 +191,7 @@ class Failures:
         )  # fmt: skip
         self._send_away(job, task)
         self._unit.add(job.partition, job.offset, [dead_letter(job.record, failed, self._emitter.max_record_bytes)])
-        self._stats.dead_letters += 1
+        self._stats.bury(handler.name, kind)
 
     def _first_failed_ms(self, job: Job, failing: Failing) -> int:
         return job.back.said.first_failed_ms if job.back and job.back.said else failing.first_ms

@@ -21,19 +21,21 @@ _ABANDONED_MS = 10_000
 """An outbox row of this age is taken for one whose writer has died. If it only was slow, the copy has the same event ids."""
 
 
-async def publish_left(left: Callable[[int], Awaitable[list[OutboxRow]]], publisher: Publisher, clock: Clock) -> None:
+async def publish_left(
+    service: str, left: Callable[[int], Awaitable[list[OutboxRow]]], publisher: Publisher, clock: Clock
+) -> None:
     """Publish what outside writers have left, until cancelled; `left` knows the rows from before a time (ms)."""
     while True:
         try:
             for row in await left(clock.now_ms() - _ABANDONED_MS):
                 publisher.put(row.row_id, row.records)
         except StoreError as error:
-            _log.warning("the outbox is looked at later", error=str(error))
+            _log.warning("the outbox is looked at later", service=service, error=str(error))
         await clock.pause(_BETWEEN_LOOKS)
 
 
 async def clean_store(
-    unit: UnitOfWork, clock: Clock, inbox_keep: float, saga_keep: float, is_busy: Callable[[], bool]
+    service: str, unit: UnitOfWork, clock: Clock, inbox_keep: float, saga_keep: float, is_busy: Callable[[], bool]
 ) -> None:
     """Remove what is older than so many seconds every hour, in small bites and fewer when busy, until cancelled."""
     store = unit.store
@@ -44,7 +46,7 @@ async def clean_store(
             await _clean(unit, clock, store.expire_notes, saga_keep, is_busy)
             await unit.forget_released()
         except StoreError as error:
-            _log.warning("the store is cleaned later", error=str(error))
+            _log.warning("the store is cleaned later", service=service, error=str(error))
 
 
 async def _clean(

@@ -15,6 +15,7 @@ from choreo.durations import seconds
 from choreo.errors import ChoreoError, ConfigurationError
 from choreo.handler import Deadline
 from choreo.log.port import Consumer, Log, TopicPartition
+from choreo.observe.tracing import tracing_of
 from choreo.runtime import transactional
 from choreo.runtime.backpressure import Backpressure
 from choreo.runtime.batches.emit import BatchEmitter
@@ -29,12 +30,15 @@ from choreo.runtime.failures import Failures
 from choreo.runtime.housekeeping import clean_store, publish_left
 from choreo.runtime.intake import Intake
 from choreo.runtime.invoke import Invoker
+from choreo.runtime.numbers import Numbers
+from choreo.runtime.operations import Operations
 from choreo.runtime.ownership import Ownership
 from choreo.runtime.partitions import Job, Partition
 from choreo.runtime.publisher import Publisher
 from choreo.runtime.reader import Reader
 from choreo.runtime.recovery import Recovery
 from choreo.runtime.returns import Returns
+from choreo.runtime.sagas.deadlines import refuse_forgotten
 from choreo.runtime.sagas.turns import Turns, is_needed
 from choreo.runtime.settings import Settings
 from choreo.runtime.stats import Stats
@@ -81,13 +85,14 @@ class Instance:
     ) -> None:
         self.service = service
         self.stats = Stats()
+        self._operations = Operations(service.name, self.stats)
         self._log = log
         self._codec = codec
         self._settings = settings
         self._clock = clock or SystemClock()
         self._store: Store
         if service.transactional:
-            self._store = transactional.TransactionalStore(log)
+            self._store = transactional.TransactionalStore(log, self._operations)
         else:
             self._store = (open_store or make_store)(settings.store_of(service.name, service.store))
         self._owned: dict[TopicPartition, Partition] = {}
@@ -114,7 +119,7 @@ class Instance:
             raise ConfigurationError(
                 f"service {service.name!r} has no handlers", remedy=f"declare one: @{service.name}.on(SomeEvent)"
             )
-        _check_deadlines(service, self._settings)
+        refuse_forgotten(service, self._settings.saga_keep)
         try:
             await self._store.open(service.name, service.tables)
             self._exit.push_async_callback(self._store.close)
@@ -131,16 +136,19 @@ class Instance:
         """Make the parts and let them run."""
         service, settings = self.service, self._settings
         self._unit = UnitOfWork(self._store, whole=service.transactional)
-        self._recovery = Recovery(service.name, self._unit, self._clock)
+        self._recovery = Recovery(service.name, self._unit, self._clock, self.stats)
+        self._operations.tracing = self._tracing = tracing_of(service.name)
         self._publisher = Publisher(
-            self._log, self._clock, self._on_published, (retry_topic(service.name), dead_letter_topic(service.name))
-        )
+            self._log, self._clock, self._on_published, self._operations,
+            (retry_topic(service.name), dead_letter_topic(service.name)),
+        )  # fmt: skip
         self._committer = Committer(
-            self._unit, self._publisher, self._clock, self._owned, offsets_follow=not service.transactional,
+            self._unit, self._publisher, self._clock, self._owned, operations=self._operations,
+            offsets_follow=not service.transactional,
             on_committed=self._on_committed, on_failure=self._recovery.fail,
         )  # fmt: skip
         self._ownership = Ownership(
-            service=service.name, log=self._log, unit=self._unit, drop=(self._batches or self._lanes).drop,
+            service=service.name, stats=self.stats, log=self._log, unit=self._unit, drop=(self._batches or self._lanes).drop,
             publisher=self._publisher, committer=self._committer, owned=self._owned, clock=self._clock,
             grace=settings.stop_grace, max_in_flight=settings.max_in_flight, on_dropped=self._on_dropped,
             has_timers=any(isinstance(handler.rule, Deadline) for handler in service.handlers.values()),
@@ -173,7 +181,8 @@ class Instance:
         if isinstance(self._store, transactional.TransactionalStore):
             self._store.consumer = consumer
         self._reader = Reader(
-            consumer, self._intake, self._workers, pressure=pressure, spawn=self._spawn, on_failure=self._recovery.fail,
+            consumer, self._intake, self._workers, pressure=pressure, operations=self._operations, spawn=self._spawn,
+            on_failure=self._recovery.fail,
         )  # fmt: skip
         self._recovery.connect(consumer, self._reader, self._ownership, self._intake)
         for part in (self._committer.run(), self._watchdog.run()):
@@ -185,19 +194,30 @@ class Instance:
             self._serve_store()
         self._recovering = [self._spawn(self._recovery.run()), self._spawn(self._recovery.settle_doubts())]
         self._reader.start()
+        self._numbers = Numbers(
+            service.name, self.stats, owned=self._owned, lanes=self._lanes, batches=self._batches, unit=self._unit,
+            publisher=self._publisher, breakers=self._breakers, timers=self._timers, clock=self._clock,
+            threads_given_up=lambda: self.given_up,
+        )  # fmt: skip
+        self._numbers.show()
+        self._exit.callback(self._numbers.hide)
         self._running = True
 
     def _serve_store(self) -> None:
         """Let run what follows the store's transactions, and what keeps it clean."""
-        unit, clock = self._unit, self._clock
+        name, unit, clock = self.service.name, self._unit, self._clock
 
         async def left(before_ms: int) -> list[OutboxRow]:
             return await unit.apart(lambda: unit.store.abandoned(before_ms))
 
-        for part in (self._committer.run_offsets(), self._publisher.run(), publish_left(left, self._publisher, clock)):
+        for part in (
+            self._committer.run_offsets(),
+            self._publisher.run(),
+            publish_left(name, left, self._publisher, clock),
+        ):
             self._spawn(part)
         keeps = seconds(self._settings.inbox_keep), seconds(self._settings.saga_keep)
-        self._spawn(clean_store(unit, clock, *keeps, lambda: self._lanes.has_ready))
+        self._spawn(clean_store(name, unit, clock, *keeps, lambda: self._lanes.has_ready))
         if self._timers is not None:
             self._spawn(self._timers.run())
             self._spawn(self._timers.follow_ends())
@@ -221,8 +241,8 @@ class Instance:
         self._threads = threads = Threads(service.name, min(_MAX_THREADS, service.concurrency))
         self._exit.callback(threads.close)
         self._watchdog = Watchdog(clock, min(handler.timeout for handler in service.handlers.values()))
-        breakers = Breakers(self._lanes, clock, self._spawn)
-        emitter = Emitter(self._codec, clock, self._settings.max_record_bytes)
+        breakers = self._breakers = Breakers(self._lanes, clock, self._spawn, self._on_breaker_opened)
+        emitter = Emitter(self._codec, clock, self._settings.max_record_bytes, self._tracing)
         failures = Failures(
             unit=unit, clock=clock, stats=self.stats, emitter=emitter, breakers=breakers,
             transactional=service.transactional,
@@ -233,9 +253,11 @@ class Instance:
             make_invoker = partial(BatchInvoker, batches=self._batches, batch_emitter=batch_emitter, clock=clock)
         invoker = make_invoker(
             unit=unit, stats=self.stats, state=state, threads=threads, emitter=emitter, failures=failures,
-            breakers=breakers, watchdog=self._watchdog, turns=turns,
+            breakers=breakers, watchdog=self._watchdog, turns=turns, tracing=self._tracing,
         )  # fmt: skip
-        returns = Returns(unit=unit, decoder=decoder, invoker=invoker, clock=clock, published=self._published)
+        returns = Returns(
+            service=service.name, unit=unit, decoder=decoder, invoker=invoker, clock=clock, published=self._published
+        )
         workers = Workers(
             self._lanes, unit, invoker, returns, breakers, most=service.concurrency, spawn=self._spawn, clock=clock,
             stats=self.stats, on_failure=self._recovery.fail, on_deferred=lambda: self._reader.room_made(),  # noqa: PLW0108 - it is made later
@@ -358,6 +380,11 @@ class Instance:
 
     def _on_dropped(self, jobs: Sequence[Job]) -> None:
         self._intake.forget([task.inbox_key for job in jobs for task in job.tasks])
+        for job in jobs:
+            job.abandon_traces()
+
+    def _on_breaker_opened(self, handler: str) -> None:
+        self.stats.opened[handler] += 1
 
     def _on_published(self, rows: Sequence[int]) -> None:
         self._unit.tick(rows)
@@ -372,19 +399,3 @@ class Instance:
         await self._clock.pause(_TICK_DELAY)
         self._tick = None
         self._unit.changed.set()
-
-
-def _check_deadlines(service: Service, settings: Settings) -> None:
-    """Refuse a deadline that comes when nobody remembers any more what its saga's steps did.
-
-    Raises:
-        ConfigurationError: it is as late as notes are kept.
-    """
-    for handler in service.handlers.values():
-        rule = handler.rule
-        if isinstance(rule, Deadline) and rule.within + rule.every * (rule.times - 1) >= seconds(settings.saga_keep):
-            raise ConfigurationError(
-                f"deadline {handler} may come later than CHOREO_SAGA_KEEP={settings.saga_keep}",
-                why="what steps of its saga did would be forgotten by then, and not be undone",
-                remedy="keep notes for longer, in all services of its sagas",
-            )

@@ -48,8 +48,8 @@ class Intake:
         self._turns = turns
         self._under_way: dict[bytes, Hashable] = {}  # inbox key -> lane, from intake to commit
 
-    async def accept(self, records: Sequence[Record]) -> None:
-        """Turn records into jobs in their lanes; what needs no handler is done at once."""
+    async def accept(self, records: Sequence[Record]) -> list[Job]:
+        """Turn records into jobs in their lanes; what needs no handler is done at once. Gives the jobs, but for those handled alone."""
         # Now: while a step below waits, a partition may go and come back, and begins anew where its store says.
         read = [(record, self._owned.get(TopicPartition(record.topic, record.partition))) for record in records]
         jobs: list[Job] = []
@@ -69,6 +69,7 @@ class Intake:
             else:
                 jobs.append(job)
         await self._place(jobs)
+        return jobs
 
     async def _alone(self, partition: Partition, record: Record) -> None:
         """Take in a record of a partition whose owners have died, with nothing else under way beside it."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Sequence
-from typing import Any
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
 
 from choreo.errors import OvertakenError, StoreUnavailableError
 from choreo.events import Event
-from choreo.handler import Handler
+from choreo.handler import Compensation, Handler
 from choreo.log.port import NewRecord
 from choreo.runtime.breaker import Breakers
 from choreo.runtime.context import Context, SyncContext
@@ -23,6 +24,9 @@ from choreo.runtime.threads import Threads
 from choreo.runtime.unit import UnitOfWork
 from choreo.runtime.watchdog import Watchdog
 
+if TYPE_CHECKING:
+    from choreo.observe.tracing import Tracing
+
 ENDS_MORE_THAN_THE_HANDLER = (AbandonedError, asyncio.CancelledError, KeyboardInterrupt, SystemExit, GeneratorExit)
 
 
@@ -33,6 +37,7 @@ class Invoker:
         state: what the service's lifespan yielded.
         threads: where `def` handlers run.
         turns: decides what is called; None if each handler is called with each event.
+        tracing: None if there are no spans.
     """
 
     def __init__(
@@ -47,6 +52,7 @@ class Invoker:
         breakers: Breakers,
         watchdog: Watchdog,
         turns: Turns | None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._unit = unit
         self._stats = stats
@@ -57,6 +63,7 @@ class Invoker:
         self._breakers = breakers
         self._calls = watchdog.calls
         self._turns = turns
+        self._tracing = tracing
 
     async def run(self, job: Job, task: Task, worker: asyncio.Task[Any]) -> float | None:
         """Call one handler for one event. `worker` is the task that calls.
@@ -86,17 +93,51 @@ class Invoker:
             own = isinstance(failed, asyncio.CancelledError) and not worker.cancelling()
             if failed is None or (isinstance(failed, ENDS_MORE_THAN_THE_HANDLER) and not own):
                 raise
+            self._stats.called(
+                handler.name, job.record.topic, perf_counter() - session.begun, type(failed).__qualname__
+            )
         else:
             if self._breakers.troubled and wait is None:
                 self._breakers.succeeded(job, handler)
+            if wait is None and (trace := job.trace(handler)) is not None:
+                trace.error = None
+                self._end_trace(job, handler)
             return wait
         finally:
             session.leave()
             del self._calls[worker]
         try:
-            return await self._failures.judge(job, task, failed, session)
+            return await self._failed(job, task, failed, session)
         finally:
             del failed  # its traceback holds this call: a circle that would keep the record for long
+
+    async def _failed(self, job: Job, task: Task, failed: BaseException, session: Session) -> float | None:
+        handler = task.handler
+        if (trace := job.trace(handler)) is not None:
+            trace.failed(
+                failed, 1 + (job.failing[handler.name].calls if job.failing and handler.name in job.failing else 0)
+            )
+        wait = await self._failures.judge(job, task, failed, session)
+        if wait is None and trace is not None:
+            trace.emits = True  # a record that is away, or a failure
+            self._end_trace(job, handler)
+        return wait
+
+    def _enter_trace(self, tracing: Tracing, job: Job, handler: Handler, session: Session, call: Call) -> None:
+        """Be inside the record's span from here on: one that goes on from an earlier attempt, or a new one."""
+        session.context = tracing.enter_unrecorded(job.metadata)
+        if session.context is not None:
+            return
+        trace = job.trace(handler)
+        if trace is None:
+            job.traces = job.traces or {}
+            trace = job.traces[handler.name] = tracing.process(handler.name, job.record, job.metadata, call.others())
+        session.context = trace.enter()
+
+    def _end_trace(self, job: Job, handler: Handler) -> None:
+        trace = job.traces.pop(handler.name, None) if job.traces is not None else None
+        if trace is not None:
+            self._unit.traced(trace.end(), emits=trace.emits)
 
     async def _attempt(self, job: Job, task: Task, session: Session) -> float | None:
         """Take a turn with an event; None if it has its effect, or 0 if it is to be taken again."""
@@ -131,7 +172,11 @@ class Invoker:
         made: list[tuple[Event, NewRecord]] = []
         for call in calls:
             session.stage = "handle"
+            if self._tracing is not None and session.context is None:
+                self._enter_trace(self._tracing, job, handler, session, call)
+            session.begun = begun = perf_counter()
             result = await self._call(job, handler, session, call)
+            self._stats.called(handler.name, job.record.topic, perf_counter() - begun)
             if session.ended:  # too late: it has returned
                 session.reason(None)
             session.stage = "emit"
@@ -139,7 +184,7 @@ class Invoker:
             records = self._emitter.records(job, handler, events, call.scope, call.compensates)
             made += zip(events, records, strict=True)
         if session.started:
-            records = self._emitter.starts(job, session.started, handler.service)
+            records = self._emitter.starts(job, session.started, handler)
             made += zip((event for _, event in session.started), records, strict=True)
         return made
 
@@ -150,6 +195,8 @@ class Invoker:
             raise AbandonedError
         if turn is not None:
             turn.conclude(made)
+            if turn.calls and isinstance(task.handler.rule, Compensation):
+                self._stats.undone[task.handler.name] += 1
         if session.remembered is not None:
             self._unit.forget_notes(session.remembered)
         self._stats.handled += turn is None or bool(turn.calls)
@@ -169,7 +216,7 @@ class Invoker:
         if handler.is_async:
             made: Awaitable[Any] = handler.function(*arguments)
             return made
-        return self._threads.run(lambda: _in_thread(handler, arguments), handler)
+        return self._threads.run(lambda: _in_thread(handler, arguments), handler.name)
 
 
 def _in_thread(handler: Handler, arguments: tuple[Any, ...]) -> Any:

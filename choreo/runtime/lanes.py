@@ -7,7 +7,7 @@ whose first job waits (for another attempt) is deferred, and takes no turns unti
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection, Hashable, Iterator
 from typing import Generic, TypeVar
 
 J = TypeVar("J")
@@ -84,6 +84,16 @@ class Lanes(Generic[J]):
     def is_moving(self, key: Hashable) -> bool:
         """Whether this lane has a job that runs or could run."""
         return key in self._lanes and key not in self._deferred
+
+    def jobs(self) -> Iterator[J]:
+        """All of them, those that run too."""
+        for lane in tuple(self._lanes.values()):
+            yield from lane
+
+    def states(self) -> dict[str, int]:
+        """How many lanes there are: ready, running, deferred."""
+        ready, deferred = len(self._ready), len(self._deferred)
+        return {"ready": ready, "running": len(self._lanes) - ready - deferred, "deferred": deferred}
 
     def drop(self, unwanted: Callable[[J], bool]) -> list[J]:
         """Take out the jobs that match and do not run."""

@@ -17,6 +17,7 @@ from choreo.errors import LogUnavailableError, StoreError
 from choreo.log.port import Log, NewRecord
 from choreo.runtime.clock import Clock
 from choreo.runtime.housekeeping import publish_left
+from choreo.runtime.operations import Operations
 from choreo.runtime.publisher import Publisher
 from choreo.store.port import Effects, OutboxRow, Store
 from choreo.store.waiting import to_its_end
@@ -46,15 +47,16 @@ class Outbox:
 
     Args:
         store: open.
+        operations: told of what is published.
         grace: seconds that publishing may take when it is closed; what is left then, the next relay publishes.
     """
 
-    def __init__(self, store: Store, log: Log, clock: Clock, grace: float) -> None:
-        self._store, self._grace = store, grace
-        self._publisher = Publisher(log, clock, self._on_published)
+    def __init__(self, store: Store, log: Log, clock: Clock, grace: float, operations: Operations) -> None:
+        self._store, self._grace, self._client = store, grace, operations.client
+        self._publisher = Publisher(log, clock, self._on_published, operations)
         self._ticked: list[int] = []
         self._lock = asyncio.Lock()  # held by whoever uses the store's connection
-        relay = publish_left(self._left, self._publisher, clock)
+        relay = publish_left(operations.client, self._left, self._publisher, clock)
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(work) for work in (self._publisher.run(), relay)]
 
@@ -110,7 +112,11 @@ class Outbox:
                 async with self._lock:  # not for ever: a transaction may be open that nobody ends
                     await self._commit()
         except (TimeoutError, StoreError) as error:
-            _log.warning("the outbox keeps what the log has not taken, for the next relay", error=str(error))
+            _log.warning(
+                "the outbox keeps what the log has not taken, for the next relay",
+                service=self._client,
+                error=str(error),
+            )
         for task in self._tasks:
             task.cancel()
         await asyncio.wait(self._tasks)

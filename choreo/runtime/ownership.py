@@ -15,6 +15,7 @@ from choreo.runtime.clock import Clock
 from choreo.runtime.committer import Committer
 from choreo.runtime.partitions import Job, Partition
 from choreo.runtime.publisher import Publisher
+from choreo.runtime.stats import Stats
 from choreo.runtime.unit import UnitOfWork
 from choreo.store.port import Progress
 
@@ -52,6 +53,7 @@ class Ownership:
         self,
         *,
         service: str,
+        stats: Stats,
         log: Log,
         unit: UnitOfWork,
         drop: Callable[[Callable[[Job], bool]], list[Job]],
@@ -70,6 +72,7 @@ class Ownership:
         self.doubtful: dict[TopicPartition, int] = {}
         self.stopping = False
         self._on_dropped = on_dropped
+        self._stats = stats
         self._on_taken = on_taken
         self._spawn = spawn
         self._epochs: dict[TopicPartition, int] = {}  # of what was taken over and not given back, by us or by the group
@@ -90,6 +93,7 @@ class Ownership:
 
     async def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
         """See `Listener.assigned`."""
+        self._stats.rebalances["assigned"] += 1
         async with self.lock:
             starts = await self.take_over(partitions)
             self._doubt_no_more(partitions)
@@ -98,6 +102,7 @@ class Ownership:
 
     async def revoked(self, partitions: Sequence[TopicPartition]) -> None:
         """See `Listener.revoked`: let running handlers finish, commit, forget the rest."""
+        self._stats.rebalances["revoked"] += 1
         async with self.lock:
             self._doubt_no_more(partitions)
             self._leaving = leaving = [self._owned.pop(at) for at in partitions if at in self._owned]
@@ -113,6 +118,7 @@ class Ownership:
 
     async def lost(self, partitions: Sequence[TopicPartition]) -> None:
         """See `Listener.lost`. What is pending may still be committed: the store's epoch decides who owns it."""
+        self._stats.rebalances["lost"] += 1
         self._doubt_no_more(partitions)
         leaving = [self._owned.pop(at) for at in partitions if at in self._owned]
         for partition in leaving:
@@ -129,7 +135,9 @@ class Ownership:
         try:
             await self._unit.apart(lambda: self._unit.store.give_back(epochs))
         except StoreError as error:
-            _log.warning("the store does not know that partitions were given back", error=str(error))
+            _log.warning(
+                "the store does not know that partitions were given back", service=self._service, error=str(error)
+            )
 
     async def _still_alive(self, epochs: Mapping[TopicPartition, int]) -> None:
         """As `_give_back`, for partitions that the group took away, however long the store gives no answer.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Hashable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from choreo.events import Event, Metadata
 from choreo.handler import Handler
@@ -14,6 +14,9 @@ from choreo.runtime.offsets import OffsetTracker
 from choreo.runtime.parking import Returned
 from choreo.runtime.sagas.memory import Memory
 from choreo.store.port import Progress, Timer
+
+if TYPE_CHECKING:
+    from choreo.observe.tracing import Trace
 
 NO_OFFSET = -1
 """The offset of a job that no record is waiting for."""
@@ -151,12 +154,13 @@ class Job:
         failing: failed calls, by handler; None if there are none.
         back: None for a record that comes straight from its topic.
         timer: what let it happen; None for a record.
+        traces: the spans under way, by handler; None if there were none.
         held: what its handlers have to remember, by their names, as long as it is under way.
     """
 
     __slots__ = (
         *("back", "event", "failing", "held", "lane", "left", "metadata", "offset", "partition", "recheck", "record"),
-        *("tasks", "timer"),
+        *("tasks", "timer", "traces"),
     )
 
     def __init__(
@@ -180,4 +184,39 @@ class Job:
         self.failing: dict[str, Failing] | None = None
         self.back = back
         self.timer: Timer | None = None
+        self.traces: dict[str, Trace] | None = None
         self.held: dict[str, list[Memory]] = {}
+
+    def trace(self, handler: Handler) -> Trace | None:
+        """The span of this handler, if one is under way."""
+        return self.traces.get(handler.name) if self.traces is not None else None
+
+    def forget(self) -> None:
+        """Forget what its handlers have to remember as long as it is under way."""
+        self.held.clear()
+        self.abandon_traces()
+
+    def abandon_traces(self) -> None:
+        """Spans that are still under way end without an outcome."""
+        if self.traces is not None:
+            for trace in self.traces.values():
+                trace.abandon()
+            self.traces = None
+        for _, follower in self.back.waiting if self.back is not None else ():
+            if follower is not None:
+                follower.abandon_traces()
+
+
+def identity(job: Job, handler: Handler) -> dict[str, Any]:
+    """The ids that every log line about a handler run carries."""
+    record, metadata = job.record, job.metadata
+    return {
+        "service": handler.service,
+        "handler": handler.name,
+        "event_type": metadata.type_name if job.event is None else job.event.contract.type_name,
+        "event_id": metadata.event_id,
+        "correlation_id": metadata.correlation_id,
+        "causation_id": metadata.causation_id,
+        "record": f"{record.topic}/{record.partition}@{record.offset}",
+        **(trace.ids if (trace := job.trace(handler)) is not None else {}),
+    }

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import structlog
 
 from choreo.errors import LogError, LogUnavailableError, RecordTooLargeError
 from choreo.log.port import Log, NewRecord, Producer
 from choreo.runtime.clock import Clock
+from choreo.runtime.operations import Operations
 
 _log = structlog.get_logger("choreo.runtime")
 _DEPTH = 8
@@ -25,11 +26,15 @@ class _Row(NamedTuple):
 
     Attributes:
         last: how many of its records, at the end, may be in the log only when everything before them is.
+        put_ms: when it was put here, milliseconds since the epoch.
+        spans: recorded spans that emitted them; None if only the records can tell.
     """
 
     row_id: int
     records: list[NewRecord]
     last: int
+    put_ms: int
+    spans: Sequence[Any] | None
 
 
 class Publisher:
@@ -40,6 +45,7 @@ class Publisher:
 
     Args:
         on_published: told the outbox rows that are in the log now.
+        operations: told of each append.
         last: topics whose records wait until all before them is acknowledged: whoever reads one goes on with its key, and
             what he emits must not overtake what was emitted here.
 
@@ -48,9 +54,15 @@ class Publisher:
     """
 
     def __init__(
-        self, log: Log, clock: Clock, on_published: Callable[[Sequence[int]], None], last: Collection[str] = ()
+        self,
+        log: Log,
+        clock: Clock,
+        on_published: Callable[[Sequence[int]], None],
+        operations: Operations,
+        last: Collection[str] = (),
     ) -> None:
         self._source = log
+        self._operations = operations
         self._clock = clock
         self._on_published = on_published
         self._last = last
@@ -65,13 +77,13 @@ class Publisher:
         self._delay = _FIRST_DELAY
         self.backlog = 0
 
-    def put(self, row: int, records: list[NewRecord]) -> None:
-        """Publish these after everything put before, unless this row is among that."""
+    def put(self, row: int, records: list[NewRecord], spans: Sequence[Any] | None = None) -> None:
+        """Publish these after everything put before, unless this row is among that; `spans`: see `Operations.sending`."""
         if row not in self._known:
             self._known.add(row)
             if last := [record for record in records if record[0] in self._last]:
                 records = [*(record for record in records if record[0] not in self._last), *last]
-            self._waiting.append(_Row(row, records, len(last)))
+            self._waiting.append(_Row(row, records, len(last), self._clock.now_ms(), spans))
             self.backlog += len(records)
             self._drained.clear()
             self._go_on()
@@ -80,6 +92,12 @@ class Publisher:
     def rows(self) -> frozenset[int]:
         """The outbox rows that are not known to be in the log."""
         return frozenset(self._known)
+
+    @property
+    def age(self) -> float:
+        """How long the oldest of these rows has been here, in seconds; 0 if there is none."""
+        rows = self._under_way[0][0] if self._under_way else self._waiting
+        return max(0.0, (self._clock.now_ms() - rows[0].put_ms) / 1000) if rows else 0.0
 
     async def drained(self) -> None:
         """Wait until everything is in the log."""
@@ -95,7 +113,8 @@ class Publisher:
                 # Even a refusal (no such topic, no right to write) is repeated: the records are safe in the
                 # outbox, and an operator can mend the cause while the service waits.
                 level = 30 if isinstance(error, LogUnavailableError) else 40
-                _log.log(level, "cannot publish, trying again", error=str(error), records=self.backlog)
+                who = self._operations.client
+                _log.log(level, "cannot publish, trying again", service=who, error=str(error), records=self.backlog)
             except asyncio.CancelledError:
                 for _, task in self._under_way:
                     task.cancel()
@@ -158,14 +177,16 @@ class Publisher:
         if not self._singly:
             records = [record for row in rows for record in row.records]
             first = len(records) - rows[0].last
-            if first:
-                await producer.append(records[:first])
-            if records[first:]:
-                await producer.append(records[first:])
+            spans = _spans(rows)
+            for part in (records[:first], records[first:]):
+                if part:
+                    with self._operations.sending(part, spans):
+                        await producer.append(part)
             return
         records = rows[0].records
         while records:
-            await producer.append(records[:1])
+            with self._operations.sending(records[:1]):
+                await producer.append(records[:1])
             del records[0]
             self.backlog -= 1
 
@@ -200,6 +221,16 @@ class Publisher:
             self._waiting.extendleft(reversed(rows))
         self._under_way.clear()
         return failures
+
+
+def _spans(rows: Sequence[_Row]) -> Sequence[Any] | None:
+    """The recorded spans that emitted these; None if only the records can tell."""
+    found: list[Any] = []
+    for row in rows:
+        if row.spans is None:
+            return None
+        found += row.spans
+    return found
 
 
 def _why(append: asyncio.Task[None]) -> BaseException | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from choreo.log.port import Consumer
+from choreo.log.port import Consumer, Record
 from choreo.runtime.backpressure import Backpressure
 from choreo.runtime.intake import Intake
+from choreo.runtime.operations import Operations
 from choreo.runtime.workers import Workers
 
 _CHUNK = 250
@@ -22,6 +23,7 @@ class Reader:
 
     Args:
         pressure: says how many records may be read.
+        operations: told of what is read.
         spawn: starts a task that the instance watches.
         on_failure: told why records could not be taken in; reading has ended then.
 
@@ -36,6 +38,7 @@ class Reader:
         workers: Workers,
         *,
         pressure: Backpressure,
+        operations: Operations,
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         on_failure: Callable[[Exception], None],
     ) -> None:
@@ -44,6 +47,7 @@ class Reader:
         self._intake = intake
         self._workers = workers
         self._pressure = pressure
+        self._operations = operations
         self._spawn = spawn
         self._room = asyncio.Event()
         self.is_at_rest = True
@@ -76,10 +80,14 @@ class Reader:
             self._pressure.weigh(records)
             self.is_at_rest = False
             try:
-                await self._intake.accept(records)
+                await self._take_in(records)
             except Exception as error:  # noqa: BLE001 - the records are not lost: recovery reads them again
                 self._on_failure(error)
                 return
             self.is_at_rest = True
             self._workers.wake()
             await asyncio.sleep(0)  # the workers handle these while the processor's cache still holds them
+
+    async def _take_in(self, records: Sequence[Record]) -> None:  # by itself: nothing here is to keep jobs for long
+        with self._operations.taking_in(records) as jobs:
+            jobs.extend(await self._intake.accept(records))

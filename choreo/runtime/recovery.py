@@ -7,13 +7,14 @@ from collections.abc import Collection
 
 import structlog
 
-from choreo.errors import FencedError, LogError, OvertakenError, ReleasedError, StoreError
+from choreo.errors import CopyError, DeadlockError, FencedError, LogError, OvertakenError, ReleasedError, StoreError
 from choreo.log.port import Consumer, TopicPartition
 from choreo.runtime.clock import Clock
 from choreo.runtime.intake import Intake
 from choreo.runtime.ownership import Ownership
 from choreo.runtime.partitions import Partition
 from choreo.runtime.reader import Reader
+from choreo.runtime.stats import Stats
 from choreo.runtime.unit import UnitOfWork
 
 _log = structlog.get_logger("choreo.runtime")
@@ -23,12 +24,29 @@ _ASK_AGAIN = 1.0
 _CALM = 30.0
 """Seconds without a failure after which the delay starts small again."""
 
+_RACES: dict[type[BaseException], str] = {
+    ReleasedError: "a parked key was released meanwhile",
+    OvertakenError: "another instance was faster with a saga",
+    CopyError: "another instance was faster with a copy of an event",
+    DeadlockError: "transactions waited for each other and the database ended one",
+}
+_REASONS: dict[type[BaseException], str] = {
+    FencedError: "fenced",
+    ReleasedError: "released",
+    OvertakenError: "overtaken",
+    CopyError: "copy",
+    DeadlockError: "deadlock",
+    StoreError: "store",
+    LogError: "log",
+}
+
 
 class Recovery:
     """Gives up everything under way and reads on from the store's progress."""
 
-    def __init__(self, service: str, unit: UnitOfWork, clock: Clock) -> None:
+    def __init__(self, service: str, unit: UnitOfWork, clock: Clock, stats: Stats) -> None:
         self._service = service
+        self._stats = stats
         self._unit = unit
         self._clock = clock
         self._needed = asyncio.Event()
@@ -47,17 +65,13 @@ class Recovery:
 
     def fail(self, error: BaseException) -> None:
         """Something failed outside the handlers' own code. Nothing under way counts from this moment on."""
+        self._stats.failures[_reason(error)] += 1
         if isinstance(error, FencedError):
             self._ownership.doubt()
             _log.warning("fenced", service=self._service, error=str(error))
-        elif isinstance(error, ReleasedError):
-            _log.info("a parked key was released meanwhile, records under way are handled again", service=self._service)
-            self._last_ms = 0  # a race, no trouble: it is no reason to wait longer and longer
-        elif isinstance(error, OvertakenError):
-            _log.info(
-                "another instance was faster with a saga, records under way are handled again", service=self._service
-            )
-            self._last_ms = 0  # as above
+        elif race := _race(error):
+            _log.info(f"{race}, records under way are handled again", service=self._service, reason=str(error))
+            self._last_ms = 0  # it is no trouble, and no reason to wait longer and longer
         elif isinstance(error, StoreError | LogError):
             _log.error(
                 "nothing was committed, records under way are handled again", service=self._service, error=str(error)
@@ -138,3 +152,13 @@ class Recovery:
         self._last_ms = now_ms
         self._delay = _FIRST_DELAY if calm else min(_MAX_DELAY, self._delay * 2)
         return self._delay
+
+
+def _race(error: BaseException) -> str | None:
+    """What has happened, if it is something that ends right: somebody else was faster."""
+    return next((said for kind, said in _RACES.items() if isinstance(error, kind)), None)
+
+
+def _reason(error: BaseException) -> str:
+    """What it was, in a word of the metrics."""
+    return next((word for kind, word in _REASONS.items() if isinstance(error, kind)), "bug")

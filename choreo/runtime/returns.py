@@ -13,7 +13,7 @@ from choreo.runtime.clock import Clock
 from choreo.runtime.decoding import Decoder
 from choreo.runtime.invoke import Invoker
 from choreo.runtime.parking import lane_of
-from choreo.runtime.partitions import AbandonedError, Back, Job
+from choreo.runtime.partitions import AbandonedError, Back, Job, identity
 from choreo.runtime.unit import UnitOfWork
 
 _log = structlog.get_logger("choreo.runtime")
@@ -33,12 +33,14 @@ class Returns:
     def __init__(
         self,
         *,
+        service: str,
         unit: UnitOfWork,
         decoder: Decoder,
         invoker: Invoker,
         clock: Clock,
         published: Callable[[], Awaitable[None]],
     ) -> None:
+        self._service = service
         self._unit = unit
         self._decoder = decoder
         self._invoker = invoker
@@ -53,7 +55,7 @@ class Returns:
         if said.discard:
             for task in job.left:  # as if handled, so that copies of it are dropped too
                 self._unit.add(job.partition, job.offset, (), task.inbox_key)
-                _log.info("record discarded", handler=str(task.handler), event_id=job.metadata.event_id)
+                _log.info("record discarded", **identity(job, task.handler))
             job.left = ()
         wait = (said.due_ms - self._clock.now_ms()) / 1000
         longest = max((seconds(task.handler.retry.max_delay) for task in job.left), default=0.0)
@@ -108,7 +110,10 @@ class Returns:
             await self._published()
             released = await self._unit.release(job.partition, lane, head)
             if released:
-                _log.info("key released", topic=job.partition.at.topic, handler=handler, key=job.record.key)
+                _log.info(
+                    "key released", service=self._service, handler=handler, topic=job.record.topic, key=job.record.key,
+                    event_id=head, correlation_id=job.metadata.correlation_id,
+                )  # fmt: skip
             return not released
         followers = [(number, await self._decoder.follower(job, record, handler)) for number, record in rows]
         seen = await self._unit.seen([task for _, follower in followers if follower for task in follower.tasks])

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from opentelemetry.context import detach
+
 from choreo.errors import ChoreoError, StoreUnavailableError
 from choreo.events import Event
 from choreo.handler import Handler
@@ -24,23 +26,28 @@ class Session:
         ended: how often it was told to end, because it took too long.
         entered: whether it holds the connection.
         stage: what fails if it fails now.
+        job: what the run is for.
         kept: whether its writes are kept, and can be undone with the whole transaction only.
         turn: what it is to do, if more than the event decides.
         started: the first events of sagas that the handler has begun, with their ids.
+        begun: when it was called, by `time.perf_counter`.
+        context: what leaves the span that is current in it, if one is.
         remembered: the key of notes that are needed no more once the handler has taken effect.
     """
 
     __slots__ = (
-        *("_cause", "_entering", "_job", "_unit", "_worker", "closed", "ended", "entered", "handler", "remembered"),
-        *("kept", "stage", "started", "turn"),
+        *("_cause", "_entering", "_unit", "_worker", "begun", "closed", "context", "ended", "entered"),
+        *("handler", "job", "kept", "remembered", "stage", "started", "turn"),
     )
 
     def __init__(self, unit: UnitOfWork, job: Job, handler: Handler, worker: asyncio.Task[Any]) -> None:
         self._worker = worker
         self._unit = unit
-        self._job = job
+        self.job = job
         self._entering: asyncio.Future[None] | None = None
         self.handler = handler
+        self.begun = 0.0
+        self.context: Any = None
         self.ended = 0
         self.entered = False
         self.closed = False
@@ -135,7 +142,7 @@ class Session:
                 "ctx.db was used after its handler had ended",
                 remedy="await everything that uses ctx.db inside the handler",
             )
-        if self._job.partition.gone:
+        if self.job.partition.gone:
             raise AbandonedError
         if self.entered and not self._unit.store.in_transaction:
             raise StoreUnavailableError("the store has lost its transaction", remedy="see the error before this one")
@@ -154,8 +161,11 @@ class Session:
             await self._unit.store.rollback_to_savepoint()
 
     def leave(self) -> None:
-        """Give the connection back."""
+        """Give the connection back, and be out of its span."""
         self.closed = True
+        if self.context is not None:
+            detach(self.context)
+            self.context = None
         if self.entered:
             self.entered = False
             self._unit.changed.set()

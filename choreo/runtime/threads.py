@@ -30,7 +30,7 @@ class Threads:
         self._calls: SimpleQueue[Callable[[], bool] | None] = SimpleQueue()
         self._threads = self._busy = self.hanging = 0
 
-    async def run(self, call: Callable[[], Any], what: object) -> Any:
+    async def run(self, call: Callable[[], Any], what: str) -> Any:
         """What `call` returns. If this is cancelled, the thread goes on by itself and its result is ignored."""
         future: Future[Any] = Future()
         context, undecided = (
@@ -65,13 +65,13 @@ class Threads:
             if not work():
                 return
 
-    def _give_up(self, future: Future[Any], what: object) -> None:
+    def _give_up(self, future: Future[Any], what: str) -> None:
         loop = asyncio.get_running_loop()
         self._threads -= 1
         self.hanging += 1
         _log.warning(
             "the thread of a handler is given up and goes on by itself: what it does counts no more",
-            handler=str(what), threads_given_up=self.hanging,
+            service=self._service, handler=what, threads_given_up=self.hanging,
         )  # fmt: skip
 
         def ended() -> None:

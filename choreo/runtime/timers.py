@@ -181,7 +181,10 @@ class Timers:
         if partition.gone or (job is not None and self._lanes.is_open(job.lane)):
             return
         if job is None:
-            _log.error("the event of a timer cannot be read (any more)", handler=timer.handler, due_ms=timer.due_ms)
+            _log.error(
+                "the event of a timer cannot be read (any more)", service=self._service, handler=timer.handler,
+                due_ms=timer.due_ms, record=f"{timer.record.topic}/{timer.record.partition}@{timer.record.offset}",
+            )  # fmt: skip
             if self._unit.add(partition, timer.record.offset, ()):
                 self._unit.unset(timer.timer_id)
             return

@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from choreo.errors import ConfigurationError, NotOwnerError
 from choreo.log.port import Consumer, Log, Position, Producer, TopicPartition
+from choreo.runtime.operations import Operations
 from choreo.store.port import Database, Effects, Progress, Store, Takeover
 
 MAX_REACH = 16_000
@@ -33,8 +34,9 @@ class TransactionalStore(Store):
     in_transaction = False
     db = cast("Database", None)  # nobody comes to use it: `begin` refuses
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, operations: Operations) -> None:
         self._log = log
+        self._operations = operations
         self._producer: Producer | None = None
 
     async def open(self, service: str, tables: str = "") -> None:  # noqa: ARG002 - a service that has any is refused when declared
@@ -64,7 +66,8 @@ class TransactionalStore(Store):
         if self._producer is None:  # an id of its own: who it fences is nobody but the broker's time limit
             self._producer = self._log.producer(transactional_id=f"{self._service}-{uuid4()}")
         try:
-            await self._producer.append_atomically(effects.outbox, positions, self.consumer)
+            with self._operations.sending(effects.outbox), self._operations.committing(positions):
+                await self._producer.append_atomically(effects.outbox, positions, self.consumer)
         except NotOwnerError:
             fenced, self._producer = self._producer, None
             await fenced.close()
@@ -95,6 +98,7 @@ class TransactionalStore(Store):
     expire_notes: Any = _nothing
     due: Any = _nothing
     next_due: Any = _nothing
+    pending: Any = _nothing
     watermarks: Any = _nothing
     abandoned: Any = _nothing
 

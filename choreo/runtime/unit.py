@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from choreo.log.port import NewRecord, TopicPartition
 from choreo.runtime.partitions import NO_OFFSET, AbandonedError, Partition, Task
@@ -34,6 +34,8 @@ class Pending:
     forgotten: list[bytes] = field(default_factory=list)
     timers: dict[bytes, Timer | None] = field(default_factory=dict)
     jobs: int = 0
+    spans: list[Any] = field(default_factory=list)
+    emitting: list[Any] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ class Committed:
         keys: the inbox keys of the records it finished, of dead letters too.
         watermarks: the offsets that the group may commit now.
         due_ms: when the earliest of the timers is due that it has set.
+        spans: recorded spans of what it finished.
+        emitting: those of them that emitted something.
     """
 
     keys: list[bytes]
@@ -51,6 +55,8 @@ class Committed:
     outbox_row: int | None
     watermarks: dict[TopicPartition, int]
     due_ms: int | None
+    spans: list[Any]
+    emitting: list[Any]
 
 
 class UnitOfWork:
@@ -140,6 +146,13 @@ class UnitOfWork:
                 pending.keys.append(task.inbox_key)
             pending.jobs += 1
             self.changed.set()
+
+    def traced(self, span: Any, *, emits: bool) -> None:
+        """A recorded span has ended; named beside the effect of what it is about."""
+        if span is not None:
+            self._pending.spans.append(span)
+            if emits:
+                self._pending.emitting.append(span)
 
     def forget_key(self, inbox_key: bytes) -> None:
         """A record is away: from the next commit on, a copy that comes is not under way here."""
@@ -286,7 +299,7 @@ class UnitOfWork:
                 return None
         watermarks = {at: moved.watermark for at, moved in progress.items()}
         due_ms = min((timer.due_ms for timer in effects.timers), default=None)
-        return Committed(pending.keys, pending.records, row, watermarks, due_ms)
+        return Committed(pending.keys, pending.records, row, watermarks, due_ms, pending.spans, pending.emitting)
 
     def forget(self) -> None:
         """Nothing that is pending counts, but for the ticks: those records are in the log whatever happens here.

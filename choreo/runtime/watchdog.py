@@ -8,6 +8,7 @@ import structlog
 
 from choreo.errors import ChoreoError
 from choreo.runtime.clock import Clock
+from choreo.runtime.partitions import identity
 from choreo.runtime.session import Session
 
 _log = structlog.get_logger("choreo.runtime")
@@ -52,7 +53,9 @@ class Watchdog:
         timeout = call.handler.timeout
         if lasted > timeout * (1 + call.ended):
             if call.ended:
-                _log.error("handler does not heed its cancellation", handler=str(call.handler), seconds=round(lasted))
+                _log.error(
+                    "handler does not heed its cancellation", **identity(call.job, call.handler), seconds=round(lasted)
+                )
             call.end(TimeoutError(f"handler {call.handler} was ended after its timeout of {timeout:g} s"))
         elif held > HOLD_LIMIT and not call.ended:
             why, remedy = "nothing of this instance can be committed meanwhile", "make slow calls before using ctx.db"

@@ -121,7 +121,7 @@ class Workers:
             finally:
                 if wait is None or partition.leaving.is_set():
                     lanes.done(lane)
-                    job.held.clear()  # what it remembers would be old when somebody else finds it here
+                    job.forget()  # what it remembers would be old when somebody else finds it here
                 else:
                     self._defer(lane, wait)
                 partition.end_job()

@@ -34,6 +34,10 @@ class Progress(NamedTuple):
     suspects: Mapping[int, int] = MappingProxyType({})
 
 
+COPY = "another instance has handled a copy of one of these events first"
+"""What a `CopyError` says."""
+
+
 class OutboxRow(NamedTuple):
     """The emitted records of one batch, not known to be in the log yet.
 
@@ -270,6 +274,10 @@ class Store(Protocol):
         """When the earliest timer of these partitions is due; None if there is none."""
         ...
 
+    async def pending(self, partitions: Sequence[TopicPartition]) -> tuple[int, int | None]:
+        """How many timers of these partitions there are, and when the earliest is due."""
+        ...
+
     async def watermarks(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """How far these partitions are done, whoever owns them; those that nobody has begun are left out."""
         ...
@@ -313,6 +321,7 @@ class Store(Protocol):
             FencedError: another instance has taken over one of the partitions; everything is rolled back.
             ReleasedError: a lane that records were to be put behind is parked no more; everything is rolled back.
             OvertakenError: there is a note of this number or a higher one; everything is rolled back.
+            CopyError: one of the inbox keys is there already; everything is rolled back.
             StoreUnavailableError: everything is rolled back.
         """
         ...

@@ -9,7 +9,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from choreo.errors import OvertakenError, StoreUnavailableError
+from choreo.errors import DeadlockError, OvertakenError
 from choreo.log.port import Record
 from choreo.store import Effects, NewNote, Note, Store, Timer
 from tests.conformance.store.world import P0, World, emitted, key, own, progress
@@ -74,11 +74,11 @@ async def test_two_commits_that_wait_for_each_other_end_and_one_of_them_has_deci
         for store, theirs in zip(stores, [key(2), key(1)], strict=True)
     ]
     outcomes = await asyncio.gather(*commits, return_exceptions=True)
-    assert [type(outcome) for outcome in outcomes if isinstance(outcome, Exception)] == [StoreUnavailableError]
+    assert [type(outcome) for outcome in outcomes if isinstance(outcome, Exception)] == [DeadlockError]
     assert not any(store.in_transaction for store in stores)
     found = await stores[0].notes([key(1), key(2)])
     assert {at: [note.number for note in notes] for at, notes in found.items()} == {key(1): [0], key(2): [0]}
-    loser = stores[[type(outcome) for outcome in outcomes].index(StoreUnavailableError)]
+    loser = stores[[type(outcome) for outcome in outcomes].index(DeadlockError)]
     with pytest.raises(OvertakenError):
         await loser.commit(Effects({}, notes=[new(key(1))]))
     await loser.commit(Effects({}, notes=[new(key(1), 1)]))

@@ -69,7 +69,7 @@ async def test_a_record_that_fails_is_found_and_goes_to_the_dead_letters_alone(w
         await world.publish(*orders(200, keys=20))
         await world.read_to_the_end(lake.service)
         assert instances["payments"].stats.dead_letters == 2
-        assert not instances["payments"]._intake._under_way
+        await eventually(lambda: not instances["payments"]._intake._under_way)
     assert in_order(world.rows("payments"), [n for n in range(200) if n not in {13, 77}], keys=20)
     assert await buried(world) == {13: "exhausted", 77: "exhausted"}
     letters = await world.letters("payments")
@@ -323,7 +323,7 @@ async def test_a_store_that_fails_for_a_while_loses_and_doubles_nothing(world, m
         for order in orders(60):
             await world.publish(order)
         await world.read_to_the_end(lake.service)
-        assert not instances["payments"]._intake._under_way
+        await eventually(lambda: not instances["payments"]._intake._under_way)
     assert faults.counts[point] > 4
     assert in_order(world.rows("payments"), [n for n in range(60) if n != 7])
     assert (await buried(world)).keys() == {7}

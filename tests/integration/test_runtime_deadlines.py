@@ -214,9 +214,10 @@ async def test_a_call_in_the_retry_topic_can_still_be_stopped_by_what_was_produc
 
 async def _publish_late(world: World, event: Event, saga: str, produced_ms: int) -> None:
     from choreo.runtime.clock import rfc3339
+    from choreo.wire.ids import new_event_id
 
     await world.bus._prepare({type(event)})
-    _, record = world.bus._record(event, saga, None, None)
+    record = world.bus._record(event, None, saga, None, new_event_id())
     headers = [(name, rfc3339(produced_ms).encode() if name == "ce_time" else text) for name, text in record.headers]
     await world.bus._producer.append([record._replace(headers=headers)])
     await world.settle()

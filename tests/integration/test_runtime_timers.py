@@ -19,6 +19,7 @@ from choreo.runtime.instance import Instance
 from choreo.runtime.recovery import Recovery
 from choreo.runtime.sagas.memory import Memory
 from choreo.testing import running
+from choreo.wire.ids import new_event_id
 from tests.integration.saga_world import TABLES, Charged, Ordered, OutOfStock, Rejected, Reserved, Sent
 from tests.support import eventually
 
@@ -102,7 +103,7 @@ class Beside:
         """Put an event where this instance reads it; it is handled on return. All are of one saga."""
         instance = self._instances[to]
         await self._bus._prepare({type(event)})
-        _, record = self._bus._record(event, "saga", None, None)
+        record = self._bus._record(event, None, "saga", None, new_event_id())
         at = self._places[to][record.topic]
         if at_ms is not None:
             headers = [(name, rfc3339(at_ms).encode() if name == "ce_time" else text) for name, text in record.headers]

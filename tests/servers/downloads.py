@@ -74,6 +74,16 @@ def jars(artifact: str, folder: str) -> Path:
     return target
 
 
+def file(artifact: str, file_name: str, folder: str) -> Path:
+    """One file of a Maven artifact (`group:name:version:type:classifier`)."""
+    target = CACHE / folder
+    with _locked():
+        if not (target / file_name).exists():
+            with _filled(target) as temporary:
+                _maven(temporary, "dependency:copy", f"-Dartifact={artifact}", f"-DoutputDirectory={temporary}")
+    return target / file_name
+
+
 def archive(artifact: str, file_name: str, folder: str) -> Path:
     """A folder with the unpacked `tar.gz` of a Maven artifact (`group:name:version:tar.gz:classifier`)."""
     packed, unpacked = CACHE / folder / file_name, CACHE / folder / file_name.removesuffix(".tar.gz")

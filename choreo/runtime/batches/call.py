@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, NamedTuple
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from choreo.errors import OvertakenError, StoreUnavailableError
 from choreo.handler import Handler
@@ -20,6 +21,9 @@ from choreo.runtime.retry import Kind
 from choreo.runtime.session import Session
 from choreo.runtime.stats import Stats
 from choreo.runtime.unit import UnitOfWork
+
+if TYPE_CHECKING:
+    from choreo.observe.tracing import Trace, Tracing
 
 
 class Fault(NamedTuple):
@@ -41,6 +45,7 @@ class BatchCaller:
         state: what the service's lifespan yielded.
         apply: starts a handler with these arguments, in a thread if need be.
         calls: the call of each worker.
+        tracing: None if there are no spans.
     """
 
     def __init__(
@@ -52,6 +57,7 @@ class BatchCaller:
         state: Any,
         apply: Callable[[Handler, tuple[Any, ...]], Awaitable[Any]],
         calls: dict[asyncio.Task[object], Session],
+        tracing: Tracing | None,
     ) -> None:
         self._unit = unit
         self._stats = stats
@@ -59,6 +65,7 @@ class BatchCaller:
         self._state = state
         self._apply = apply
         self._calls = calls
+        self._tracing = tracing
 
     async def attempt(
         self, part: Part, worker: asyncio.Task[Any], batch: BatchJob | None = None, *, trial: bool = False
@@ -78,6 +85,7 @@ class BatchCaller:
         session = Session(self._unit, part, part.handler, worker)
         self._calls[worker] = session
         failed: BaseException | None = None
+        trace = self._enter_trace(part, session) if self._tracing is not None and not trial else None
         try:
             records = await self._make(part, session)
             part.recheck = any(self._unit.is_pending(member.tasks[0].inbox_key) for member in part.members)
@@ -86,6 +94,8 @@ class BatchCaller:
             else:
                 await session.keep()
                 self._take_effect(part, records, batch)
+                if trace is not None:
+                    self._unit.traced(trace.end(), emits=bool(records))
         except (StoreUnavailableError, OvertakenError):
             raise
         except BaseException as error:  # whatever a handler raises is its retry policy's business
@@ -95,23 +105,49 @@ class BatchCaller:
             own = isinstance(failed, asyncio.CancelledError) and not worker.cancelling()
             if failed is None or (isinstance(failed, ENDS_MORE_THAN_THE_HANDLER) and not own):
                 raise
+            self._stats.called(
+                part.handler.name, part.record.topic, perf_counter() - session.begun, type(failed).__qualname__
+            )
+            if trace is not None:
+                trace.failed(failed, _attempt(part))
+                trace.end()
             return Fault(failed, session)
         else:
             return None
         finally:
             session.leave()
             del self._calls[worker]
+            part.abandon_traces()  # unless they have ended
             del failed  # its traceback holds this call: a circle that would keep the records for long
+
+    def _enter_trace(self, part: Part, session: Session) -> Trace | None:
+        """Be inside a span of this call from here on; None if it is not recorded."""
+        assert self._tracing is not None  # noqa: S101 - asked before
+        handler, members = part.handler, part.members
+        if len(members) == 1:
+            session.context = self._tracing.enter_unrecorded(part.metadata)
+            trace = None
+            if session.context is None:
+                trace = self._tracing.process(handler.name, part.record, part.metadata)
+        else:
+            trace = self._tracing.process_batch(handler.name, [(each.record, each.metadata) for each in members])
+            if trace is None:
+                session.context = self._tracing.enter_unrecorded(part.metadata)
+        if trace is not None:
+            part.traces = {handler.name: trace}
+            session.context = trace.enter()
+        return trace
 
     async def _make(self, part: Part, session: Session) -> list[NewRecord]:
         """The records of what the handler emits."""
         handler = part.handler
         arguments: tuple[Any, ...] = ([member.event for member in part.members],)
         if handler.takes_context:
-            attempt = 1 + (part.failing[handler.name].calls if part.failing else 0)
             context = BatchContext if handler.is_async else SyncBatchContext
-            arguments = (*arguments, context(part, attempt, self._state, session))
+            arguments = (*arguments, context(part, _attempt(part), self._state, session))
+        session.begun = perf_counter()
         result = await self._apply(handler, arguments)
+        self._stats.called(handler.name, part.record.topic, perf_counter() - session.begun)
         if session.ended:  # too late: it has returned
             session.reason(None)
         session.stage = "emit"
@@ -130,3 +166,7 @@ class BatchCaller:
         if batch is not None:
             batch.parts.popleft()
             batch.end(self._unit, part.members)
+
+
+def _attempt(part: Part) -> int:
+    return 1 + (part.failing[part.handler.name].calls if part.failing else 0)

@@ -25,9 +25,11 @@ class BatchEmitter(Emitter):
             return []
         now_ms = self._clock.now_ms()
         time, cause, source = rfc3339(now_ms), part.metadata.event_id, part.handler.service
+        trace = part.trace(part.handler)
+        carried = (trace.traceparent, trace.tracestate) if trace is not None else (None, None)
         records = []
         for ordinal, event in enumerate(events):
             event_id = batch_id(part, ordinal)
-            metadata = Metadata(event_id, event.contract.type_name, source, time, event_id, cause)
+            metadata = Metadata(event_id, event.contract.type_name, source, time, event_id, cause, *carried)
             records.append(self._record(event, metadata, now_ms))
         return records

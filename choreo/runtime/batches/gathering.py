@@ -7,7 +7,7 @@ A batch *waits* until it is full or its oldest event has waited long enough. The
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 
 from choreo.runtime.batches.job import BatchJob
 from choreo.runtime.partitions import Job
@@ -77,6 +77,10 @@ class Gathering:
     def sizes(self) -> list[tuple[Hashable, int]]:
         """The lanes whose batches wait, with their sizes."""
         return [(lane, batch.unfinished) for lane, batch in self._waiting.items()]
+
+    def jobs(self) -> Iterator[BatchJob]:
+        """The batches that wait."""
+        return iter(tuple(self._waiting.values()))
 
     def close(self, batch: BatchJob) -> None:
         """This batch is called: it grows no more."""

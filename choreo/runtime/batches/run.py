@@ -48,8 +48,9 @@ class BatchInvoker(Invoker):
         self._batches = batches
         self._clock = clock
         self._caller = BatchCaller(
-            self._unit, self._stats, batch_emitter, state=self._state, apply=self._apply, calls=self._calls
-        )
+            self._unit, self._stats, batch_emitter, state=self._state, apply=self._apply, calls=self._calls,
+            tracing=self._tracing,
+        )  # fmt: skip
 
     async def run(self, job: Job, task: Task, worker: asyncio.Task[Any]) -> float | None:
         """See `Invoker.run`."""
@@ -79,7 +80,7 @@ class BatchInvoker(Invoker):
         if self._breakers.troubled and (part := batch.part()) is not None:
             if not self._breakers.may_run(part, handler):
                 return HELD
-            if self._breakers.is_open(handler) and await self._is_down(batch, part, worker):
+            if self._breakers.is_open(handler.name) and await self._is_down(batch, part, worker):
                 return HELD
         before = batch.unfinished
         while (part := batch.part()) is not None:
@@ -150,7 +151,7 @@ class BatchInvoker(Invoker):
             **identity(part), "attempt": failing.calls, "error": f"{type(fault.error).__name__}: {said(fault.error)}",
         }  # fmt: skip
         if isinstance(decision, Again):
-            self._stats.retries += 1
+            self._stats.retry(handler.name, "lane")
             _log.warning("batch failed, trying again", **about, delay=round(decision.delay, 3))
             return decision.delay
         if not alone:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 
 from choreo.handler import Batch, Handler
 from choreo.runtime.batches.gathering import Gathering
@@ -75,6 +75,11 @@ class Batches:
         for gathering in self._gatherings.values():
             dropped += gathering.drop(unwanted)
         return dropped
+
+    def jobs(self) -> Iterator[Job]:
+        """The batches that wait, each with its first record."""
+        for gathering in self._gatherings.values():
+            yield from gathering.jobs()
 
     # --- when they wait no more -----------------------------------------------------------------------------------
 

@@ -12,9 +12,12 @@ from typing import NamedTuple
 
 import msgpack
 
+from choreo.durations import seconds
+from choreo.errors import ConfigurationError
 from choreo.events import Metadata
 from choreo.handler import Deadline
 from choreo.runtime.sagas.memory import Memory
+from choreo.service import Service
 from choreo.wire.ids import note_key
 
 KIND = "timers"
@@ -127,3 +130,22 @@ def called(rule: Deadline, state: State, armed: Armed, now_ms: int) -> Armed | N
         return None
     following = state.armed[armed.event_id] = armed._replace(due_ms=due_ms, times=times)
     return following
+
+
+def refuse_forgotten(service: Service, keep: str) -> None:
+    """Refuse a deadline that comes when nobody remembers any more what its saga's steps did.
+
+    Args:
+        keep: for how long notes are kept.
+
+    Raises:
+        ConfigurationError: it is as late as that.
+    """
+    for handler in service.handlers.values():
+        rule = handler.rule
+        if isinstance(rule, Deadline) and rule.within + rule.every * (rule.times - 1) >= seconds(keep):
+            raise ConfigurationError(
+                f"deadline {handler} may come later than CHOREO_SAGA_KEEP={keep}",
+                why="what steps of its saga did would be forgotten by then, and not be undone",
+                remedy="keep notes for longer, in all services of its sagas",
+            )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from choreo.errors import ChoreoError
 from choreo.events import Event
 from choreo.handler import Join
-from choreo.log.port import Record
+from choreo.log.port import Headers, Record
 from choreo.runtime.sagas.memory import Memory
 from choreo.store import records
 from choreo.store.port import Note
@@ -60,6 +60,11 @@ def arrived(place: int, record: Record) -> tuple[str, bytes]:
 def record_of(note: Note) -> Record:
     """The record of an event that has come."""
     return records.waiter(note.content)
+
+
+def headers(state: State) -> list[Headers]:
+    """The headers of the events that have come."""
+    return [record_of(note).headers for notes in state.arrived.values() for note in notes]
 
 
 def fired(event_id: str) -> tuple[str, bytes]:

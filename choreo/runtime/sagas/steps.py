@@ -8,11 +8,12 @@ key, so that of a step and a failure at the same moment one comes first.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgpack
 
 from choreo.log.port import NewRecord, Record
+from choreo.observe.w3c import sampled
 from choreo.runtime.sagas.memory import Memory
 from choreo.wire.ids import note_key
 
@@ -23,7 +24,7 @@ class Emission(NamedTuple):
     """An event that a step has emitted.
 
     Attributes:
-        record: enough of it to read the event.
+        record: enough of it to read the event, and its trace if that is recorded.
     """
 
     type_name: str
@@ -51,15 +52,18 @@ def failed(event_id: str) -> tuple[str, bytes]:
 
 def done(emitted: Iterable[tuple[str, NewRecord]]) -> tuple[str, bytes]:
     """The note of a step that has taken effect: what it emitted, with the names of the types."""
-    told = [(name, _id_of(record), record.topic, record.value) for name, record in emitted]
-    return _DONE, msgpack.packb(told)
+    return _DONE, msgpack.packb([_told(name, record) for name, record in emitted])
 
 
-def _id_of(record: NewRecord) -> bytes:
-    for name, value in record.headers:
-        if name == "ce_id":
-            return value
-    raise KeyError("ce_id")
+def _told(name: str, record: NewRecord) -> tuple[Any, ...]:
+    event_id = traceparent = b""
+    for header, value in record.headers:
+        if header == "ce_id":
+            event_id = value
+        elif header == "traceparent":
+            traceparent = value
+    told = (name, event_id, record.topic, record.value)
+    return (*told, traceparent) if traceparent and sampled(traceparent.decode()) else told
 
 
 def undone(event_id: str) -> tuple[str, bytes]:
@@ -77,8 +81,10 @@ def to_undo(memory: Memory) -> list[list[Emission]]:
     done = [msgpack.unpackb(note.content) for note in memory.notes if note.kind == _DONE]
     return [
         [
-            Emission(name, event_id.decode(), Record(topic, 0, 0, 0, None, value, []))
-            for name, event_id, topic, value in run
+            Emission(
+                name, event_id.decode(), Record(topic, 0, 0, 0, None, value, [("traceparent", one) for one in trace])
+            )
+            for name, event_id, topic, value, *trace in run
         ]
         for run in reversed(done)
     ]

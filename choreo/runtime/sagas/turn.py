@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from choreo.events import Event
-from choreo.log.port import NewRecord
+from choreo.log.port import Headers, NewRecord
 
 Emitted: TypeAlias = Sequence[tuple[Event, NewRecord]]
 
@@ -19,12 +19,14 @@ class Call(NamedTuple):
         scope: what tells it from other calls of the handler for the same event, in the ids of what it emits.
         compensates: the event that it undoes.
         subject: what it is about, where other events may come to cause the same call; the event that causes it unless given.
+        others: the headers of other events that have led to it.
     """
 
     arguments: tuple[Any, ...]
     scope: str = ""
     compensates: str | None = None
     subject: str = ""
+    others: Callable[[], Sequence[Headers]] = tuple
 
 
 class Turn:

@@ -11,9 +11,9 @@ from choreo.errors import ChoreoError, DecodeError, OvertakenError, SchemaNotCac
 from choreo.events import Event
 from choreo.handler import Compensation, Deadline, Handler, Join
 from choreo.log.port import Record
+from choreo.observe.w3c import sampled
 from choreo.runtime.clock import Clock
-from choreo.runtime.context import identity
-from choreo.runtime.partitions import AbandonedError, Job, Task
+from choreo.runtime.partitions import AbandonedError, Job, Task, identity
 from choreo.runtime.sagas import deadlines, joins, steps
 from choreo.runtime.sagas.memory import Memories, Memory
 from choreo.runtime.sagas.noting import Arrival, Ending, StepTurn
@@ -136,12 +136,20 @@ class Turns:
         if not left:
             return Turn()
         first, more = left[0][0].event_id, len(left) > 1
+
+        def conclude(_: Emitted) -> None:
+            if more:
+                self._note(memory, *steps.undone(first))
+            _log.info("step undone", **identity(job, handler), undone=first, more=more)
+
         classes = {event.contract.type_name: event for event in rule.undoes}
         events = [await self._decoded(each.record, classes[each.type_name]) for each in left[0]]
+        arguments = (events if rule.takes_list else events[0], job.event)
+        others = [each.record.headers for each in left[0]]
         return Decision(
-            [Call((events if rule.takes_list else events[0], job.event), f"/{first}", first, first)],
+            [Call(arguments, f"/{first}", first, first, lambda: others)],
             holds=lambda: memory.changes == changes,
-            conclude=lambda _: self._note(memory, *steps.undone(first)) if more else None,
+            conclude=conclude,
             more=more,
         )
 
@@ -195,7 +203,7 @@ class Turns:
             events[at] = [await self._arrived(note, rule.events[at]) for note in notes]
         events.setdefault(place, []).append(job.event)
         subject = job.metadata.correlation_id if rule.by is None else str(getattr(job.event, rule.by))
-        call = Call(_arguments(rule, events, wanted), subject=subject)
+        call = Call(_arguments(rule, events, wanted), subject=subject, others=lambda: joins.headers(state))
         return Ending(self._note, memory, changes, joins.fired(mine), (call,))
 
     async def _wanted(self, job: Job, rule: Join, state: joins.State, place: int) -> int:
@@ -208,8 +216,11 @@ class Turns:
         return joins.count_of(rule, first)
 
     def _arrive(self, memory: Memory, place: int, job: Job) -> None:
-        kept = bare(job.record)
-        self._note(memory, *joins.arrived(place, kept))
+        kept, traceparent = bare(job.record), job.metadata.traceparent
+        if not kept.headers and traceparent is not None and sampled(traceparent):  # what fires the join is linked to it
+            self._note(memory, *joins.arrived(place, kept._replace(headers=[("traceparent", traceparent.encode())])))
+        else:
+            self._note(memory, *joins.arrived(place, kept))
         if len(self._arrivals) >= _ARRIVALS:
             self._arrivals.clear()
         if kept.value and not kept.headers:  # all that there is to read
@@ -218,7 +229,9 @@ class Turns:
     async def _arrived(self, note: Note, event_class: type[Event]) -> Event:
         """The event of a note: as it was read when it came, if that was not long ago."""
         record = joins.record_of(note)
-        known = None if record.headers or record.value is None else self._arrivals.get((event_class, record.value))
+        known = None
+        if record.value is not None and (not record.headers or record.headers[0][0] == "traceparent"):  # it is bare
+            known = self._arrivals.get((event_class, record.value))
         return known or await self._decoded(record, event_class)
 
     # --- deadlines --------------------------------------------------------------------------------------------------
@@ -252,6 +265,7 @@ class Turns:
         armed = timer
 
         def conclude(_: Emitted) -> None:
+            _log.info("deadline has come", **identity(job, handler), due_ms=armed.due_ms, times=armed.times)
             state = deadlines.state_of(memory)
             following = deadlines.called(rule, state, armed, self._clock.now_ms())
             if following:

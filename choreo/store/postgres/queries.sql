@@ -149,6 +149,10 @@ CROSS JOIN LATERAL (
     WHERE timer.topic = mine.topic AND timer.partition = mine.partition ORDER BY timer.due LIMIT 1
 ) AS timer;
 
+-- name: pending
+SELECT count(*), min(timer.due) FROM json_to_recordset(%(at)s) AS mine (topic text, partition int)
+JOIN choreo_timers AS timer USING (topic, partition);
+
 -- name: watermarks
 SELECT progress.topic, progress.partition, progress.watermark
 FROM choreo_progress AS progress JOIN json_to_recordset(%(at)s) AS asked (topic text, partition int)

@@ -12,6 +12,7 @@ import psycopg
 
 from choreo.errors import (
     ConfigurationError,
+    CopyError,
     FencedError,
     OvertakenError,
     ReleasedError,
@@ -22,7 +23,7 @@ from choreo.log.port import Record, TopicPartition
 from choreo.store import records
 from choreo.store.deaths import Owned, taken_over
 from choreo.store.leftovers import left_for
-from choreo.store.port import Effects, Note, OutboxRow, Progress, Takeover, Timer
+from choreo.store.port import COPY, Effects, Note, OutboxRow, Progress, Takeover, Timer
 from choreo.store.postgres import writing
 from choreo.store.postgres.address import Address, schema_of
 from choreo.store.postgres.connection import Connection, Cursor, Statement
@@ -131,6 +132,11 @@ class PostgresStore:
         cursor = await self._ask("next_due", at=as_json(partition._asdict() for partition in partitions))
         ((due,),) = await cursor.fetchall()
         return None if due is None else int(due)
+
+    async def pending(self, partitions: Sequence[TopicPartition]) -> tuple[int, int | None]:
+        cursor = await self._ask("pending", at=as_json(partition._asdict() for partition in partitions))
+        ((count, due),) = await cursor.fetchall()
+        return int(count), due
 
     async def watermarks(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         cursor = await self._ask("watermarks", at=as_json(partition._asdict() for partition in partitions))
@@ -274,11 +280,13 @@ class PostgresStore:
         return int(row[0])
 
     async def _refusal(self, error: psycopg.IntegrityError, effects: Effects) -> Exception:
-        """Why a constraint refused the effects: three of them are there for that."""
+        """Why a constraint refused the effects: four of them are there for that."""
         if fenced := await self._fenced({at: now.epoch for at, now in effects.progress.items()}):
             return FencedError(fenced)
         if (error.diag.table_name, error.diag.column_name) == ("choreo_behind", "lane"):
             return ReleasedError("a key that records were to wait behind is parked no more")
+        if error.diag.table_name == "choreo_inbox":
+            return CopyError(COPY)
         if error.diag.table_name == "choreo_notes":
             taken = _TAKEN.search(error.diag.message_detail or "")
             note = f"note {taken[2]} of {taken[1]}" if taken else "a note of one of these sagas"

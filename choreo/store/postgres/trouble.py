@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import psycopg
 
-from choreo.errors import ConfigurationError, StoreUnavailableError
+from choreo.errors import ConfigurationError, DeadlockError, StoreUnavailableError
 
 
 class _Trouble(NamedTuple):
@@ -26,7 +26,8 @@ def _trouble(mark: str, remedy: str, *, heals: bool = True) -> _Trouble:
 _KNOWN = [
     _trouble("^53100", "its disk is full; make room"),
     _trouble("^53300|^:.*(too many|connection slots)", "raise its max_connections, or run fewer instances"),
-    _trouble("^(55P03|40P01|40001)", "another transaction holds a lock for too long; see pg_stat_activity"),
+    _trouble("^(40P01|40001)", "this is tried again"),
+    _trouble("^55P03", "another transaction holds a lock for too long; see pg_stat_activity"),
     _trouble("^25006", "it is read-only, as a standby is; name the primary, or add target_session_attrs=read-write"),
     _trouble("^25P03", "this instance stood still in a transaction, and the server gave it up"),
     _trouble("^:.*(starting up|shutting down|in recovery)", "it is starting or stopping; this is tried again"),
@@ -48,6 +49,7 @@ _KNOWN = [
     _trouble("^(08|57P|58|XX|:)", "is the server up, and can it be reached from here?"),
     _trouble("^0A000.*cached plan", "its tables were changed; this is tried again"),
 ]
+_DEADLOCKS = frozenset({"40P01", "40001"})
 _PREFIX = re.compile(r"connection failed: |connection to server at .*? failed: |FATAL: +")
 
 
@@ -67,7 +69,11 @@ def explain(
         return None
     for mark, remedy, heals in _KNOWN:
         if mark.search(marked):
-            kind = StoreUnavailableError if heals or not opening else ConfigurationError
+            kind: type[ConfigurationError | StoreUnavailableError] = StoreUnavailableError
+            if error.sqlstate in _DEADLOCKS:
+                kind = DeadlockError
+            elif opening and not heals:
+                kind = ConfigurationError
             return kind(
                 f"the store {store} is not usable", why=_PREFIX.sub("", said) or type(error).__name__, remedy=remedy
             )

@@ -126,6 +126,9 @@ SELECT key FROM choreo_inbox WHERE key IN ({keys});
 -- name: notes
 SELECT key, number, kind, content FROM choreo_notes WHERE key IN ({keys}) ORDER BY key, number;
 
+-- name: is_known
+SELECT 1 FROM choreo_inbox WHERE key = ?;
+
 -- name: walk_inbox
 SELECT key, at FROM choreo_inbox WHERE key > ? ORDER BY key LIMIT ?;
 
@@ -156,6 +159,10 @@ SELECT min((
     SELECT min(due) FROM choreo_timers
     WHERE topic = json_extract(mine.value, '$[0]') AND partition = json_extract(mine.value, '$[1]')
 )) FROM json_each(?1) AS mine;
+
+-- name: pending
+SELECT count(*), min(timer.due) FROM json_each(?1) AS mine CROSS JOIN choreo_timers AS timer
+WHERE timer.topic = json_extract(mine.value, '$[0]') AND timer.partition = json_extract(mine.value, '$[1]');
 
 -- name: watermarks
 SELECT topic, partition, watermark FROM json_each(?1) AS asked CROSS JOIN choreo_progress

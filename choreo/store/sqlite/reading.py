@@ -74,6 +74,10 @@ class Reading:
         ((due,),) = self._rows(_Q["next_due"], (_json(partitions),))
         return None if due is None else int(due)
 
+    async def pending(self, partitions: Iterable[TopicPartition]) -> tuple[int, int | None]:
+        ((count, due),) = self._rows(_Q["pending"], (_json(partitions),))
+        return int(count), due
+
     async def watermarks(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         rows = self._rows(_Q["watermarks"], (_json(partitions),))
         return {TopicPartition(topic, partition): watermark for topic, partition, watermark in rows}

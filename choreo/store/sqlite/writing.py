@@ -7,11 +7,11 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from choreo.errors import FencedError, OvertakenError, ReleasedError
+from choreo.errors import CopyError, FencedError, OvertakenError, ReleasedError
 from choreo.log.port import TopicPartition
 from choreo.store import ranges, records
 from choreo.store.packing import alone, end_to_end, highest, latest, of_keys
-from choreo.store.port import Effects
+from choreo.store.port import COPY, Effects
 from choreo.store.sql import load_queries
 
 _Q = load_queries("choreo.store.sqlite")
@@ -32,7 +32,7 @@ def write(writer: sqlite3.Connection, instance: str, effects: Effects, now_ms: i
     """Write them, at this time (ms since the epoch); returns the outbox row's number, if there is one.
 
     Raises:
-        FencedError, ReleasedError, OvertakenError: see `Store.commit`.
+        FencedError, ReleasedError, OvertakenError, CopyError: see `Store.commit`.
     """
     row_id = _write_unit(writer, effects, now_ms)
     _write_parked(writer, effects)
@@ -103,6 +103,9 @@ def _refuse(writer: sqlite3.Connection, effects: Effects) -> None:
         if writer.execute(_Q["is_noted"], (key, note.number)).fetchone():
             what = f"another instance has written note {note.number} of {key.hex()}, or a later one, first"
             raise OvertakenError(what) from None
+    for key in effects.inbox:
+        if writer.execute(_Q["is_known"], (key,)).fetchone():
+            raise CopyError(COPY) from None
 
 
 def _write_parked(writer: sqlite3.Connection, effects: Effects) -> None:

@@ -63,6 +63,9 @@ async def test_the_next_one_is_known_without_those_of_other_partitions(store):
     assert await store.next_due([P2, P1, P0]) == 10
     assert await store.next_due([]) is None
     assert await store.next_due([TopicPartition("payments", 1)]) is None
+    assert await store.pending([P0, P2]) == (3, 20)
+    assert await store.pending([P1]) == (1, 10)
+    assert await store.pending([TopicPartition("payments", 1)]) == await store.pending([]) == (0, None)
 
 
 async def test_a_timer_that_is_set_again_is_replaced(store):

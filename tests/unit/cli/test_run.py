@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import urllib.error
 import urllib.request
@@ -154,6 +155,11 @@ def test_the_health_port_tells_when_the_services_are_ready(placed, spawn):
     process = spawn("run", "cli_shop", "--health-port", port)
     wait_until(lambda: asked(port, "/ready") == (200, []), 60)
     assert asked(port, "/live") == (200, [])
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        assert answer.headers["content-type"].startswith("text/plain; version=")
+        text = answer.read().decode()
+    assert re.search(r'^choreo_partitions\{service="\w+"\} [1-9]', text, re.MULTILINE), text
+    assert "choreo_saga_started" not in text, "those are the tracker's"
     process.terminate()
     process.communicate(timeout=30)
     assert process.returncode == 0

@@ -36,7 +36,7 @@ def test_an_outage_opens_it_after_twenty_calls_whether_of_many_records_or_of_a_f
 def test_a_call_that_ends_well_never_opens_it_for_nobody_would_close_it():
     """The twentieth call, after nineteen that failed, ends well: it was open then, and its lanes waited for ever."""
     probes = []
-    breakers = Breakers(Lanes(), None, probes.append)
+    breakers = Breakers(Lanes(), None, probes.append, [].append)
     handler = SimpleNamespace(name="pay", service="payments")
 
     def job(number):

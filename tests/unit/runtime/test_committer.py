@@ -11,6 +11,8 @@ import pytest
 from choreo.errors import LogUnavailableError, NotOwnerError
 from choreo.log import TopicPartition
 from choreo.runtime.committer import Committer
+from choreo.runtime.operations import Operations
+from choreo.runtime.stats import Stats
 from tests.support import eventually
 
 ONE, OTHER = TopicPartition("orders", 0), TopicPartition("orders", 1)
@@ -38,7 +40,16 @@ async def no_pause(_: float) -> None:
 @asynccontextmanager
 async def following(group: Group, owned: set[TopicPartition]):
     clock = SimpleNamespace(pause=no_pause)
-    committer = Committer(None, None, clock, owned, offsets_follow=True, on_committed=print, on_failure=print)
+    committer = Committer(
+        None,
+        None,
+        clock,
+        owned,
+        operations=Operations("s", Stats()),
+        offsets_follow=True,
+        on_committed=print,
+        on_failure=print,
+    )
     committer.consumer = group
     running = asyncio.create_task(committer.run_offsets())
     yield committer

@@ -9,7 +9,9 @@ import pytest
 from choreo.errors import LogUnavailableError, RecordTooLargeError
 from choreo.log.port import NewRecord
 from choreo.runtime.clock import SystemClock
+from choreo.runtime.operations import Operations
 from choreo.runtime.publisher import Publisher
+from choreo.runtime.stats import Stats
 from tests.support import eventually
 
 
@@ -45,7 +47,7 @@ class Log:
 async def world(monkeypatch):
     monkeypatch.setattr("choreo.runtime.publisher._FIRST_DELAY", 0.001)
     log, published = Log(), []
-    publisher = Publisher(log, SystemClock(), published.extend, ("retry.s",))
+    publisher = Publisher(log, SystemClock(), published.extend, Operations("s", Stats()), ("retry.s",))
     running = asyncio.create_task(publisher.run())
     yield log, publisher, published
     running.cancel()

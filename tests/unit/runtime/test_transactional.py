@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from choreo.errors import ConfigurationError
 from choreo.log.memory import MemoryLog
 from choreo.log.port import Position
+from choreo.runtime.operations import Operations
+from choreo.runtime.stats import Stats
 from choreo.runtime.transactional import MAX_REACH, TransactionalStore, pack, unpack
 from choreo.store.port import Progress
 
@@ -51,7 +53,7 @@ def test_metadata_of_others_says_nothing(metadata):
 
 async def test_a_handler_that_wants_a_database_is_told_why_there_is_none():
     async with MemoryLog() as log:
-        store = TransactionalStore(log)
+        store = TransactionalStore(log, Operations("s", Stats()))
         await store.open("clicks")
         with pytest.raises(ConfigurationError, match=r"'clicks' is transactional and has no ctx\.db"):
             await store.begin()

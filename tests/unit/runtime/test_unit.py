@@ -107,7 +107,7 @@ async def test_the_inbox_of_a_service_that_is_always_busy_is_cleaned_too(unit, p
     for key in keys:
         unit.add(partition, 0, (), key)
     await unit.flush()
-    cleaning = asyncio.create_task(housekeeping.clean_store(unit, SystemClock(), -60.0, -60.0, lambda: True))
+    cleaning = asyncio.create_task(housekeeping.clean_store("s", unit, SystemClock(), -60.0, -60.0, lambda: True))
     count = "SELECT count(*) FROM choreo_inbox"
     await eventually(lambda: unit.store._reader.execute(count).fetchone() == (0,))
     cleaning.cancel()
