@@ -11,6 +11,7 @@ from choreo.log.port import TopicPartition
 from choreo.saga.fold import fold
 from choreo.saga.model import Surroundings
 from choreo.saga.store.port import Folded, Sightings, Summary, TrackerStore
+from choreo.saga.tracker.counting import count_changes
 from choreo.saga.tracker.shapes import Shapes
 from choreo.saga.tracker.summary import folded
 
@@ -38,11 +39,22 @@ class Folder:
         self.committed.update(committed)
         self._shapes.around(self.committed)
 
-    async def fold(self, sagas: Sequence[str], now_ms: int) -> None:
-        """Fold these sagas, and keep what they are. What one of them holds may be anything: it must not hold up the others."""
+    async def fold(self, sagas: Sequence[str], now_ms: int, *, live: bool = False) -> None:
+        """Fold these sagas, and keep what they are. What one of them holds may be anything: it must not hold up the others.
+
+        Args:
+            live: whether what becomes of them is new, and is to be counted.
+        """
         found = await self._store.sightings(sagas)
-        around = Surroundings(now_ms, self.committed, self.beginnings, self.reached_ms)
+        around = self.around(now_ms)
+        before = await self._store.summaries(found) if live else {}
         await self._store.keep([self._folded(saga, seen, around) for saga, seen in found.items()])
+        if live:
+            count_changes(before, await self._store.summaries(found))
+
+    def around(self, now_ms: int) -> Surroundings:
+        """What is known beside the sagas."""
+        return Surroundings(now_ms, self.committed, self.beginnings, self.reached_ms)
 
     def _folded(self, name: str, seen: Sightings, around: Surroundings) -> Folded:
         known = self._shapes.summary(seen.seen)

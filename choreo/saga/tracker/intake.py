@@ -13,6 +13,7 @@ from choreo.log.port import Consumer, Log, Record, TopicPartition
 from choreo.saga.reading import sight
 from choreo.saga.sighting import Sighting
 from choreo.saga.store.port import Place, TrackerStore
+from choreo.saga.tracker.counting import count_read
 
 _log = structlog.get_logger("choreo.tracker")
 _POLL, _BULK = 5_000, 8_000
@@ -73,6 +74,7 @@ class Intake:
         self._next.update(progress)
         self._writing = asyncio.create_task(self._store.add(seen, progress, data))
         self.seen += len(records)
+        count_read(records)
         return list({each.saga: None for each in seen if each.saga})
 
     async def written(self) -> None:

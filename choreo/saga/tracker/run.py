@@ -16,8 +16,10 @@ from choreo.errors import FencedError, LogError, StoreUnavailableError
 from choreo.graph import Graph
 from choreo.log.port import Log, TopicPartition
 from choreo.log.reader import partitions_of
+from choreo.observe import saga_metrics
 from choreo.saga.store.port import TrackerStore
 from choreo.saga.tracker.commits import Commits, read_by
+from choreo.saga.tracker.counting import show_sagas
 from choreo.saga.tracker.folding import Folder
 from choreo.saga.tracker.intake import Intake, Searchable
 
@@ -181,20 +183,20 @@ class Tracker:
         await reads.written()
         settled, reads.settled = reads.settled, []
         self._touch(settled)
-        await self._fold(_MANY // 2 if more else _PART)
+        await self._fold(_MANY // 2 if more else _PART, live=not more)
         if not more and not sagas and not self._touched:
             self._is_settled.set()
 
     def _touch(self, sagas: Iterable[str]) -> None:
         self._touched.update(dict.fromkeys(sagas))
 
-    async def _fold(self, number: int) -> None:
+    async def _fold(self, number: int, *, live: bool) -> None:
         """Fold the sagas that have waited longest; side by side in the store, they are found quicker."""
         chosen = sorted(islice(self._touched, number))
         for saga in chosen:
             del self._touched[saga]
         for first in range(0, len(chosen), _PART):
-            await self._folder.fold(chosen[first : first + _PART], self._now_ms())
+            await self._folder.fold(chosen[first : first + _PART], self._now_ms(), live=live)
 
     # --- beside it ------------------------------------------------------------------------------------------------
 
@@ -205,6 +207,12 @@ class Tracker:
             every = time.monotonic() > asked + _ALL
             asked = time.monotonic() if every else asked
             await self._ask(every=every)
+            if every:
+                await self.show()
+
+    async def show(self) -> None:
+        """Bring up to date what `/metrics` says of sagas."""
+        await show_sagas(self._store, self._graph, self._folder.around(self._now_ms()))
 
     async def _ask(self, *, every: bool) -> None:
         if every:
@@ -241,6 +249,11 @@ class Tracker:
         seconds = None if late and not oldest else max(0.0, (asked_ms - oldest) / 1000)
         self._folder.reached_ms = max(self._folder.reached_ms, oldest)
         self.behind = Behind(missing, seconds, self._folder.reached_ms, len(self._touched))
+        lag = dict.fromkeys(self._topics, 0.0)
+        for at in late:
+            since = read[at].at_ms if at in read and read[at].at_ms else asked_ms
+            lag[at.topic] = max(lag[at.topic], (asked_ms - since) / 1000)
+        saga_metrics.set_lag(lag)
         await self._store.note("behind", json.dumps({**self.behind._asdict(), "at_ms": asked_ms}))
 
     async def _cleaning(self) -> None:
