@@ -261,7 +261,8 @@ class Tracker:
             await asyncio.sleep(_CLEAN)
             now_ms = self._now_ms()
             await self._store.thin(now_ms)
-            before_ms = now_ms - self._options.keep_ms
+            # Of a log that is caught up with, more of an old saga may still be read.
+            before_ms = min(now_ms, self._folder.reached_ms) - self._options.keep_ms
             forgotten = _BITE
             while forgotten == _BITE:  # in small bites: others wait for the store too
                 forgotten = await self._store.expire(before_ms, _BITE)
