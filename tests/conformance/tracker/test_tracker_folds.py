@@ -246,6 +246,19 @@ async def test_what_is_to_be_folded_and_what_time_will_change_is_not_forgotten(s
     assert sum(count.sagas for count in await store.counts()) == 2
 
 
+async def test_a_fold_that_does_not_know_of_a_commit_waits_for_it_all_the_same(store: TrackerStore) -> None:
+    """Another instance has noticed it, or one that was killed before it could fold."""
+    saga, waits = new_event_id(), (Wait("payments", ORDERS, 0),)
+    await put(store, event(saga))
+    await fold(store, summary(saga), waits=waits)
+    assert await store.advance({("payments", ORDERS): 1}, 5_000) == [saga]
+    await fold(store, summary(saga), waits=waits)
+    assert await store.waited_for() == {"payments": {ORDERS}}
+    assert await store.advance({("payments", ORDERS): 1}, 6_000) == [saga]
+    await fold(store, summary(saga))
+    assert await store.waited_for() == {}
+
+
 @pytest.mark.needs("several_instances")
 async def test_a_saga_is_forgotten_as_a_whole_or_not_at_all(store: TrackerStore, tracker_url: str) -> None:
     """One instance forgets, another one adds and folds, in every order of their steps."""
