@@ -115,3 +115,18 @@ async def test_a_store_is_not_replaced_by_one_that_may_not_be_whole(
     with pytest.raises(LogUnavailableError):
         await rebuild(Settings(tracker_store=f"sqlite:///{tmp_path}/tracker.db"), GRAPH, log=log)
     assert [row.saga for row in (await store.page(EVERY)).rows] == [saga]
+
+
+async def test_two_who_rebuild_at_once_do_not_spoil_the_store(store: TrackerStore, tmp_path: Path) -> None:
+    """One at a time builds beside it; what that one has is what there is afterwards."""
+    url = f"sqlite:///{tmp_path}/tracker.db"
+    first, second = make_tracker_store(url).beside(), make_tracker_store(url).beside()
+    await first.open()
+    with pytest.raises(ConfigurationError, match="is in use"):
+        await second.open()
+    await first.note("whose", "the first one's")
+    await make_tracker_store(url).replace(first)
+    assert await store.notes() == {"whose": "the first one's"}
+    with pytest.raises(ConfigurationError, match="rebuilt twice"):
+        await make_tracker_store(url).replace(first)
+    assert await store.notes() == {"whose": "the first one's"}
