@@ -28,8 +28,9 @@ _ERROR = 1_000
 """Characters of an error's message that are kept."""
 _YEAR_10000 = 253_402_300_800_000
 """Milliseconds after which nobody knows times."""
-_MOST = 2**63
-"""Numbers that no store keeps begin here."""
+_MOST = 2**31
+"""Numbers of calls, and of partitions, that no store keeps begin here."""
+_LAST_OFFSET = 2**63
 
 
 def sight(record: Record) -> Sighting | None:
@@ -71,14 +72,11 @@ def _event(record: Record) -> Sighting | None:
         return _odd(record)
     all_there = saga and event_id and type_name and source and value is not None and 0 <= written < _YEAR_10000
     names = saga + event_id + type_name + source
-    if (
-        not all_there
-        or len(names) + len(name) > _LONGEST
-        or "\0" in names
-        or b"\0" in name
-        or (parent and b"\0" in parent)
-    ):
+    if not all_there or len(names) + len(name) > _LONGEST or "\0" in names or b"\0" in name:
         return _odd(record)
+    for other in (cause, compensates, parent):
+        if other and (len(other) > _LONGEST or b"\0" in other):
+            return _odd(record)
     return _sighting(made)
 
 
@@ -186,9 +184,11 @@ def _again(record: Record) -> Sighting | None:
         of = _place(told.record[:3])
     except DecodeError as error:
         return _strange(record, f"on a retry topic, but {error.why}")
-    numbers = (of.partition, of.offset, told.attempt, told.due_ms, told.first_failed_ms, told.redrives)
-    if max(map(abs, numbers)) >= _MOST:
+    counts, times = (of.partition, told.attempt, told.redrives), (told.due_ms, told.first_failed_ms)
+    if max(map(abs, counts)) >= _MOST or abs(of.offset) >= _LAST_OFFSET or max(map(abs, times)) >= _YEAR_10000:
         return _strange(record, "on a retry topic, but with numbers that cannot be")
+    if "\0" in of.topic or "\0" in told.handler:
+        return _strange(record, "on a retry topic, but with a NUL in a name")
     said = Again(
         f"{record.topic.removeprefix(_RETRY)}.{told.handler}",
         *(of, told.attempt, told.due_ms, told.first_failed_ms, told.redrives, told.discard),
@@ -200,27 +200,34 @@ def _dead(record: Record) -> Sighting | None:
     """Of a record of a dead-letter topic, whoever wrote it."""
     found = read(record)
     if isinstance(found, Resolution):
-        settled = Settled(_clean(found.of), found.kind, found.by, found.why[:_ERROR], found.at_ms, found.failed_ms)
+        failed_ms = None if found.failed_ms is None else _time(found.failed_ms)
+        settled = Settled(_clean(found.of), found.kind, found.by, found.why[:_ERROR], _time(found.at_ms), failed_ms)
         key = _Texts(record).of(record.key or b"", "key")
         nothing = ("", "", "", "", None, None, None)
-        times = (found.at_ms or _written(record), _written(record))
+        times = (settled.at_ms or _written(record), _written(record))
         return _sighting((_place(record[:3]), "settled", *nothing, *times, key, "", "", settled))
     if found is None:
         return _strange(record, "on a dead-letter topic, but no header says why")
     return _about(record, found.record, "letter", _letter(found))
 
 
-def _clean(letter_id: str) -> str:
-    return letter_id[:_LONGEST].replace("\0", "\\0")
+def _clean(name: str) -> str:
+    return name[:_LONGEST].replace("\0", "\\0")
+
+
+def _time(said_ms: int) -> int:
+    """A time that can be; the last one for what is later."""
+    return min(said_ms, _YEAR_10000 - 1)
 
 
 def _letter(found: DeadLetter) -> Letter:
+    of, attempts, redrives = found.place, min(found.attempts, _MOST - 1), min(found.redrives, _MOST - 1)
     return Letter(
         _clean(found.id),
-        f"{found.group}.{found.handler}",
-        found.place,
-        *(found.kind, found.exception, found.message[:_ERROR], found.fingerprint[:_LONGEST], found.attempts),
-        *(found.first_failed_ms, found.failed_ms, found.redrives, found.parked),
+        _clean(f"{found.group}.{found.handler}"),
+        of._replace(topic=_clean(of.topic)),
+        *(found.kind, found.exception[:_LONGEST], found.message[:_ERROR], found.fingerprint[:_LONGEST], attempts),
+        *(_time(found.first_failed_ms), _time(found.failed_ms), redrives, found.parked),
     )
 
 

@@ -45,15 +45,19 @@ class Sorted:
 def sort(sightings: Iterable[Sighting]) -> Sorted:
     """Sightings by what they are, in whatever order they come."""
     found = Sorted()
-    events, told = found.events, []
+    events, told, copies = found.events, [], dict[str, list[Sighting]]()
     for seen in sightings:
         if seen.kind == "event":
             same = events.get(seen.event_id)
-            events[seen.event_id] = Raw(seen, (seen.place,), False) if same is None else _merged(same, seen)
+            if same is None:
+                events[seen.event_id] = Raw(seen, (seen.place,), False)
+            else:
+                copies.setdefault(seen.event_id, [same.seen]).append(seen)
         elif isinstance(seen.said, Settled):
             found.settled.setdefault(seen.said.of, []).append(seen.said)
         else:
             told.append(seen)
+    events |= {event_id: _merged(every) for event_id, every in copies.items()}
     for seen in told:
         if isinstance(seen.said, Again):
             found.agains.append((seen.event_id, seen.place, seen.said))
@@ -64,13 +68,12 @@ def sort(sightings: Iterable[Sighting]) -> Sorted:
     return found
 
 
-def _merged(raw: Raw, seen: Sighting) -> Raw:
-    if seen.place in raw.places:
-        return raw
-    first = min(raw.seen, seen, key=lambda each: each.place)
-    said = {(each.type_name, each.source) for each in (raw.seen, seen)} | raw.others
-    others = frozenset(said - {(first.type_name, first.source)})
-    return Raw(first, tuple(sorted((*raw.places, seen.place))), False, others)
+def _merged(every: Iterable[Sighting]) -> Raw:
+    """All records of one event; a producer that has lost its head writes it thousands of times."""
+    lying = sorted({seen.place: seen for seen in every}.items())
+    first = lying[0][1]
+    said = {(seen.type_name, seen.source) for _, seen in lying}
+    return Raw(first, tuple(place for place, _ in lying), False, frozenset(said - {(first.type_name, first.source)}))
 
 
 def _add_gone(events: dict[str, Raw], told: Iterable[Sighting]) -> None:

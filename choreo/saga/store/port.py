@@ -262,7 +262,10 @@ class TrackerStore(Protocol):
         """
 
     async def expire(self, before_ms: int, limit: int) -> int:
-        """Forget up to so many sagas whose last change is older, with all that was seen of them; how many were."""
+        """Forget up to so many sagas whose last change is older, with all that was seen of them; how many were looked at.
+
+        Those that are marked and those that time will change are left alone.
+        """
 
     async def thin(self, now_ms: int) -> None:
         """Forget commits: of those older than an hour one a minute is kept, of those older than a day one an hour."""

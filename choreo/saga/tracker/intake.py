@@ -65,13 +65,13 @@ class Intake:
                 break
             records += more
         await self.written()
-        if not records:
-            await self._pass_gaps()
+        progress = _progress(records)
+        self._next.update(progress)
+        progress |= self._gaps()
+        if not progress:
             return []
         seen = [found for found in map(sight, records) if found is not None]
         data = await self._searchable(records, seen) if self._searchable is not None else ()
-        progress = _progress(records)
-        self._next.update(progress)
         self._writing = asyncio.create_task(self._store.add(seen, progress, data))
         self.seen += len(records)
         count_read(records)
@@ -83,14 +83,13 @@ class Intake:
         if writing is not None:
             self.settled += await writing
 
-    async def _pass_gaps(self) -> None:
+    def _gaps(self) -> dict[TopicPartition, Place]:
         """Be at the end also where what lies there is nothing to be read: the mark of a transaction."""
         ends, owned = self.consumer.ends, self.consumer.assignment
         behind = {at: end for at, end in ends.items() if at in owned and end > self._next.get(at, _NOWHERE).next}
-        if behind:
-            progress = {at: Place(end, self._next.get(at, _NOWHERE).at_ms) for at, end in behind.items()}
-            self._next.update(progress)
-            await self._store.add([], progress)
+        passed = {at: Place(end, self._next.get(at, _NOWHERE).at_ms) for at, end in behind.items()}
+        self._next.update(passed)
+        return passed
 
     async def close(self) -> None:
         """Give the partitions back; what was read is written first, if that goes."""

@@ -47,12 +47,13 @@ async def rebuild(
             working = asyncio.create_task(tracker.run())
             settling = asyncio.create_task(tracker.settled())
             await asyncio.wait({working, settling}, return_when=asyncio.FIRST_COMPLETED)
-            settling.cancel()
             if working.done():
+                settling.cancel()
                 await working
             working.cancel()
             with suppress(asyncio.CancelledError):
                 await working
+            await settling  # or it could not be found out whether all was read
         sagas = sum(count.sagas for count in await new.counts())
         await live.replace(new)
     finally:

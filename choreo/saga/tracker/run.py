@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
 
 import structlog
 
-from choreo.errors import FencedError, LogError, StoreUnavailableError
+from choreo.errors import ConfigurationError, FencedError, LogError, StoreUnavailableError
 from choreo.graph import Graph
 from choreo.log.port import Log, TopicPartition
 from choreo.log.reader import partitions_of
@@ -108,6 +108,8 @@ class Tracker:
         self._topics: dict[str, int] = {}
         self._reads: Intake | None = None
         self._is_settled = asyncio.Event()
+        self._leaves_some = False
+        self._ends: tuple[int, dict[TopicPartition, int]] = 0, {}
         self.behind: Behind | None = None
 
     async def run(self) -> None:
@@ -140,8 +142,16 @@ class Tracker:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def settled(self) -> None:
-        """Wait until all is read that was in the log when this was called, and folded."""
+        """Wait until all is read that was in the log when this was called, and folded.
+
+        Raises:
+            ConfigurationError: the log has no topic of this choreography.
+        """
         known = set(self._graph.topics) & (await self._source.topics()).keys()
+        if not known:
+            raise ConfigurationError(
+                f"the log {self._source.url} has no topic of these services", remedy="name the right one: CHOREO_LOG"
+            )
         ends = await self._source.end_offsets(await partitions_of(self._source, sorted(known)))
         while True:
             self._is_settled.clear()
@@ -167,7 +177,7 @@ class Tracker:
             topics = dict(self._topics)
             self._reads = Intake(self._source, self._store, sorted(topics), self._options.group, self._searchable)
             try:
-                self._touch(await self._store.marked(_MANY))
+                await self._recall()
                 while topics == self._topics:
                     await self._turn(self._reads)
             finally:
@@ -184,8 +194,16 @@ class Tracker:
         settled, reads.settled = reads.settled, []
         self._touch(settled)
         await self._fold(_MANY // 2 if more else _PART, live=not more)
+        if self._leaves_some and not self._touched:
+            await self._recall()
         if not more and not sagas and not self._touched:
             self._is_settled.set()
+
+    async def _recall(self) -> None:
+        """Fold also what an instance that is gone has left; of very many some now, and the rest after that."""
+        marked = await self._store.marked(_MANY)
+        self._leaves_some = len(marked) == _MANY
+        self._touch(marked)
 
     def _touch(self, sagas: Iterable[str]) -> None:
         self._touched.update(dict.fromkeys(sagas))
@@ -243,12 +261,12 @@ class Tracker:
         ends = await self._source.end_offsets(partitions)
         firsts = self._folder.beginnings = await self._source.beginning_offsets(partitions)
         read = await self._store.progress()
-        late = {at for at in ends if ends[at] > max(read[at].next if at in read else 0, firsts[at])}
-        missing = sum(ends[at] - max(read[at].next if at in read else 0, firsts[at]) for at in late)
+        done = {at: max(read[at].next if at in read else 0, first) for at, first in firsts.items()}
+        late = {at: end - done[at] for at, end in ends.items() if end > done[at]}
         oldest = min((read[at].at_ms if at in read else 0 for at in late), default=asked_ms)
         seconds = None if late and not oldest else max(0.0, (asked_ms - oldest) / 1000)
-        self._folder.reached_ms = max(self._folder.reached_ms, oldest)
-        self.behind = Behind(missing, seconds, self._folder.reached_ms, len(self._touched))
+        self._folder.reached_ms = max(self._folder.reached_ms, self._reached(asked_ms, ends, done))
+        self.behind = Behind(sum(late.values()), seconds, self._folder.reached_ms, len(self._touched))
         lag = dict.fromkeys(self._topics, 0.0)
         for at in late:
             since = read[at].at_ms if at in read and read[at].at_ms else asked_ms
@@ -256,18 +274,30 @@ class Tracker:
         saga_metrics.set_lag(lag)
         await self._store.note("behind", json.dumps({**self.behind._asdict(), "at_ms": asked_ms}))
 
+    def _reached(self, asked_ms: int, ends: dict[TopicPartition, int], done: Mapping[TopicPartition, int]) -> int:
+        """The last look of which it is known that all has been read that was in the log by then.
+
+        The times of records would not tell: they are their producers' clocks, of which one may go wrong by hours.
+        """
+        seen_ms, then = self._ends
+        if any(done.get(at, end) < min(end, ends.get(at, end)) for at, end in then.items()):
+            return 0
+        self._ends = asked_ms, ends
+        return asked_ms if all(done[at] >= end for at, end in ends.items()) else seen_ms
+
     async def _cleaning(self) -> None:
         while True:
             await asyncio.sleep(_CLEAN)
             now_ms = self._now_ms()
             await self._store.thin(now_ms)
-            before_ms = now_ms - self._options.keep_ms
+            # Of a log that is caught up with, more of an old saga may still be read.
+            before_ms = min(now_ms, self._folder.reached_ms) - self._options.keep_ms
             forgotten = _BITE
             while forgotten == _BITE:  # in small bites: others wait for the store too
                 forgotten = await self._store.expire(before_ms, _BITE)
                 await asyncio.sleep(0.05)
-            if not self._touched:  # what an instance that is gone has left
-                self._touch(await self._store.marked(_PART))
+            if not self._touched:
+                await self._recall()
 
 
 async def _quietly(work: Coroutine[Any, Any, None]) -> None:

@@ -59,4 +59,5 @@ def _texts(data: Any, path: Sequence[str]) -> list[str]:
         return _texts(data.get(path[0]), path[1:]) if isinstance(data, dict) else []
     if data is None or isinstance(data, dict):
         return []
-    return [str(data).lower() if isinstance(data, bool) else str(data)[:_LONGEST]]
+    text = str(data).lower() if isinstance(data, bool) else str(data)[:_LONGEST]
+    return [text.encode(errors="backslashreplace").decode().replace("\0", "\\0")]  # what any store can keep

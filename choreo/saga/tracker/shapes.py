@@ -56,8 +56,9 @@ class Shapes:
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
         self._declared = declared(graph)
-        timers = [handler.rule for handler in graph.handlers if isinstance(handler.rule, Timing)]
-        self._within_ms = min((round(rule.within * 1000) for rule in timers), default=2**62)
+        timers = {handler.id: handler.rule for handler in graph.handlers if isinstance(handler.rule, Timing)}
+        self._timers = frozenset(timers)
+        self._within_ms = min((round(rule.within * 1000) for rule in timers.values()), default=2**62)
         self._known: dict[Shape, _Known | None] = {}
         self._floors: dict[TopicPartition, int] = {}
         self.known = self.folded = self.wrong = 0
@@ -108,7 +109,7 @@ class Shapes:
         places = {seen[3]: place for place, seen in enumerate(ordered)}
         if len(places) < number:
             return None
-        keys: dict[str, int] = {}
+        keys = {"": -1}
         floors, parts, first, last = self._floors, [], ordered[0][9], 0
         for place, seen in enumerate(ordered):
             at, kind, saga, event_id, name, source, cause, undone, parent, produced, _, key, _, odd, _ = seen
@@ -121,17 +122,18 @@ class Shapes:
             parts.append((name, source, at[0], caused, undoes, parent is not None, event_id == saga, same))
         if last - first >= self._within_ms:
             return None
-        times = sorted(range(number), key=lambda place: (ordered[place][9], ordered[place][3]))
+        times = sorted(range(number), key=lambda place: ordered[place][9])  # equal ones by place, as the fold has it
         return (*parts, *times)
 
     def _generalised(self, ordered: Sequence[Sighting], saga: Saga, around: Surroundings) -> _Known | None:
         """What all sagas of this one's shape are; None if not all are the same, or that is not certain."""
-        timed = any(duty.due_ms is not None and duty.status != "stopped" for duty in saga.duties)
+        # A timer that was not stopped may have gone off unseen: that is told by its time alone.
+        timed = any(duty.handler in self._timers and duty.status != "stopped" for duty in saga.duties)
         at_rest = saga.state in _ENDED and saga.ended_ms is not None and saga.changes_ms is None and not saga.expected
         if not at_rest or timed or self._told_by_ids(ordered):
             return None
         # The same saga, with a second of its own for each event: so the reason tells whose time it names.
-        order = sorted(range(len(ordered)), key=lambda place: (ordered[place].produced_ms, ordered[place].event_id))
+        order = sorted(range(len(ordered)), key=lambda place: ordered[place].produced_ms)
         base = saga.started_ms // 86_400_000 * 86_400_000
         times = {place: base + rank * 1_000 for rank, place in enumerate(order)}
         twin = [seen._replace(produced_ms=times[place]) for place, seen in enumerate(ordered)]

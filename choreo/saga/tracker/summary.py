@@ -13,6 +13,8 @@ from choreo.saga.store.port import Folded, Sightings, Summary, Wait
 
 _LONGEST = 300
 """Characters of an error or a key that lists show."""
+_MOST = 2**31 - 1
+"""A count that every store keeps."""
 
 
 def folded(saga: Saga, seen: Sightings, graph: Graph, around: Surroundings) -> Folded:
@@ -39,7 +41,7 @@ def summary_of(saga: Saga) -> Summary:
         updated_ms=saga.updated_ms,
         ended_ms=saga.ended_ms,
         events=len(saga.events),
-        retries=sum(max(0, duty.attempts - 1) + duty.redrives for duty in duties),
+        retries=min(_MOST, sum(max(0, duty.attempts - 1) + duty.redrives for duty in duties)),
         dead_letters=sum(duty.status == "dead" for duty in duties),
         owed=sum(each.status == "owed" for each in saga.ledger),
         services=tuple(sorted(emitters | {duty.handler.partition(".")[0] for duty in duties})),

@@ -230,3 +230,57 @@ async def test_a_rebuilt_store_takes_the_place_of_one_that_is_in_use(store: Trac
     await store.add([event(new, 10, type_name="Later")], {ORDERS: Place(11, 0)})
     assert {each.type_name for each in (await reader.sightings([new]))[new].seen} == {"New", "PaymentCharged", "Later"}
     await reader.close()
+
+
+async def test_what_is_to_be_folded_and_what_time_will_change_is_not_forgotten(store: TrackerStore) -> None:
+    """An event that has come to an old saga a moment ago is in the store, but not yet in its summary."""
+    fresh, armed, old = new_event_id(), new_event_id(), new_event_id()
+    await put(store, event(fresh), event(armed, 1), event(old, 2))
+    await fold(store, *(summary(saga, updated_ms=1_000) for saga in (fresh, old)))
+    await fold(store, summary(armed, updated_ms=1_000, changes_ms=90_000))
+    await put(store, effect(fresh))
+    await store.expire(9_000, 10)
+    assert (await store.summaries([fresh, armed, old])).keys() == {fresh, armed}
+    assert len((await store.sightings([fresh]))[fresh].seen) == 2
+    assert await store.marked(10) == [fresh]
+    assert sum(count.sagas for count in await store.counts()) == 2
+
+
+async def test_a_fold_that_does_not_know_of_a_commit_waits_for_it_all_the_same(store: TrackerStore) -> None:
+    """Another instance has noticed it, or one that was killed before it could fold."""
+    saga, waits = new_event_id(), (Wait("payments", ORDERS, 0),)
+    await put(store, event(saga))
+    await fold(store, summary(saga), waits=waits)
+    assert await store.advance({("payments", ORDERS): 1}, 5_000) == [saga]
+    await fold(store, summary(saga), waits=waits)
+    assert await store.waited_for() == {"payments": {ORDERS}}
+    assert await store.advance({("payments", ORDERS): 1}, 6_000) == [saga]
+    await fold(store, summary(saga))
+    assert await store.waited_for() == {}
+
+
+@pytest.mark.needs("several_instances")
+async def test_a_saga_is_forgotten_as_a_whole_or_not_at_all(store: TrackerStore, tracker_url: str) -> None:
+    """One instance forgets, another one adds and folds, in every order of their steps."""
+    other = make_tracker_store(tracker_url)
+    await other.open()
+
+    async def add(saga: str, offset: int, pause: int) -> None:
+        for _ in range(pause):
+            await asyncio.sleep(0)
+        await put(other, effect(saga, offset))
+        await fold(other, summary(saga, updated_ms=20_000))
+
+    try:
+        for pause in range(30):
+            saga = new_event_id()
+            await put(store, event(saga, pause))
+            await fold(store, summary(saga, updated_ms=1_000))
+            await asyncio.gather(store.expire(9_000, 10), add(saga, pause, pause))
+            assert (await store.sightings([saga]))[saga].seen[-1].type_name == "PaymentCharged", (
+                "it is nowhere any more"
+            )
+            assert await store.marked(10) == []
+            assert (await store.summaries([saga]))[saga].updated_ms == 20_000
+    finally:
+        await other.close()

@@ -189,7 +189,16 @@ SELECT value FROM notes WHERE name = 'born';
 SELECT name, value FROM notes WHERE name <> 'born';
 
 -- name: old
-SELECT saga FROM sagas WHERE updated < $1 ORDER BY updated LIMIT $2;
+SELECT saga FROM sagas WHERE updated < $1 AND changes IS NULL
+    AND NOT EXISTS (SELECT 1 FROM dirty WHERE dirty.saga = sagas.saga) ORDER BY updated LIMIT $2;
+
+-- name: seize
+-- Whoever adds to one of these sagas from now on waits; those of which more was seen meanwhile are left alone.
+INSERT INTO dirty (saga, mark) SELECT key, 0 FROM unnest($1::bytea[]) AS key ORDER BY key ON CONFLICT (saga) DO NOTHING
+RETURNING saga;
+
+-- name: still_old
+SELECT saga FROM sagas WHERE saga = ANY($1::bytea[]) AND updated < $2 AND changes IS NULL;
 
 -- name: forget_marks
 DELETE FROM dirty WHERE saga = ANY($1::bytea[]);

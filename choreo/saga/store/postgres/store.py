@@ -179,14 +179,18 @@ class PostgresTrackerStore(Questions):
             await run((Q["note"], (name, value)))
 
     async def expire(self, before_ms: int, limit: int) -> int:
-        keys = sorted(key for (key,) in await self._rows("old", before_ms, limit))
-        if not keys:
+        found = sorted(key for (key,) in await self._rows("old", before_ms, limit))
+        if not found:
             return 0
         async with self._transaction() as run:
-            _, seen, found = await run((Q["forget_marks"], (keys,)), (Q["sightings"], (keys,)), (Q["before"], (keys,)))
+            (seized,) = await run((Q["seize"], (found,)))
+            mine = sorted(key for (key,) in await seized.fetchall())
+            (still,) = await run((Q["still_old"], (mine, before_ms)))
+            keys = sorted(key for (key,) in await still.fetchall())
+            _, seen, held = await run((Q["forget_marks"], (mine,)), (Q["sightings"], (keys,)), (Q["before"], (keys,)))
             packed = [(key, packed_event(content)) for key, _, _, content in await seen.fetchall()]
             strays = sorted({(event_key(event), key) for key, event in packed if is_stray(event, key)})
-            before = await found.fetchall()
+            before = await held.fetchall()
             waits = [(*wait, key) for key, _, waited in before for wait in writing.unpacked(waited)]
             moved = Counter({kind: 0 for _, kind, _ in before})
             moved.subtract(kind for _, kind, _ in before)
@@ -194,7 +198,7 @@ class PostgresTrackerStore(Questions):
             statements += [(Q["unwatch"], writing.arrays(sorted(waits)))] if waits else []
             gone = ("forget_letters", "forget_sightings", "forget_data", "forget_sagas")
             await run(*statements, *((Q[query], (keys,)) for query in gone), *writing.count(moved))
-        return len(keys)
+        return len(found)
 
     async def thin(self, now_ms: int) -> None:
         async with self._transaction() as run:

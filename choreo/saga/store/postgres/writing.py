@@ -101,8 +101,9 @@ class Kept:
             self._moved[kinds[key]] += 1
             packed = msgpack.packb(waits[key]) if waits[key] else None
             if packed != old:
-                self._unwatch += [(*wait, key) for wait in unpacked(old)]
-                self._watch += [(*wait, key) for wait in waits[key]]
+                self._unwatch += [(*wait, key) for wait in sorted(set(unpacked(old)).difference(waits[key]))]
+            # All: a commit that another instance has noticed has taken some away, and this fold may not know of it.
+            self._watch += [(*wait, key) for wait in waits[key]]
             self._rows.append((*columns_of(each.summary, key, kinds[key]), packed))
 
     def statements(self) -> list[Statement]:

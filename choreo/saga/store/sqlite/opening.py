@@ -99,23 +99,36 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove what there is of a store."""
-    for end in ("", "-wal", "-shm", "-journal", ".owner", ".owner-journal"):
+    """Remove what there is of a store; whoever does holds the right to write it, see `owned`."""
+    for end in ("", "-wal", "-shm", "-journal"):
         Path(f"{path}{end}").unlink(missing_ok=True)
 
 
 def replace(path: Path, rebuilt: Path) -> None:
-    """Copy a store over another one, in one transaction: whoever has that open sees it change, and never half of it."""
+    """Copy a store over another one, in one transaction: whoever has that open sees it change, and never half of it.
+
+    Raises:
+        ConfigurationError: somebody else builds another one there, or has.
+    """
     check(path)
-    target = sqlite3.connect(path, isolation_level=None, timeout=30)
-    source = sqlite3.connect(rebuilt, isolation_level=None, timeout=30)
+    owner = owned(rebuilt)
     try:
-        prepare(target, path, "NORMAL")
-        source.backup(target)
+        if not rebuilt.exists():
+            remedy = "rebuild once more, one at a time"
+            raise ConfigurationError(f"the rebuilt store {rebuilt} is gone", why="it was rebuilt twice", remedy=remedy)
+        target = sqlite3.connect(path, isolation_level=None, timeout=30)
+        source = sqlite3.connect(rebuilt, isolation_level=None, timeout=30)
+        try:
+            prepare(target, path, "NORMAL")
+            source.backup(target)
+        finally:
+            source.close()
+            target.close()
+        remove(rebuilt)
+        for end in (".owner", ".owner-journal"):
+            Path(f"{rebuilt}{end}").unlink(missing_ok=True)
     finally:
-        source.close()
-        target.close()
-    remove(rebuilt)
+        owner.close()
 
 
 def reader(path: Path) -> sqlite3.Connection:

@@ -149,7 +149,8 @@ SELECT value FROM notes WHERE name = 'born';
 SELECT name, value FROM notes WHERE name <> 'born';
 
 -- name: old
-SELECT saga FROM sagas WHERE updated < ? ORDER BY updated LIMIT ?;
+SELECT saga FROM sagas WHERE updated < ? AND changes IS NULL
+AND NOT EXISTS (SELECT 1 FROM dirty WHERE dirty.saga = sagas.saga) ORDER BY updated LIMIT ?;
 
 -- name: forget_saga
 DELETE FROM sagas WHERE saga = ?;

@@ -28,10 +28,14 @@ _HOUR, _DAY, _MINUTE = 3_600_000, 86_400_000, 60_000
 
 
 class SqliteTrackerStore:
-    """Implements `TrackerStore` in one file: one instance writes, others ask."""
+    """Implements `TrackerStore` in one file: one instance writes, others ask.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        anew: whether what is there already is removed when it is opened.
+    """
+
+    def __init__(self, path: Path, *, anew: bool = False) -> None:
+        self.path, self._anew = path, anew
         self._me = uuid4().hex
         self._threads = [ThreadPoolExecutor(1, name) for name in ("choreo-tracker-writer", "choreo-tracker-reader")]
         self._connections: list[sqlite3.Connection] = []
@@ -69,7 +73,10 @@ class SqliteTrackerStore:
             reader = opening.reader(self.path)
             self._connections = [reader]
         else:
-            owner, writer = opening.owned(self.path), opening.writer(self.path)
+            owner = opening.owned(self.path)
+            if self._anew:
+                opening.remove(self.path)
+            writer = opening.writer(self.path)
             reader = opening.reader(self.path)
             self._connections = [reader, writer, owner]
             self._writing = Writing(writer)
@@ -84,9 +91,7 @@ class SqliteTrackerStore:
             thread.shutdown(wait=False)
 
     def beside(self) -> SqliteTrackerStore:
-        path = self.path.with_name(f"{self.path.name}.new")
-        opening.remove(path)
-        return SqliteTrackerStore(path)
+        return SqliteTrackerStore(self.path.with_name(f"{self.path.name}.new"), anew=True)
 
     async def replace(self, rebuilt: TrackerStore) -> None:
         assert isinstance(rebuilt, SqliteTrackerStore)  # noqa: S101 - it was made by `beside`

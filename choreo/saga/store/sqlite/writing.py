@@ -190,9 +190,10 @@ class Writing:
         moved[kind] += 1
         now = sorted({(self.ids.name(wait.group), self.ids.place(wait.at), wait.offset) for wait in each.waits})
         waits = msgpack.packb(now) if now else b""
-        if waits != waited:
-            old = msgpack.unpackb(waited, use_list=False) if waited else ()
-            self._connection.executemany(Q["unwatch"], [(*wait, key) for wait in old])
+        if waits != waited and waited:
+            gone = set(msgpack.unpackb(waited, use_list=False)).difference(now)
+            self._connection.executemany(Q["unwatch"], [(*wait, key) for wait in sorted(gone)])
+        if now:  # all: a commit that was noticed has taken some away, and this fold may not know of it
             self._connection.executemany(Q["watch"], [(*wait, key) for wait in now])
         return (*columns_of(each.summary, key, kind), waits or None)
 
