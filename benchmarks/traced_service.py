@@ -1,6 +1,6 @@
 """Contestants of `tracing.py`: the service of `by_choreo.py` with more or less said about it.
 
-python traced_service.py uncounted | off | one | all
+python traced_service.py uncounted | off | carried | one | all
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ async def main() -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     if kind == "uncounted":
         leave_out_counts()
-    elif kind != "off":
+    elif kind in {"one", "all"}:
         provider = TracerProvider()  # parent-based: what the orders say, is done
         provider.add_span_processor(BatchSpanProcessor(Dropping()))
         trace.set_tracer_provider(provider)
