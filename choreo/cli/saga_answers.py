@@ -22,7 +22,7 @@ from choreo.saga.questions import Questions, Shown, Told, Verified
 from choreo.saga.verify import LAWS
 from choreo.saga.views import diff as differences
 from choreo.saga.views import grid, ledger, sequence, summary, table, timeline, tree
-from choreo.saga.views.lines import Line, Span, line, moment
+from choreo.saga.views.lines import Line, Span, counted, line, moment
 
 
 async def shown(questions: Questions, name: str, as_of: str | None) -> Shown:
@@ -240,8 +240,8 @@ def _verified_lines(verified: Verified) -> list[Line]:
             lines.append(line((f"law: {LAWS[one.code]}", "dim"), lead="       ", hang="       "))
     count = len(verified.broken)
     end = (
-        (f"{count} of {verified.checked} sagas break a law", "bad")
+        (f"{count:,} of {counted(verified.checked, 'saga')} break{'s' * (count == 1)} a law", "bad")
         if count
-        else (f"✓ {verified.checked} sagas keep all laws", "good")
+        else (f"✓ {counted(verified.checked, 'saga')} keep{'s' * (verified.checked == 1)} all laws", "good")
     )
     return [*lines, line(end)]  # type: ignore[arg-type] # spans

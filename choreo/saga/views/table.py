@@ -9,7 +9,7 @@ from choreo.saga.store.port import Summary
 from choreo.saga.views import grid
 from choreo.saga.views.lines import STATE_STYLES, Line, Span, lasting, line, moment
 
-_BAR, _REASON = 30, 28
+_BAR, _REASON, _KEY = 30, 28, 40
 _HEADS = ("state", "type", "key", "began", "took", "saga", "reason")
 _LEAST_WANTED = ("saga", "took", "type", "began")
 """The columns that go first where there is no room."""
@@ -49,7 +49,7 @@ def _cells(row: Summary, now_ms: int) -> list[Span]:
     return [
         (row.state, STATE_STYLES[row.state]),
         (row.type or "-", ""),
-        (row.key or "-", "strong"),
+        (_cut(row.key, _KEY) or "-", "strong"),
         (f"{lasting(max(0, now_ms - row.started_ms))} ago", "dim"),
         (lasting(row.duration_ms) if row.ended_ms is not None else "…", ""),
         (row.saga, "dim"),
