@@ -13,6 +13,7 @@ import typer
 from choreo.cli import common, saga_print
 from choreo.cli.saga_open import Asked, is_there, opened
 from choreo.errors import ConfigurationError
+from choreo.printable import printable
 from choreo.saga.export import Format
 from choreo.saga.export import export as exported
 from choreo.saga.export.plain import as_dict, plain
@@ -65,7 +66,7 @@ def _viewed(saga: Saga, questions: Questions, view: str, *, every: bool) -> list
 
 def _say_others(found: Shown) -> None:
     if found.others:
-        typer.echo(f"this is the newest of several: also {', '.join(map(common.printable, found.others))}", err=True)
+        typer.echo(f"this is the newest of several: also {', '.join(map(printable, found.others))}", err=True)
 
 
 async def watch(asked: Asked, fits: str, count: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from choreo.printable import columns
 from choreo.saga.questions.stats import Funnel, Stats
 from choreo.saga.store.port import Summary
 from choreo.saga.views import grid
@@ -35,7 +36,7 @@ def lines(rows: Sequence[Summary], *, now_ms: int, width: int) -> list[Line]:
 
 
 def _taken(heads: Sequence[str], rows: Sequence[Mapping[str, Span]]) -> int:
-    return sum(max([len(head), *(len(row[head][0]) for row in rows)]) + 2 for head in heads)
+    return sum(max([len(head), *(columns(row[head][0]) for row in rows)]) + 2 for head in heads)
 
 
 def change_line(row: Summary, *, now_ms: int) -> Line:
