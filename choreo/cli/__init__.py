@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from choreo.cli import check, common, demo, dlq, doctor, publish, run, saga, topics, tracker
 from choreo.errors import ChoreoError
+from choreo.printable import printable
 
 
 class _Commands(TyperGroup):
@@ -80,5 +81,5 @@ def main(args: Sequence[str] | None = None) -> int:
             traceback.print_exception(error)
         expected = isinstance(error, ChoreoError)
         message = error if expected else f"{type(error).__name__}: {error} (choreo --debug ... shows where)"
-        print("choreo: " + "\n".join(map(common.printable, str(message).splitlines())), file=sys.stderr)
+        print("choreo: " + "\n".join(map(printable, str(message).splitlines())), file=sys.stderr)
         return common.exit_code(error)

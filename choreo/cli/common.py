@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from choreo.errors import ConfigurationError, LogUnavailableError, RegistryUnavailableError, StoreUnavailableError
+from choreo.printable import printable
 from choreo.runtime.settings import Settings
 
 T = TypeVar("T")
@@ -104,8 +105,3 @@ def print_rows(rows: Sequence[Mapping[str, object]], *, as_json: bool) -> None:
         for row in rows:
             table.add_row(*(Text(printable(str(value)), _STYLES.get(str(value), "")) for value in row.values()))
         Console().print(table)
-
-
-def printable(text: str) -> str:
-    """The text without characters that would steer the terminal."""
-    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)

@@ -11,11 +11,12 @@ from typing import Any
 
 import typer
 
-from choreo.cli.common import print_json, print_rows, printable
+from choreo.cli.common import print_json, print_rows
 from choreo.dlq import DeadLetter, Fold, Group, Report, Resolution, original
 from choreo.dlq.edit import data_of
 from choreo.errors import ChoreoError
 from choreo.log import Log
+from choreo.printable import printable
 from choreo.wire import Codec
 
 Row = dict[str, Any]

@@ -48,6 +48,8 @@ def list_(
                 common.print_json({"sagas": [table.fields(row) for row in page.rows], "after": page.after})
                 return
             saga_print.table(page.rows, now_ms=questions.now())
+            if not page.rows and not page.after:
+                print("no saga fits" if fits else "there are no sagas", file=sys.stderr)
             if page.after:
                 print(f"there are more: --after {page.after}", file=sys.stderr)
 
@@ -133,13 +135,15 @@ def ledger(asked: Asked, name: Name, as_of: AsOf = None) -> None:
 def verify(
     asked: Asked,
     name: Annotated[Text, typer.Argument(metavar="SAGA", help=_NAME_HELP)] = None,
-    where: Annotated[str, typer.Option(metavar="FILTER", help="Those that fit; all unless a saga is named.")] = "",
+    where: Annotated[Text, typer.Option(metavar="FILTER", help="Those that fit; all unless a saga is named.")] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many, the newest.")] = 1000,
 ) -> None:
     """The laws of choreography checked over what the log has recorded; exit code 1 if one was broken."""
     from choreo.cli import saga_answers
 
-    common.run_async(saga_answers.verify(asked, name, where, limit))
+    if name is not None and where is not None:
+        raise ConfigurationError("a saga is named and --where is given", remedy="give one of them")
+    common.run_async(saga_answers.verify(asked, name, where or "", limit))
 
 
 @command(
@@ -161,5 +165,6 @@ def export(
     from choreo.cli import saga_answers
 
     if bool(names) == (where is not None):
-        raise ConfigurationError("no saga is named, or twice", remedy="name some, or give --where FILTER")
+        what = "sagas are named and --where is given" if names else "no saga is named"
+        raise ConfigurationError(what, remedy="name some, or give --where FILTER; not both")
     common.run_async(saga_answers.export(asked, names or [], where, to, output, limit))

@@ -13,6 +13,7 @@ import typer
 from choreo.cli import common, saga_print
 from choreo.cli.saga_open import Asked, is_there, opened
 from choreo.errors import ConfigurationError
+from choreo.printable import printable
 from choreo.saga.export import Format
 from choreo.saga.export import export as exported
 from choreo.saga.export.plain import as_dict, plain
@@ -22,7 +23,7 @@ from choreo.saga.questions import Questions, Shown, Told, Verified
 from choreo.saga.verify import LAWS
 from choreo.saga.views import diff as differences
 from choreo.saga.views import grid, ledger, sequence, summary, table, timeline, tree
-from choreo.saga.views.lines import Line, Span, line, moment
+from choreo.saga.views.lines import Line, Span, counted, line, moment
 
 
 async def shown(questions: Questions, name: str, as_of: str | None) -> Shown:
@@ -65,7 +66,7 @@ def _viewed(saga: Saga, questions: Questions, view: str, *, every: bool) -> list
 
 def _say_others(found: Shown) -> None:
     if found.others:
-        typer.echo(f"this is the newest of several: also {', '.join(map(common.printable, found.others))}", err=True)
+        typer.echo(f"this is the newest of several: also {', '.join(map(printable, found.others))}", err=True)
 
 
 async def watch(asked: Asked, fits: str, count: int) -> None:
@@ -240,8 +241,8 @@ def _verified_lines(verified: Verified) -> list[Line]:
             lines.append(line((f"law: {LAWS[one.code]}", "dim"), lead="       ", hang="       "))
     count = len(verified.broken)
     end = (
-        (f"{count} of {verified.checked} sagas break a law", "bad")
+        (f"{count:,} of {counted(verified.checked, 'saga')} break{'s' * (count == 1)} a law", "bad")
         if count
-        else (f"✓ {verified.checked} sagas keep all laws", "good")
+        else (f"✓ {counted(verified.checked, 'saga')} keep{'s' * (verified.checked == 1)} all laws", "good")
     )
     return [*lines, line(end)]  # type: ignore[arg-type] # spans

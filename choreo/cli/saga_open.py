@@ -73,8 +73,9 @@ def command(app: typer.Typer, name: str, *, examples: str) -> Callable[[Callable
 @asynccontextmanager
 async def answering(asked: Asked, host: str, port: int) -> AsyncIterator[None]:
     """Answer over HTTP while the block runs; it is said where, and the token if it was made now."""
+    from choreo.observe.serving import served
     from choreo.web.app import make_app
-    from choreo.web.serving import served, token_from
+    from choreo.web.token import token_from
 
     token, is_new = token_from(asked.settings.tracker_token)
     async with opened(asked) as questions, served(make_app(questions, token), host, port) as taken:

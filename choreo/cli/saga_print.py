@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from choreo.cli.common import printable
+from choreo.printable import printable
 from choreo.saga.store.port import Summary
 from choreo.saga.views import table as lists
 from choreo.saga.views.lines import Line, Style, moment

@@ -16,6 +16,7 @@ from choreo.cli import common
 from choreo.durations import seconds
 from choreo.log import Log, Record, TopicPartition, open_log
 from choreo.log.reader import Reader, partitions_of
+from choreo.printable import printable
 from choreo.runtime.settings import Settings
 
 if TYPE_CHECKING:
@@ -116,14 +117,14 @@ async def _row(record: Record, codec: Codec) -> Row:
 
 
 def _print(row: Row) -> None:
-    key = "no key" if row["key"] is None else f"key {common.printable(row['key'])}"
-    time_, name = typer.style(row["time"], dim=True), typer.style(common.printable(row.get("type") or "?"), bold=True)
+    key = "no key" if row["key"] is None else f"key {printable(row['key'])}"
+    time_, name = typer.style(row["time"], dim=True), typer.style(printable(row.get("type") or "?"), bold=True)
     typer.echo(f"{time_}  {name}  {key}  {row['topic']}/{row['partition']}@{row['offset']}")
     ids = {"event": row.get("event_id"), "cause": row.get("causation_id"), "saga": row.get("correlation_id")}
-    if linked := "".join(f"  {label} {common.printable(id_)}" for label, id_ in ids.items() if id_):
+    if linked := "".join(f"  {label} {printable(id_)}" for label, id_ in ids.items() if id_):
         typer.echo(linked)
     for label in ("dead_letter", "undecodable"):
         if label in row:
-            typer.secho(f"  {label.replace('_', ' ')}: {common.printable(row[label])}", fg="red")
+            typer.secho(f"  {label.replace('_', ' ')}: {printable(row[label])}", fg="red")
     if "data" in row:
-        typer.echo(f"  {common.printable(common.json_text(row['data']))}")
+        typer.echo(f"  {printable(common.json_text(row['data']))}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import AsyncExitStack
 from typing import Annotated
 
 import typer
@@ -21,7 +22,8 @@ from choreo.cli.common import (
 )
 from choreo.cli.load import load_services
 from choreo.cli.run import stopping
-from choreo.cli.saga_open import Asked, answering
+from choreo.cli.saga_open import Asked, answering, is_there
+from choreo.errors import ConfigurationError
 from choreo.runtime.settings import Settings
 
 app = typer.Typer(
@@ -52,7 +54,7 @@ def run(
     keep: Annotated[
         str | None, typer.Option(metavar="30d", help="How long a saga is kept after its last change.")
     ] = None,
-    health_port: Annotated[int | None, typer.Option(min=0, help="Answer /live and /ready there.")] = None,
+    health_port: Annotated[int | None, typer.Option(min=0, help="Answer /live, /ready and /metrics there.")] = None,
     http: Annotated[int | None, typer.Option(metavar="PORT", min=0, help="Answer questions over HTTP there.")] = None,
     http_host: HttpHost = "127.0.0.1",
     log_level: Annotated[str, typer.Option(envvar="CHOREO_LOG_LEVEL", help="Least level that is logged.")] = "info",
@@ -68,13 +70,13 @@ def run(
     async def work() -> None:
         from choreo.saga.tracker.serving import serve
 
-        tracking = serve(settings, graph, stop=stopping(settings), group=group, searchable=searchable or ())
-        if http is None:
-            await tracking
-            return
-        await _make_store(settings)
-        async with answering(Asked(modules or [], settings, from_log=False, as_json=False), http_host, http):
-            await tracking
+        async with AsyncExitStack() as around:
+            stop = stopping(settings)
+            if http is not None:
+                await _make_store(settings)
+                asked = Asked(modules or [], settings, from_log=False, as_json=False)
+                await around.enter_async_context(answering(asked, http_host, http))
+            await serve(settings, graph, stop=stop, group=group, searchable=searchable or ())
 
     run_async(work(), log_level=log_level)
 
@@ -90,6 +92,10 @@ def serve_(
 ) -> None:
     """Answer questions over HTTP from a tracker's store, beside or without the tracker, until SIGTERM or Ctrl-C."""
     settings = _settings(store, log=log, registry=registry)
+
+    if not is_there(settings.tracker_store):  # what the log says now would be answered for ever
+        what = f"there is no tracker's store {settings.tracker_store}"
+        raise ConfigurationError(what, remedy="let the tracker make it: choreo tracker run MODULE; or name it: --store")
 
     async def work() -> None:
         stop = stopping(settings)

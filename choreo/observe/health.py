@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from choreo.errors import ConfigurationError
+from choreo.observe.serving import served
 
 Check: TypeAlias = Callable[[], Awaitable[Sequence[str]]]
 """Says why not, in sentences; nothing if all is well."""
-
-
-class _Server(uvicorn.Server):
-    """A server inside somebody else's event loop, whose signals are not its own."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 @asynccontextmanager
@@ -39,28 +28,10 @@ async def health_port(host: str, port: int, *, live: Check, ready: Check) -> Asy
     Raises:
         ConfigurationError: somebody else listens there, or it may not be listened to.
     """
-    try:
-        listening = socket.create_server((host, port))
-    except OSError as error:
-        remedy = "set CHOREO_HEALTH_PORT to a free port"
-        raise ConfigurationError(
-            f"health port {host}:{port} is not to be had", why=str(error), remedy=remedy
-        ) from error
     app = Starlette(routes=[Route("/live", _answering(live)), Route("/ready", _answering(ready)), metrics_route()])
-    quiet: dict[str, Any] = {
-        "log_config": None,
-        "log_level": "warning",
-        "access_log": False,
-        "lifespan": "off",
-        "ws": "none",
-    }
-    server = _Server(uvicorn.Config(app, timeout_graceful_shutdown=1, **quiet))
-    serving = asyncio.create_task(server.serve(sockets=[listening]))
-    try:
-        yield listening.getsockname()[1]
-    finally:
-        server.should_exit = True
-        await serving
+    remedy = "set CHOREO_HEALTH_PORT to a free port"
+    async with served(app, host, port, what="health port", remedy=remedy) as taken:
+        yield taken
 
 
 def metrics_route() -> Route:

@@ -38,7 +38,9 @@ def make_app(questions: Questions, token: str, *, time_limit: float = TIME_LIMIT
     routes.append(Route(f"{openapi.BASE}{WATCH.path}", watching(questions), methods=["GET"]))
     routes.append(Route("/api/openapi.json", within(time_limit, _document()), methods=["GET"]))
     guard = Middleware(Guard, token=token)
-    return Starlette(routes=routes, middleware=[guard], exception_handlers={HTTPException: on_http_error})
+    app = Starlette(routes=routes, middleware=[guard], exception_handlers={HTTPException: on_http_error})
+    app.router.redirect_slashes = False  # it would send whoever asks to the host that the request names
+    return app
 
 
 def _answering(one: Operation, questions: Questions) -> Callable[[Request], Awaitable[Response]]:

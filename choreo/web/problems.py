@@ -55,7 +55,7 @@ def on_error(request: Request, error: BaseException) -> Response:
             return problem(UNAVAILABLE, str(error))
     if isinstance(error, ChoreoError):
         return problem(BROKEN, str(error))
-    _logger.error("a question could not be answered: %s", request.url.path, exc_info=error)
+    _logger.error("a question could not be answered: %r", request.url.path, exc_info=error)
     return problem(BROKEN, "an error in choreo; the log of the process has it")
 
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from choreo.errors import ChoreoError
 from choreo.saga.export.plain import plain
 from choreo.saga.filter_text import parse
 from choreo.saga.questions import Change, Questions
+from choreo.saga.questions.watching import check_place
 from choreo.web.answers import Listed
 from choreo.web.operations import Operation, Values
 from choreo.web.parameters import FILTER, Parameter, read
 from choreo.web.problems import UNAVAILABLE, on_error, problem
 
+_logger = logging.getLogger(__name__)
 MOST_WATCHERS = 200
 _HEARTBEAT = 15.0
 _AFTER = Parameter(
@@ -42,21 +46,21 @@ def watching(questions: Questions) -> Callable[[Request], Awaitable[Response]]:
         nonlocal watchers
         try:
             values = read(request, WATCH.parameters)
-            asked = values["filter"] or ""
+            asked, after = values["filter"] or "", request.headers.get("last-event-id") or values["after"] or ""
             parse(asked)
+            check_place(after)
         except Exception as error:  # noqa: BLE001 - all become answers
             return on_error(request, error)
         if request.method == "HEAD":
             return Response(media_type="text/event-stream")
         if watchers >= MOST_WATCHERS:
             return problem(UNAVAILABLE, f"{MOST_WATCHERS} others watch already: come again later")
-        after = request.headers.get("last-event-id") or values["after"] or ""
 
         async def counted() -> AsyncIterator[str]:
             nonlocal watchers
             watchers += 1
             try:
-                async for part in _events(questions.watch(asked, after=after)):
+                async for part in events_of(questions.watch(asked, after=after)):
                     yield part
             finally:
                 watchers -= 1
@@ -66,7 +70,7 @@ def watching(questions: Questions) -> Callable[[Request], Awaitable[Response]]:
     return answer
 
 
-async def _events(changes: AsyncIterator[Change]) -> AsyncIterator[str]:
+async def events_of(changes: AsyncIterator[Change]) -> AsyncIterator[str]:
     """The changes as events, and a comment now and then, so that whoever is gone is noticed."""
     yield "retry: 1000\n\n"
     waiting: asyncio.Future[Change] = asyncio.ensure_future(anext(changes))
@@ -76,7 +80,11 @@ async def _events(changes: AsyncIterator[Change]) -> AsyncIterator[str]:
             if not done:
                 yield ": nothing new\n\n"
                 continue
-            change = waiting.result()
+            try:
+                change = waiting.result()
+            except ChoreoError as error:
+                _logger.warning("a stream of changes ends: %s", error)
+                return  # whoever listens comes back by itself, and says where it was
             waiting = asyncio.ensure_future(anext(changes))
             data = json.dumps(plain(Listed.of(change.summary)), ensure_ascii=True)
             yield f"id: {change.id}\nevent: saga\ndata: {data}\n\n"

@@ -17,10 +17,10 @@ import pytest
 
 from choreo.choreography import Choreography
 from choreo.log import open_log
+from choreo.observe.serving import served
 from choreo.saga.questions import Questions
 from choreo.saga.questions.fromlog import read_now
 from choreo.web.app import make_app
-from choreo.web.serving import served
 from choreo.wire import open_registry
 from services.shop import services
 

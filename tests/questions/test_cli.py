@@ -104,6 +104,7 @@ def test_stats_diff_ledger_verify(saga):
     assert "<- they part here" in saga("diff", "o-7-00040", "o-7-00001").stdout
     assert "PaymentCharged" in saga("ledger", "o-7-00001").stdout
     assert saga("verify").stdout == "✓ 40 sagas keep all laws\n"
+    assert saga("verify", "o-7-00001").stdout == "✓ 1 saga keeps all laws\n"
     assert json.loads(saga("verify", "o-7-00001", "--json").stdout) == {"checked": 1, "broken": []}
 
 
@@ -133,6 +134,10 @@ def test_as_it_was(saga):
         (("show", "o-7-00001", "--as-of", "yesterday"), 2, "'yesterday' is no time (write -2h"),
         (("show", "o-7-00001", "--as-of", "2001-01-01"), 1, "had not begun then"),
         (("export",), 2, "no saga is named"),
+        (("export", "o-7-00001", "--where", ""), 2, "sagas are named and --where is given"),
+        (("verify", "o-7-00001", "--where", "state = failed"), 2, "a saga is named and --where is given"),
+        (("stats", "Nope"), 1, "no saga begins with 'Nope'"),
+        (("show", "o-7-00001", "--as-of", "2999-01-01"), 2, "is in the future"),
         (("export", "o-7-00001", "o-7-00002", "--format", "html"), 2, "html shows one saga"),
         (("events", "o-7-00001", "Nothing"), 1, "one of these types: OrderPlaced"),
         (("watch", "--from-log"), 2, "run a tracker"),
@@ -178,3 +183,8 @@ def test_nothing_in_a_record_steers_the_terminal():
             for sign in ("\x1b[2J", "\x07", "\u202e", "\x9b"):
                 assert sign not in text
     assert fitted(evil, 200, coloured=False) == ["├─ \\x1b[2Jgone\\x07\\x202e and \\x9b31m"]
+
+
+def test_a_list_of_nothing_says_so(saga):
+    found = saga("list", "state = stuck")
+    assert (found.stdout, found.stderr.splitlines()[-1]) == ("", "no saga fits")

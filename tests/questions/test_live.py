@@ -15,12 +15,12 @@ import pytest
 from choreo import Bus, Context, Event, Service, Settings, connect
 from choreo.choreography import Choreography
 from choreo.log.memory import MemoryLog
+from choreo.observe.serving import served
 from choreo.runtime.run import ensure_topics, running
 from choreo.saga.questions import Questions
 from choreo.saga.store import make_tracker_store
 from choreo.saga.tracker import Tracker
 from choreo.web.app import make_app
-from choreo.web.serving import served
 from choreo.wire import open_registry
 
 TOKEN = "a-token-of-tests-only"  # noqa: S105 - opens nothing

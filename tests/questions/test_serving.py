@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx2
-import pytest
 
 from tests.support import eventually
 
@@ -62,7 +61,30 @@ async def test_a_tracker_answers_and_then_its_store_alone(shop_log: str, tmp_pat
         assert any("choreo dlq redrive" in sentence for sentence in why["sentences"])
 
 
+async def refused(*arguments: str, command: str = "serve", port: int = 0, **environment: str) -> str:
+    """What `choreo tracker` says when it does not start."""
+    command_line = [CHOREO, "tracker", command, "services.shop", "--http", str(port), *arguments]
+    process = await asyncio.create_subprocess_exec(
+        *command_line, cwd=ROOT, env={"PATH": "/usr/bin:/bin", **environment}, stderr=asyncio.subprocess.PIPE
+    )
+    _, said = await process.communicate()
+    assert process.returncode == 2
+    return said.decode()
+
+
 async def test_a_token_that_can_be_guessed_is_refused(shop_log: str, tmp_path: Path) -> None:
-    with pytest.raises(AssertionError):
-        async with answering("serve", "services.shop", "--log", shop_log, CHOREO_TRACKER_TOKEN="short"):  # noqa: S106 - opens nothing
-            pass
+    store = tmp_path / "tracker.db"
+    store.touch()  # it is not looked at
+    said = await refused("--log", shop_log, "--store", f"sqlite:///{store}", CHOREO_TRACKER_TOKEN="short")  # noqa: S106 - opens nothing
+    assert said.startswith("choreo: CHOREO_TRACKER_TOKEN cannot be a token (take 16 or more letters and digits")
+
+
+async def test_without_a_store_there_is_nothing_to_serve(shop_log: str, tmp_path: Path) -> None:
+    said = await refused("--log", shop_log, "--store", f"sqlite:///{tmp_path}/none.db")
+    assert said.startswith(f"choreo: there is no tracker's store sqlite:///{tmp_path}/none.db (let the tracker make it")
+    assert said.count("\n") == 1
+
+
+async def test_a_port_that_is_none_is_said_in_one_line(shop_log: str, tmp_path: Path) -> None:
+    said = await refused("--log", shop_log, "--store", f"sqlite:///{tmp_path}/t.db", command="run", port=70000)
+    assert said == "choreo: 127.0.0.1:70000 is not to be had: ports end at 65535 (choose a free port)\n"

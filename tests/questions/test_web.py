@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
 import jsonschema
 import pytest
 
-from choreo.errors import ConfigurationError
-from choreo.saga.questions import Questions
+from choreo.errors import ConfigurationError, StoreUnavailableError
+from choreo.observe.serving import served
+from choreo.saga.questions import Change, Questions
 from choreo.web.app import make_app
-from choreo.web.serving import served, token_from
+from choreo.web.token import token_from
+from choreo.web.watching import events_of
 from tests.questions.conftest import TOKEN, Server, asking
 
 BASE = "/api/v1"
@@ -116,6 +119,18 @@ def test_numbers(server: Server) -> None:
     assert 0 < stats["types"][0]["p50_ms"] <= stats["types"][0]["p99_ms"]
     funnel = get(server, f"{BASE}/stats/OrderPlaced").json()
     assert funnel["steps"][0] == {"type": "OrderPlaced", "sagas": 40}
+    assert "no saga begins with 'Nope'" in problem(server, f"{BASE}/stats/Nope", 404)["detail"]
+
+
+def test_nobody_is_sent_elsewhere(server: Server) -> None:
+    answer = httpx2.get(f"{server.url}{BASE}/sagas/", headers={**server.headers, "host": "evil.example"})
+    assert (answer.status_code, answer.headers.get("location")) == (404, None)
+
+
+def test_a_place_in_the_stream_that_never_was_is_refused(server: Server) -> None:
+    headers = {**server.headers, "last-event-id": "-1"}
+    answer = httpx2.get(f"{server.url}{BASE}/watch", headers=headers)
+    assert (answer.status_code, answer.json()["title"]) == (400, "That cannot be asked")
 
 
 @pytest.mark.parametrize("to", ["json", "ndjson", "mermaid", "mermaid-flow", "ocel", "html"])
@@ -137,6 +152,8 @@ def test_exports(server: Server, to: str) -> None:
         ("/sagas", {"after": "nonsense"}, "no page ends at"),
         ("/sagas", {"lmit": "5"}, "there are: after, filter, limit"),
         ("/sagas/o-7-00001", {"as_of": "yesterday"}, "is no time"),
+        ("/sagas/o-7-00001", {"as_of": "2999-01-01"}, "2999-01-01T00:00:00.000Z is in the future"),
+        ("/watch", {"after": "nonsense"}, "no change has the id 'nonsense'"),
         ("/sagas/o-7-00001/export", {"format": "pdf"}, "choose one of"),
         ("/export", {"format": "html"}, "choose one of"),
         ("/stats", {"x": "1"}, "there are none"),
@@ -236,3 +253,15 @@ async def test_a_port_that_is_taken_is_said(questions: Questions) -> None:
         with pytest.raises(ConfigurationError, match="is not to be had"):
             async with served(make_app(questions, TOKEN), "127.0.0.1", port):
                 pass
+    with pytest.raises(ConfigurationError, match="70000 is not to be had: ports end at 65535"):
+        async with served(make_app(questions, TOKEN), "127.0.0.1", 70000):
+            pass
+
+
+async def test_a_store_that_goes_away_ends_the_stream(caplog: pytest.LogCaptureFixture) -> None:
+    async def changes() -> AsyncIterator[Change]:
+        raise StoreUnavailableError("the store gives no answer")
+        yield
+
+    assert [part async for part in events_of(changes())] == ["retry: 1000\n\n"]
+    assert "a stream of changes ends: the store gives no answer" in caplog.text

@@ -6,6 +6,7 @@ Every text that comes from records goes through `safe`: nothing in it can end a 
 from __future__ import annotations
 
 from choreo.graph import Graph
+from choreo.printable import printable
 from choreo.saga.model import Saga
 from choreo.saga.views import sequence as sequences
 from choreo.saga.views import tree
@@ -28,7 +29,7 @@ _STYLES = {
 def safe(text: str) -> str:
     """The text as a Mermaid label: what is no letter, digit or harmless sign is an entity."""
     cut = text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
-    shown = "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in cut)
+    shown = printable(cut)
     said = "".join(char if char.isalnum() or char in _PLAIN else f"#{ord(char)};" for char in shown)
     return f"#{ord(said[0])};{said[1:]}" if said.lower() == "end" else said or "#8203;"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
+from choreo.printable import printable
 from choreo.saga.model import Saga
 from choreo.saga.views import sequence
 from choreo.saga.views.lines import lasting
@@ -15,8 +16,7 @@ MOST = 500
 
 def safe(text: str) -> str:
     """The text for HTML and SVG: escaped, and without what a document must not have or what turns its direction."""
-    shown = "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
-    return escape(shown, quote=True)
+    return escape(printable(text), quote=True)
 
 
 def drawing(saga: Saga) -> str:

@@ -22,6 +22,7 @@ from choreo.saga.questions.past import seen_until
 from choreo.saga.questions.stats import Funnel, Stats, funnel_of, stats_of
 from choreo.saga.store.port import Page, TrackerStore
 from choreo.saga.verify import Violation, verify
+from choreo.saga.views.lines import moment
 from choreo.saga.why import Group, why
 from choreo.wire import Registry
 
@@ -99,7 +100,12 @@ class Questions:
 
         Raises:
             UnknownSagaError: none has this name, or it had not begun.
+            ConfigurationError: the moment is in the future.
         """
+        if as_of is not None and as_of > self.now():
+            raise ConfigurationError(
+                f"{moment(as_of)} is in the future", remedy="ask for a moment that has been, or for now"
+            )
         found = await find(self.store, name)
         notes: Sequence[str] = ()
         seen = (await self.store.sightings([found.saga]))[found.saga].seen
@@ -170,8 +176,16 @@ class Questions:
         return await stats_of(self.store)
 
     async def funnel(self, type_name: str) -> Funnel:
-        """How far the newest sagas of a type have come."""
-        return await funnel_of(self.store, type_name)
+        """How far the newest sagas of a type have come.
+
+        Raises:
+            UnknownSagaError: no saga begins with it.
+        """
+        found = await funnel_of(self.store, type_name)
+        if not found.of:
+            remedy = "`choreo saga stats` names the types of first events"
+            raise UnknownSagaError(f"no saga begins with {type_name!r}", remedy=remedy)
+        return found
 
     def watch(
         self, asked: str = "", *, after: str = "", interval: float = watching.INTERVAL

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from typing import NamedTuple
 
+from choreo.errors import ConfigurationError
 from choreo.saga.filters import And, Compare, Filter, at_moment
 from choreo.saga.store.port import Summary, TrackerStore
 
@@ -31,6 +32,16 @@ class Change(NamedTuple):
     new: bool
 
 
+def check_place(after: str) -> None:
+    """Whether one can resume from there.
+
+    Raises:
+        ConfigurationError: no change has this id.
+    """
+    if after and not (after.isascii() and after.isdecimal() and len(after) < _LONGEST_ID):
+        raise ConfigurationError(f"no change has the id {after[:80]!r}", remedy="take the id of the last one that came")
+
+
 async def watch(
     store: TrackerStore,
     fits: Filter,
@@ -44,8 +55,12 @@ async def watch(
     Args:
         fits: a saga that has fitted and fits no more is told once more.
         after: the `Change.id` to resume from; unless given, from now on.
+
+    Raises:
+        ConfigurationError: no change has the id `after`.
     """
-    since = int(after) if after.isdecimal() and len(after) < _LONGEST_ID else now()
+    check_place(after)
+    since = int(after) if after else now()
     known: OrderedDict[str, Summary] = OrderedDict()
     told = bool(after)  # otherwise what there is at the start is no change
     while True:

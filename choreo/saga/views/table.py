@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from choreo.printable import columns
 from choreo.saga.questions.stats import Funnel, Stats
 from choreo.saga.store.port import Summary
 from choreo.saga.views import grid
 from choreo.saga.views.lines import STATE_STYLES, Line, Span, lasting, line, moment
 
-_BAR, _REASON = 30, 28
+_BAR, _REASON, _KEY = 30, 28, 40
 _HEADS = ("state", "type", "key", "began", "took", "saga", "reason")
 _LEAST_WANTED = ("saga", "took", "type", "began")
 """The columns that go first where there is no room."""
@@ -35,7 +36,7 @@ def lines(rows: Sequence[Summary], *, now_ms: int, width: int) -> list[Line]:
 
 
 def _taken(heads: Sequence[str], rows: Sequence[Mapping[str, Span]]) -> int:
-    return sum(max([len(head), *(len(row[head][0]) for row in rows)]) + 2 for head in heads)
+    return sum(max([len(head), *(columns(row[head][0]) for row in rows)]) + 2 for head in heads)
 
 
 def change_line(row: Summary, *, now_ms: int) -> Line:
@@ -49,7 +50,7 @@ def _cells(row: Summary, now_ms: int) -> list[Span]:
     return [
         (row.state, STATE_STYLES[row.state]),
         (row.type or "-", ""),
-        (row.key or "-", "strong"),
+        (_cut(row.key, _KEY) or "-", "strong"),
         (f"{lasting(max(0, now_ms - row.started_ms))} ago", "dim"),
         (lasting(row.duration_ms) if row.ended_ms is not None else "…", ""),
         (row.saga, "dim"),

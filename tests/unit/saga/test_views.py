@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from choreo.saga.views import diff, ledger, sequence, summary, timeline, tree
+from choreo.printable import columns
+from choreo.saga.views import diff, grid, ledger, sequence, summary, timeline, tree
 from choreo.saga.views.causes import Causes
 from choreo.saga.views.lines import lasting, moment, plain
 from tests.unit.saga.sagas import (
@@ -169,6 +170,12 @@ def test_ledger():
         "1 done"
     )
     assert plain(ledger.lines(replace(DEAD, ledger=()))) == "no step has an effect that could have to be undone"
+
+
+def test_columns_stand_below_each_other_whatever_a_key_is():
+    keys = ["o-1", "漢字", "\x1b[31mred", "e\u0301"]
+    rows = grid.lines(("key", "state"), [[(key, ""), ("failed", "")] for key in keys])
+    assert [columns("".join(text for text, _ in row.spans[:-1])) for row in rows] == [11 + 2] * 5
 
 
 def test_diff_marks_where_two_sagas_part():
