@@ -264,7 +264,8 @@ class TrackerStore(Protocol):
     async def expire(self, before_ms: int, limit: int) -> int:
         """Forget up to so many sagas whose last change is older, with all that was seen of them; how many were looked at.
 
-        Those that are marked and those that time will change are left alone.
+        Those that are marked, those that time will change, and those that need somebody (a dead letter is open, something is
+        to be undone) are left alone.
         """
 
     async def thin(self, now_ms: int) -> None:

@@ -183,6 +183,19 @@ async def test_commits_are_remembered_and_thinned(store: TrackerStore) -> None:
     assert await store.commits("nobody", ORDERS) == []
 
 
+async def test_an_old_saga_that_needs_somebody_is_not_forgotten(store: TrackerStore) -> None:
+    dead, owing, done = new_event_id(), new_event_id(), new_event_id()
+    await put(store, event(dead), event(owing, 1), event(done, 2))
+    await fold(
+        store,
+        summary(dead, updated_ms=1_000, state="failed", dead_letters=1),
+        summary(owing, updated_ms=1_000, state="compensating", owed=1),
+        summary(done, updated_ms=1_000, state="completed"),
+    )
+    assert await store.expire(9_000, 10) == 1
+    assert set(await store.summaries([dead, owing, done])) == {dead, owing}
+
+
 async def test_old_sagas_are_forgotten_with_all_that_was_seen_of_them(store: TrackerStore) -> None:
     old, new = new_event_id(), new_event_id()
     await put(

@@ -189,7 +189,7 @@ SELECT value FROM notes WHERE name = 'born';
 SELECT name, value FROM notes WHERE name <> 'born';
 
 -- name: old
-SELECT saga FROM sagas WHERE updated < $1 AND changes IS NULL
+SELECT saga FROM sagas WHERE updated < $1 AND changes IS NULL AND dead_letters = 0 AND owed = 0
     AND NOT EXISTS (SELECT 1 FROM dirty WHERE dirty.saga = sagas.saga) ORDER BY updated LIMIT $2;
 
 -- name: seize
@@ -198,7 +198,7 @@ INSERT INTO dirty (saga, mark) SELECT key, 0 FROM unnest($1::bytea[]) AS key ORD
 RETURNING saga;
 
 -- name: still_old
-SELECT saga FROM sagas WHERE saga = ANY($1::bytea[]) AND updated < $2 AND changes IS NULL;
+SELECT saga FROM sagas WHERE saga = ANY($1::bytea[]) AND updated < $2 AND changes IS NULL AND dead_letters = 0 AND owed = 0;
 
 -- name: forget_marks
 DELETE FROM dirty WHERE saga = ANY($1::bytea[]);

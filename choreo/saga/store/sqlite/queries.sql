@@ -149,7 +149,7 @@ SELECT value FROM notes WHERE name = 'born';
 SELECT name, value FROM notes WHERE name <> 'born';
 
 -- name: old
-SELECT saga FROM sagas WHERE updated < ? AND changes IS NULL
+SELECT saga FROM sagas WHERE updated < ? AND changes IS NULL AND dead_letters = 0 AND owed = 0
 AND NOT EXISTS (SELECT 1 FROM dirty WHERE dirty.saga = sagas.saga) ORDER BY updated LIMIT ?;
 
 -- name: forget_saga
