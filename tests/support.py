@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any
+
+from choreo import Service
+from choreo.choreography import Choreography
+from choreo.log import Topic, open_log
 
 PATIENCE = 15.0
 """Seconds after which a condition counts as never true; far more than any of them takes."""
@@ -34,3 +39,13 @@ async def eventually(
             told = what() if callable(what) else what or inspect.getsource(condition).strip()
             raise AssertionError(f"never true: {told}")
         await asyncio.sleep(max(0.005, clock.time() - asked))  # what is awaited gets half of the time at least
+
+
+async def keep_for_ever(services: Sequence[Service], url: str) -> None:
+    """Give a log the topics of services, to be kept for ever: some flows have events of last month, which retention would take away."""
+    async with open_log(url) as log:
+        topics = [Topic(name=name, settings={"retention.ms": "-1"}) for name in Choreography.of(services).topics]
+        await log.create_topics(topics)
+        there = await log.topics()
+        for topic in topics:
+            await log.change_topic(replace(topic, partitions=there[topic.name].partitions))

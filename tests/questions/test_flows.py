@@ -7,20 +7,20 @@ import json
 import subprocess
 import sys
 from contextlib import aclosing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from choreo.choreography import Choreography
 from choreo.cli.load import load_services
-from choreo.log import Topic, open_log
+from choreo.log import open_log
 from choreo.saga.export import FORMATS, export
 from choreo.saga.questions import Questions
 from choreo.saga.questions.fromlog import read_now
 from choreo.saga.views import diff, ledger, sequence, summary, table, timeline, tree
 from choreo.saga.views.lines import plain
 from choreo.wire import open_registry
+from tests.support import keep_for_ever
 
 ROOT = Path(__file__).parents[2]
 FLOWS = sorted(found.parent.name for found in ROOT.glob("services/*/demo.py"))
@@ -33,17 +33,6 @@ def demo(flow: str, log: str, folder: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=150, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["findings"] == []
-
-
-async def keep_for_ever(flow: str, address: str) -> None:
-    """Some flows publish events of last month, which a broker's retention would take away: a saga without its start."""
-    graph = Choreography.of(load_services([f"services.{flow}"])).graph
-    async with open_log(address) as log:
-        topics = [Topic(name=name, settings={"retention.ms": "-1"}) for name in graph.topics]
-        await log.create_topics(topics)
-        there = await log.topics()
-        for topic in topics:
-            await log.change_topic(replace(topic, partitions=there[topic.name].partitions))
 
 
 async def ask_everything(flow: str, address: str) -> None:
@@ -108,6 +97,6 @@ def test_on_the_embedded_log(flow: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("flow", FLOWS)
 def test_on_kafka(flow: str, tmp_path: Path, kafka_bootstrap: str) -> None:
     log = f"kafka://{kafka_bootstrap}"
-    asyncio.run(keep_for_ever(flow, log))
+    asyncio.run(keep_for_ever(load_services([f"services.{flow}"]), log))
     demo(flow, log, tmp_path)
     asyncio.run(ask_everything(flow, log))

@@ -70,7 +70,17 @@ class Server:
         return self._process.pid
 
     def start(self) -> Self:
-        """Start it and wait until it serves requests."""
+        """Start it and wait until it serves requests. While somebody else has one of its ports, try again."""
+        until = time.monotonic() + START_TIMEOUT
+        while True:
+            try:
+                return self._start()
+            except RuntimeError as error:
+                if "Address already in use" not in str(error) or time.monotonic() > until:
+                    raise
+            time.sleep(1.0)
+
+    def _start(self) -> Self:
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
                 self.command(), cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
