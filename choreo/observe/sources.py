@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Protocol, TypeAlias
+from weakref import WeakSet
 
 from choreo.observe.durations import Durations
 
@@ -21,5 +22,5 @@ class Source(Protocol):
         """Ask for those that are not at hand."""
 
 
-sources: list[Source] = []
-"""All of this process, in the order of their starts."""
+sources: WeakSet[Source] = WeakSet()
+"""All of this process; one that nobody holds any more, since its owner did not end as it should, has nothing to show either."""

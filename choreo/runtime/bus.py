@@ -87,8 +87,8 @@ class Bus:
                 self._exit.push_async_callback(registry.aclose)
                 codec = Codec(registry)
             self._operations.tracing = tracing_of(self._source)
-            sources.append(self)
-            self._exit.callback(sources.remove, self)
+            sources.add(self)
+            self._exit.callback(sources.discard, self)
             self._producer = self._log.producer()
             self._exit.push_async_callback(self._producer.close)
             self._codec = codec

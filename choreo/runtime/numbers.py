@@ -48,12 +48,11 @@ class Numbers:
 
     def show(self) -> None:
         """Be among those whose metrics are shown, until `hide`."""
-        sources.append(self)
+        sources.add(self)
 
     def hide(self) -> None:
         """Be no more."""
-        if self in sources:
-            sources.remove(self)
+        sources.discard(self)
 
     async def refresh(self) -> None:
         """See `Source.refresh`: how many timers there are, the store knows."""
