@@ -13,7 +13,6 @@ import structlog
 from choreo.choreography import dead_letter_topic, retry_topic
 from choreo.durations import seconds
 from choreo.errors import ChoreoError, ConfigurationError
-from choreo.handler import Deadline
 from choreo.log.port import Consumer, Log, TopicPartition
 from choreo.observe.tracing import tracing_of
 from choreo.runtime import transactional
@@ -43,7 +42,7 @@ from choreo.runtime.sagas.turns import Turns, is_needed
 from choreo.runtime.settings import Settings
 from choreo.runtime.stats import Stats
 from choreo.runtime.threads import Threads
-from choreo.runtime.timers import Timers
+from choreo.runtime.timers import Timers, has_deadlines
 from choreo.runtime.unit import Committed, UnitOfWork
 from choreo.runtime.watchdog import Watchdog
 from choreo.runtime.workers import Workers
@@ -151,7 +150,7 @@ class Instance:
             service=service.name, stats=self.stats, log=self._log, unit=self._unit, drop=(self._batches or self._lanes).drop,
             publisher=self._publisher, committer=self._committer, owned=self._owned, clock=self._clock,
             grace=settings.stop_grace, max_in_flight=settings.max_in_flight, on_dropped=self._on_dropped,
-            has_timers=any(isinstance(handler.rule, Deadline) for handler in service.handlers.values()),
+            has_timers=has_deadlines(service),
             on_taken=lambda: self._timers.look() if self._timers else None, spawn=self._spawn,
         )  # fmt: skip
         decoder = Decoder(
@@ -162,16 +161,26 @@ class Instance:
         if is_needed(service):
             turns = Turns(service, unit=self._unit, codec=self._codec, clock=self._clock)
         self._workers = self._make_workers(state, decoder, turns)
-        self._timers = self._make_timers(decoder)
+        if has_deadlines(service):
+            self._timers = Timers(
+                service, ends=lambda: self._consumer.ends if self._reader.is_at_rest else {}, log=self._log, unit=self._unit,
+                decoder=decoder, lanes=self._lanes, owned=self._owned, clock=self._clock, wake=self._workers.wake,
+            )  # fmt: skip
         self._intake = Intake(
             decoder, unit=self._unit, put=(self._batches or self._lanes).add, owned=self._owned, stats=self.stats,
             settled=self._settled, has_inbox=not service.transactional, turns=turns,
         )  # fmt: skip
+        self._read_with(self._intake)
+        self._let_run()
+
+    def _read_with(self, intake: Intake) -> None:
+        """Make what brings records in, and connect it with the rest."""
+        service = self.service
         topics = set(service.topics)
         if not service.transactional:
             topics.add(retry_topic(service.name))
         self._pressure = pressure = Backpressure(
-            self._owned, self._lanes, self._unit, self._publisher, most_in_flight=settings.max_in_flight,
+            self._owned, self._lanes, self._unit, self._publisher, most_in_flight=self._settings.max_in_flight,
             most_reach=transactional.MAX_REACH if service.transactional else _MAX_REACH,
         )  # fmt: skip
         consumer = self._log.consumer(
@@ -181,21 +190,23 @@ class Instance:
         if isinstance(self._store, transactional.TransactionalStore):
             self._store.consumer = consumer
         self._reader = Reader(
-            consumer, self._intake, self._workers, pressure=pressure, operations=self._operations, spawn=self._spawn,
+            consumer, intake, self._workers, pressure=pressure, operations=self._operations, spawn=self._spawn,
             on_failure=self._recovery.fail,
         )  # fmt: skip
-        self._recovery.connect(consumer, self._reader, self._ownership, self._intake)
+        self._recovery.connect(consumer, self._reader, self._ownership, intake)
+
+    def _let_run(self) -> None:
         for part in (self._committer.run(), self._watchdog.run()):
             self._spawn(part)
         if self._batches is not None:
-            pressure.relieve = self._batches.relieve
+            self._pressure.relieve = self._batches.relieve
             self._spawn(self._batches.run())
-        if not service.transactional:
+        if not self.service.transactional:
             self._serve_store()
         self._recovering = [self._spawn(self._recovery.run()), self._spawn(self._recovery.settle_doubts())]
         self._reader.start()
         self._numbers = Numbers(
-            service.name, self.stats, owned=self._owned, lanes=self._lanes, batches=self._batches, unit=self._unit,
+            self.service.name, self.stats, owned=self._owned, lanes=self._lanes, batches=self._batches, unit=self._unit,
             publisher=self._publisher, breakers=self._breakers, timers=self._timers, clock=self._clock,
             threads_given_up=lambda: self.given_up,
         )  # fmt: skip
@@ -221,19 +232,6 @@ class Instance:
         if self._timers is not None:
             self._spawn(self._timers.run())
             self._spawn(self._timers.follow_ends())
-
-    def _make_timers(self, decoder: Decoder) -> Timers | None:
-        rules = {
-            name: handler.rule for name, handler in self.service.handlers.items() if isinstance(handler.rule, Deadline)
-        }
-        if not rules:
-            return None
-        topics = frozenset(topic for rule in rules.values() for event in rule.unless for topic in event.contract.topics)
-        return Timers(
-            service=self.service.name, handlers=frozenset(rules), topics=topics,
-            ends=lambda: self._consumer.ends if self._reader.is_at_rest else {}, log=self._log, unit=self._unit, decoder=decoder, lanes=self._lanes,
-            owned=self._owned, clock=self._clock, wake=self._workers.wake,
-        )  # fmt: skip
 
     def _make_workers(self, state: Any, decoder: Decoder, turns: Turns | None) -> Workers:
         service, unit, clock = self.service, self._unit, self._clock

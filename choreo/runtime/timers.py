@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 
 from choreo.errors import LogError, StoreError
+from choreo.handler import Deadline
 from choreo.log.port import Log, TopicPartition
 from choreo.runtime.clock import Clock
 from choreo.runtime.decoding import Decoder
@@ -16,6 +17,7 @@ from choreo.runtime.lanes import Lanes
 from choreo.runtime.parking import retry_record
 from choreo.runtime.partitions import Job, Partition
 from choreo.runtime.unit import UnitOfWork
+from choreo.service import Service
 from choreo.store.port import Timer
 
 _log = structlog.get_logger("choreo.runtime")
@@ -33,6 +35,11 @@ _SAID = 30_000
 """Milliseconds between two warnings of what keeps timers waiting."""
 
 
+def has_deadlines(service: Service) -> bool:
+    """Whether a service has timers."""
+    return any(isinstance(handler.rule, Deadline) for handler in service.handlers.values())
+
+
 class Timers:
     """Lets happen what is due.
 
@@ -41,18 +48,14 @@ class Timers:
 
     Args:
         owned: the partitions this instance owns.
-        handlers: the names of those with deadlines.
-        topics: those of the events that stop timers.
         ends: tells of partitions that are read to the log's end, though no record lies next to it.
         wake: called when there is something to do for the workers.
     """
 
     def __init__(
         self,
+        service: Service,
         *,
-        service: str,
-        handlers: frozenset[str],
-        topics: frozenset[str],
         ends: Callable[[], Mapping[TopicPartition, int]],
         log: Log,
         unit: UnitOfWork,
@@ -62,9 +65,11 @@ class Timers:
         clock: Clock,
         wake: Callable[[], None],
     ) -> None:
-        self._service = service
-        self._handlers = handlers
-        self._topics = topics
+        rules = {name: each.rule for name, each in service.handlers.items() if isinstance(each.rule, Deadline)}
+        self._service = service.name
+        self._handlers = frozenset(rules)
+        stops = {event for rule in rules.values() for event in rule.unless}
+        self._topics = frozenset(topic for event in stops for topic in event.contract.topics)
         self._read_to = ends
         self._source = log
         self._unit = unit

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -16,7 +17,6 @@ from choreo.saga.filter_text import parse
 from choreo.saga.questions import Change, Questions
 from choreo.saga.questions.watching import check_place
 from choreo.web.answers import Listed
-from choreo.web.operations import Operation, Values
 from choreo.web.parameters import FILTER, Parameter, read
 from choreo.web.problems import UNAVAILABLE, on_error, problem
 
@@ -29,13 +29,21 @@ _AFTER = Parameter(
 )  # fmt: skip
 
 
-async def _streamed(_questions: Questions, _values: Values) -> None:
-    raise NotImplementedError
+class Stream(NamedTuple):
+    """A question whose answer goes on.
+
+    Attributes:
+        result: the type of each event's data.
+    """
+
+    path: str
+    name: str
+    meaning: str
+    parameters: Sequence[Parameter]
+    result: Any
 
 
-WATCH = Operation(
-    "/watch", "watch", "Every change of sagas that fit a filter, as it comes.", [FILTER, _AFTER], Listed, _streamed
-)
+WATCH = Stream("/watch", "watch", "Every change of sagas that fit a filter, as it comes.", [FILTER, _AFTER], Listed)
 
 
 def watching(questions: Questions) -> Callable[[Request], Awaitable[Response]]:

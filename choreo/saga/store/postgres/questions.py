@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -26,15 +27,15 @@ _SNAPSHOT: Statement = (b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", None
 _END: Statement = (b"COMMIT", None)
 
 
-class Questions:
+class Questions(ABC):
     """This part of `PostgresTrackerStore`; it never waits for a writer."""
 
     _reader: Connection
     _questions: asyncio.Lock
 
     @property
-    def url(self) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def url(self) -> str: ...
 
     # --- numbers --------------------------------------------------------------------------------------------------
 
