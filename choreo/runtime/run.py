@@ -6,21 +6,16 @@ import asyncio
 import gc
 import sys
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 import structlog
 
 from choreo.choreography import Choreography, topic_settings
-from choreo.errors import (
-    AccessError,
-    LogUnavailableError,
-    RegistryUnavailableError,
-    StoreUnavailableError,
-    UnknownTopicError,
-)
+from choreo.errors import UnknownTopicError
 from choreo.log import Log, Topic, TopicPartition, open_log
 from choreo.runtime.instance import Instance
+from choreo.runtime.patience import Patient, until_stopped
 from choreo.runtime.settings import Settings
 from choreo.service import Service
 from choreo.wire import Codec, open_registry
@@ -28,8 +23,6 @@ from choreo.wire import Codec, open_registry
 T = TypeVar("T")
 
 _log = structlog.get_logger("choreo.runtime")
-_PASSING = (AccessError, LogUnavailableError, RegistryUnavailableError, StoreUnavailableError)
-_FIRST_DELAY, _MAX_DELAY = 0.5, 15.0
 _TRACKED = 20
 """About how many objects the cyclic collector follows for a record under way (18 were counted)."""
 
@@ -91,60 +84,26 @@ async def run_services(services: Sequence[Service], settings: Settings, *, stop:
     Raises:
         ChoreoError: they cannot start, or one of them cannot go on; the others have been stopped.
     """
-    work = _Work(stop)
-    async with AsyncExitStack() as stack:
-        if settings.health_port is not None:
-            from choreo.observe.health import health_port  # a web server, only where it is asked for
-
-            port = health_port(settings.health_host, settings.health_port, live=work.failures, ready=work.obstacles)
-            await stack.enter_async_context(port)
-        doing, stopping = asyncio.ensure_future(work.run(services, settings)), asyncio.ensure_future(stop.wait())
-        try:
-            await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if work.instances is None and not doing.done():
-                doing.cancel()  # it waits for something that may never come
-                await asyncio.wait({doing})
-            if not doing.cancelled():
-                await doing
-        finally:
-            stopping.cancel()
-            doing.cancel()
+    await until_stopped(_Work(stop, services, settings), settings)
 
 
-class _Work:
-    """What `run_services` does just now.
+class _Work(Patient):
+    """What `run_services` does just now."""
 
-    Attributes:
-        instances: by service, once they have started.
-    """
+    def __init__(self, stop: asyncio.Event, services: Sequence[Service], settings: Settings) -> None:
+        super().__init__(stop, _log, "the services are starting")
+        self._services, self._settings = services, settings
+        self._instances: dict[str, Instance] = {}
 
-    def __init__(self, stop: asyncio.Event) -> None:
-        self.instances: dict[str, Instance] | None = None
-        self._stop = stop
-        self._waits_for = "the services are starting"
-
-    async def run(self, services: Sequence[Service], settings: Settings) -> None:
-        """Start them, as soon as that is possible, and let them work until one fails or `stop` is set."""
-        delay = _FIRST_DELAY
-        while True:
-            try:
-                async with running(services, settings) as instances:
-                    self.instances = instances
-                    settle_garbage_collector(settings.max_in_flight * len(services))
-                    await self._until_one_fails(instances)
-                    return
-            except _PASSING as error:
-                if self._stop.is_set():
-                    raise
-                begun, self.instances, self._waits_for = self.instances is not None, None, str(error)
-                what = "cannot go on, starting again" if begun else "cannot start yet, trying again"
-                _log.error(what, reason=str(error), delay=delay)
-            await asyncio.sleep(delay)
-            delay = min(_MAX_DELAY, delay * 2)
+    async def work(self) -> None:
+        async with running(self._services, self._settings) as instances:
+            self._instances, self.is_begun = instances, True
+            settle_garbage_collector(self._settings.max_in_flight * len(self._services))
+            await self._until_one_fails(instances)
 
     async def _until_one_fails(self, instances: dict[str, Instance]) -> None:
         ends: list[asyncio.Future[Any]] = [asyncio.ensure_future(each.failure()) for each in instances.values()]
-        ends.append(asyncio.ensure_future(self._stop.wait()))
+        ends.append(asyncio.ensure_future(self.stop.wait()))
         try:
             done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             for ended in done:
@@ -153,19 +112,17 @@ class _Work:
             for waiting in ends:
                 waiting.cancel()
 
-    async def failures(self) -> list[str]:
-        """Why services cannot go on; that the loop answers at all says the rest."""
-        instances = (self.instances or {}).items()
-        return [f"{name}: {instance.failed}" for name, instance in instances if instance.failed is not None]
+    async def live(self) -> list[str]:
+        known = self._instances.items() if self.is_begun else ()
+        return [f"{name}: {instance.failed}" for name, instance in known if instance.failed is not None]
 
-    async def obstacles(self) -> list[str]:
-        """Why nobody should count on the services just now."""
-        if self._stop.is_set():
+    async def ready(self) -> list[str]:
+        if self.stop.is_set():
             return ["the services are stopping"]
-        if self.instances is None:
-            return [self._waits_for]
-        looks = await asyncio.gather(*(instance.obstacles() for instance in self.instances.values()))
-        return [f"{name}: {why}" for name, found in zip(self.instances, looks, strict=True) for why in found]
+        if not self.is_begun:
+            return [self.waits_for]
+        looks = await asyncio.gather(*(instance.obstacles() for instance in self._instances.values()))
+        return [f"{name}: {why}" for name, found in zip(self._instances, looks, strict=True) for why in found]
 
 
 def run_to_end(work: Coroutine[Any, Any, T]) -> T:
