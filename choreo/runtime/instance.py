@@ -127,6 +127,7 @@ class Instance:
                 state = await self._exit.enter_async_context(service.lifespan())
             self._assemble(state)
         except BaseException:
+            await self._end_tasks()  # some may run already, with what is closed next
             await self._exit.aclose()
             raise
         _log.info("service started", service=service.name, log=self._log.url, handlers=len(service.handlers))
@@ -204,7 +205,6 @@ class Instance:
         if not self.service.transactional:
             self._serve_store()
         self._recovering = [self._spawn(self._recovery.run()), self._spawn(self._recovery.settle_doubts())]
-        self._reader.start()
         self._numbers = Numbers(
             self.service.name, self.stats, owned=self._owned, lanes=self._lanes, batches=self._batches, unit=self._unit,
             publisher=self._publisher, breakers=self._breakers, timers=self._timers, clock=self._clock,
@@ -212,6 +212,7 @@ class Instance:
         )  # fmt: skip
         self._numbers.show()
         self._exit.callback(self._numbers.hide)
+        self._reader.start()
         self._running = True
 
     def _serve_store(self) -> None:
@@ -349,24 +350,24 @@ class Instance:
             _log.warning(
                 "the log takes no records, the outbox keeps them for the next start", service=self.service.name
             )
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.wait(self._tasks, timeout=_UNWIND)
-        if self._failure.done():
-            self._failure.exception()
+        await self._end_tasks()
         await self._exit.aclose()
         _log.info("service stopped", service=self.service.name)
 
     async def kill(self) -> None:
         """End at once: nothing is finished, committed, published or given back. For tests, which have cut off log and store."""
         self._running = False
+        await self._end_tasks()
+        await self._consumer.close()
+        await self._exit.aclose()
+
+    async def _end_tasks(self) -> None:
         for task in self._tasks:
             task.cancel()
-        await asyncio.wait(self._tasks, timeout=_UNWIND)
-        await self._consumer.close()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_UNWIND)
         if self._failure.done():
-            self._failure.exception()
-        await self._exit.aclose()
+            self._failure.exception()  # whoever wanted to know has been told
 
     # --- what the parts report ------------------------------------------------------------------------------------
 

@@ -76,6 +76,18 @@ async def test_a_lifespan_that_fails_at_start_is_an_error_and_frees_the_store(me
         pass
 
 
+async def test_an_instance_that_fails_while_it_begins_leaves_nothing_at_work(memory_world, monkeypatch):
+    before = asyncio.all_tasks()
+    monkeypatch.setattr("choreo.runtime.numbers.Numbers.show", lambda _: 1 / 0)  # its tasks are there then
+    with pytest.raises(ZeroDivisionError):
+        async with memory_world.running(effects_service()):
+            pass
+    assert asyncio.all_tasks() == before
+    monkeypatch.undo()
+    async with memory_world.running(effects_service()):
+        pass
+
+
 async def test_sub_tasks_of_one_handler_share_its_transaction(memory_world):
     service = Service("payments", tables=TABLES)
 

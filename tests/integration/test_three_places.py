@@ -18,6 +18,7 @@ from tests.integration.runtime_world import AT_ONCE, Paid, Placed, World, unique
 from tests.integration.saga_world import Charged, Ordered, OutOfStock, Refunded, Reserved, tell
 from tests.support import eventually
 
+pytestmark = pytest.mark.usefixtures("alone")
 LONG = {"delay": "1h", "max_delay": "1h", "within": "9h"}
 
 
@@ -263,11 +264,3 @@ async def test_copies_on_two_instances_are_a_race_and_no_trouble(memory_world):
 
 def _own_two(instance: Any) -> bool:
     return sum(at.topic == "orders" for at in instance._owned) == 2
-
-
-@pytest.fixture(autouse=True)
-def _alone(monkeypatch):
-    """Nobody else's numbers, such as those of instances that other tests have let crash."""
-    monkeypatch.setattr("choreo.observe.sources.sources", mine := [])
-    for module in ("choreo.observe.metrics", "choreo.runtime.numbers", "choreo.runtime.bus"):
-        monkeypatch.setattr(f"{module}.sources", mine)

@@ -43,6 +43,7 @@ class MemoryStore(SqliteStore):
 
     def __init__(self, database: MemoryDatabase, name: str, now_ms: Callable[[], int] | None = None) -> None:
         super().__init__(Path(name))
+        self._database = database
         self._writer = self._reader = database.connection
         self._turn = database.turn
         self._now_ms = now_ms or self._now_ms
@@ -68,8 +69,8 @@ class MemoryStore(SqliteStore):
         self._writer.execute("COMMIT")
 
     def _close(self) -> None:
-        if self.in_transaction:
-            self._writer.execute("ROLLBACK")
+        if self._has_turn and self._database.connection.in_transaction:
+            self._database.connection.execute("ROLLBACK")
         self._end_turn()
 
     def _end_turn(self) -> None:
@@ -79,7 +80,7 @@ class MemoryStore(SqliteStore):
 
     @property
     def in_transaction(self) -> bool:
-        return self._has_turn and self._writer.in_transaction
+        return self._has_turn and super().in_transaction
 
     async def begin(self) -> None:
         await self._turn.acquire()

@@ -29,6 +29,10 @@ _SMALL, _SWIFT = 32, 0.004
 """Up to so many rows, a transaction is committed on the event loop's thread while commits take less than so many seconds."""
 OF_CONNECTION = ("unit", "write_unit", "write_notes", "write_timers")
 """The queries that make what belongs to one connection only."""
+_CLOSED = sqlite3.connect(":memory:")
+_CLOSED.close()
+"""What a closed store has in the place of its connections. Whoever still asks gets an error: if the loop's thread used
+a connection while the store's thread frees it, the process would end."""
 _OLDEST = (3, 35)
 """The first release of SQLite with RETURNING."""
 
@@ -111,6 +115,7 @@ class SqliteStore(Reading):
     async def close(self) -> None:
         if self._is_open:
             self._is_open = False
+            self._writer = self._reader = _CLOSED
             await self._run(self._close)
         self._thread.shutdown(wait=False)
 
@@ -173,7 +178,7 @@ class SqliteStore(Reading):
 
     @property
     def in_transaction(self) -> bool:
-        return self._writer.in_transaction
+        return self._is_open and self._writer.in_transaction
 
     async def begin(self) -> None:
         try:
@@ -248,7 +253,7 @@ class SqliteStore(Reading):
             raise
 
     async def rollback(self) -> None:
-        if self._is_open and self._writer.in_transaction:
+        if self.in_transaction:
             self._writer.execute("ROLLBACK")
 
     async def _run(self, work: Callable[[], T]) -> T:

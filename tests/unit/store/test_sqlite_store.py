@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
@@ -222,3 +223,16 @@ async def test_a_file_that_may_not_be_written_is_named(tmp_path, path, store):
 
 async def test_a_folder_that_cannot_be_made_is_named():
     assert "not usable" in await refused(Path("/proc/choreo/store.db"))
+
+
+async def test_a_closed_store_answers_nobody(path):
+    store = SqliteStore(path)
+    await store.open("payments")
+    closing = asyncio.ensure_future(store.close())
+    await asyncio.sleep(0)  # its thread may be freeing the connections now
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        await store.seen([b"key"])
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        await store.take_over([P0])
+    assert not store.in_transaction
+    await closing
