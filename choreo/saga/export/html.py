@@ -8,7 +8,7 @@ from choreo.graph import Graph
 from choreo.saga.export.svg import MOST, drawing, safe
 from choreo.saga.model import Saga
 from choreo.saga.views import ledger, summary, timeline, tree
-from choreo.saga.views.lines import STATE_STYLES, Line, counted, lasting, moment
+from choreo.saga.views.lines import DUTY_MARKS, STATE_STYLES, Line, Span, counted, lasting, moment
 
 _STYLE = """
 :root { color-scheme: light dark; --bad: #b3261e; --good: #1b6e35; --warn: #8a5a00; --dim: #5d6470; --line: #c9ced6; }
@@ -22,7 +22,7 @@ h1 { font-size: 1.3rem; } h2 { font-size: 1.05rem; margin: 1.6em 0 .4em; }
 .wide:focus-visible { outline: 3px solid; }
 .tree, .facts { font: 14px/1.6 ui-monospace, monospace; margin: 0; padding: 0; list-style: none; }
 .tree li { padding-left: calc(min(var(--depth), 12) * min(1.4em, 2.4vw) + .6em); border-left: 1px solid var(--line); text-indent: -.6em; }
-table { border-collapse: collapse; font-size: 14px; } th, td { text-align: left; padding: 3px 10px 3px 0; vertical-align: top; }
+table { border-collapse: collapse; font-size: 14px; white-space: nowrap; } th, td { text-align: left; padding: 3px 10px 3px 0; vertical-align: top; }
 td { border-top: 1px solid var(--line); }
 .bad { color: var(--bad); fill: var(--bad); } .good { color: var(--good); fill: var(--good); } .warn { color: var(--warn); }
 .dim { color: var(--dim); fill: var(--dim); } .strong { font-weight: 600; }
@@ -52,7 +52,7 @@ def page(saga: Saga, graph: Graph) -> str:
         "<h2>Where the time went</h2>",
         _wide("Timeline", _timeline(saga)),
         "<h2>What is done and undone</h2>",
-        _list("facts", [(0, line) for line in ledger.lines(saga)]),
+        _ledger(saga),
         "<h2>Events</h2>",
         _wide("Events", _events(saga)),
     ]
@@ -72,7 +72,12 @@ def _list(kind: str, rows: Iterable[tuple[int, Line]]) -> str:
 
 
 def _spans(line: Line) -> str:
-    return "".join(f'<span class="{style}">{safe(text)}</span>' if style else safe(text) for text, style in line.spans)
+    return "".join(map(_span, line.spans))
+
+
+def _span(span: Span) -> str:
+    text, style = span
+    return f'<span class="{style}">{safe(text)}</span>' if style else safe(text)
 
 
 def _wide(label: str, inside: str) -> str:
@@ -80,33 +85,42 @@ def _wide(label: str, inside: str) -> str:
 
 
 def _timeline(saga: Saga) -> str:
-    rows = [
-        (
-            step.type, step.handler, lasting(step.starts_ms), lasting(step.broker_ms),
-            "" if step.handled_ms is None else lasting(step.handled_ms), step.status,
-            ", ".join(filter(None, ["on the longest way" * step.critical, "clock skew" * step.skew])),
-        )
+    rows: list[list[Span]] = [
+        [
+            (step.type, "strong"),
+            *_plain(step.handler, lasting(step.starts_ms), lasting(step.broker_ms)),
+            ("" if step.handled_ms is None else lasting(step.handled_ms), ""),
+            (step.status, DUTY_MARKS[step.status][1]),
+            ("on the longest way" * step.critical, ""),
+            ("clock skew" * step.skew, "warn"),
+        ]
         for step in timeline.steps(saga)
-    ]  # fmt: skip
-    return _table(("event", "handler", "at", "in broker", "handled in", "status", ""), rows)
+    ]
+    return _table(("event", "handler", "at", "in broker", "handled in", "status", "", ""), rows)
+
+
+def _ledger(saga: Saga) -> str:
+    rows = ledger.rows(saga)
+    table = _wide("Ledger", _table(ledger.HEADS, rows)) if rows else ""
+    return f"{table}<p>{_spans(ledger.total(saga))}</p>"
 
 
 def _events(saga: Saga) -> str:
     rows = [
-        (
-            event.type,
-            event.id,
-            event.cause or "",
-            moment(event.produced_ms),
-            ", ".join(map(str, event.places)),
-            event.key,
+        _plain(
+            *(event.type, event.id, event.cause or "", moment(event.produced_ms)),
+            *(", ".join(map(str, event.places)), event.key),
         )
         for event in saga.events
     ]
     return f"<p>{counted(len(rows), 'event')}</p>" + _table(("type", "id", "cause", "produced", "places", "key"), rows)
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def _plain(*cells: str) -> list[Span]:
+    return [(cell, "") for cell in cells]
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[Span]]) -> str:
     head = "".join(f'<th scope="col">{name}</th>' for name in heads)
-    body = "\n".join("<tr>" + "".join(f"<td>{safe(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    body = "\n".join("<tr>" + "".join(f"<td>{_span(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>"

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from choreo.saga.model import Saga
+from collections import Counter
+
+from choreo.saga.model import EffectStatus, Saga
 from choreo.saga.views import grid
 from choreo.saga.views.lines import EFFECT_STYLES, Line, Span, line
 
-_WORDS = {
+_WORDS: dict[EffectStatus, str] = {
     "kept": "kept",
     "owed": "OWED",
     "done": "undone",
     "impossible": "CANNOT BE UNDONE",
     "uncovered": "stays: nothing is declared to undo it",
 }
-_HEADS = ("effect", "step", "status", "undone by", "because of")
+HEADS = ("effect", "step", "status", "undone by", "because of")
 
 
 def lines(saga: Saga) -> list[Line]:
     """The ledger as text, with its bottom line."""
-    if not saga.ledger:
-        return [line(("no step has an effect that could have to be undone", "dim"))]
+    return [*grid.lines(HEADS, rows(saga)), total(saga)]
+
+
+def rows(saga: Saga) -> list[list[Span]]:
+    """An effect a row, its cells those of `HEADS`."""
     types = {event.id: event.type for event in saga.events}
-    rows: list[list[Span]] = [
+    return [
         [
             (effect.type, "strong"),
             (effect.step, ""),
@@ -31,15 +36,21 @@ def lines(saga: Saga) -> list[Line]:
         ]
         for effect in saga.ledger
     ]
-    return [*grid.lines(_HEADS, rows), _sum(saga)]
+
+
+def total(saga: Saga) -> Line:
+    """The bottom line."""
+    if not saga.ledger:
+        return line(("no step has an effect that could have to be undone", "dim"))
+    counts = Counter(effect.status for effect in saga.ledger)
+    said: list[Span] = [
+        (f"{counts[status]} {word.partition(':')[0].lower()}  ", EFFECT_STYLES[status])
+        for status, word in _WORDS.items()
+        if counts[status]
+    ]
+    return line(*said)
 
 
 def _undoing(compensation: str | None, undone_by: list[str]) -> str:
     emitted = f" -> {', '.join(undone_by)}" if undone_by else ""
     return f"{compensation or '-'}{emitted}"
-
-
-def _sum(saga: Saga) -> Line:
-    counts = {status: sum(effect.status == status for effect in saga.ledger) for status in _WORDS}
-    said: list[Span] = [(f"{count} {status}  ", EFFECT_STYLES[status]) for status, count in counts.items() if count]  # type: ignore[index] # of its keys
-    return line(*said)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from choreo.saga.model import Duty, Saga, SagaEvent
+from choreo.saga.model import Duty, DutyStatus, Saga, SagaEvent
 from choreo.saga.views.causes import Causes
 from choreo.saga.views.lines import Line, Span, lasting, line
 
@@ -39,7 +39,7 @@ class Step:
     event: str
     type: str
     handler: str
-    status: str
+    status: DutyStatus
     emitted: tuple[str, ...]
     starts_ms: int
     broker_ms: int

@@ -167,7 +167,7 @@ def test_ledger():
     assert plain(ledger.lines(COMPENSATED)) == (
         "effect   step        status  undone by               because of\n"
         "Charged  pay.charge  undone  pay.refund -> Refunded  SoldOut\n"
-        "1 done"
+        "1 undone"
     )
     assert plain(ledger.lines(replace(DEAD, ledger=()))) == "no step has an effect that could have to be undone"
 
