@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -35,7 +35,7 @@ from opentelemetry.trace import (
 from choreo.events import Metadata
 from choreo.log.port import Headers, NewRecord, Record
 from choreo.observe.quick import QuickSpan, QuickTracer
-from choreo.observe.w3c import MOST_LINKS, headers_of, ids_of, parsed, recorded, recorded_in, sampled
+from choreo.observe.w3c import MOST_LINKS, headers_of, ids_of, parsed, recorded, recorded_in
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
@@ -123,18 +123,26 @@ class Trace:
             self.span.end()
 
 
-class _Passing(NonRecordingSpan):
-    """Stands for a span of others that is not recorded, so that what is called from a handler is not recorded either.
+class Unrecorded(NonRecordingSpan):
+    """Is current in a worker as long as no recorded span is: what a handler calls is then not recorded either, and carries its trace on.
 
-    The ids are read when somebody asks: mostly nobody does.
+    It stands for the event that the worker is at work on, whichever that is: to enter one for each would take a fiftieth of
+    the time. A task that a handler leaves behind sees later events' ids; not recorded, in any case.
+
+    Args:
+        event: the metadata of that event; None if there is none. May be asked in other threads.
     """
 
-    def __init__(self, traceparent: str, tracestate: str | None) -> None:
-        self._told = traceparent, tracestate
+    def __init__(self, event: Callable[[], Metadata | None]) -> None:
+        self._event = event
 
     def get_span_context(self) -> SpanContext:
         """See `Span.get_span_context`."""
-        return parsed(*self._told) or trace.INVALID_SPAN_CONTEXT
+        event = self._event()
+        known = parsed(event.traceparent, event.tracestate) if event is not None else None
+        if known is None:
+            return trace.INVALID_SPAN_CONTEXT
+        return SpanContext(known.trace_id, known.span_id, is_remote=True, trace_state=known.trace_state)
 
 
 _CURRENT: str = next(iter(trace.set_span_in_context(trace.INVALID_SPAN, Context())))
@@ -151,12 +159,9 @@ class Tracing:
 
     # --- handlers -------------------------------------------------------------------------------------------------
 
-    def enter_unrecorded(self, metadata: Metadata) -> Any:
-        """Go into a record whose trace is not recorded; None, at once, if it is or has none. Costs next to nothing."""
-        traceparent = metadata.traceparent
-        if traceparent is None or sampled(traceparent):
-            return None
-        return context.attach(Context({_CURRENT: _Passing(traceparent, metadata.tracestate)}))
+    def enter_worker(self, event: Callable[[], Metadata | None]) -> None:
+        """A worker begins, in this task; `event`: see `Unrecorded`."""
+        context.attach(Context({_CURRENT: Unrecorded(event)}))
 
     def process(self, handler: str, record: Record, metadata: Metadata, others: Sequence[Headers] = ()) -> Trace:
         """A handler begins with a record; `others` are the headers of further events that have led to this call."""

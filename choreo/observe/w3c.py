@@ -23,6 +23,11 @@ def sampled(traceparent: str | None) -> bool:
     return traceparent is not None and traceparent[_FLAGS : _FLAGS + 1] in _SAMPLED
 
 
+def unrecorded(traceparent: str | None) -> bool:
+    """Whether there is a trace that is not recorded: no span is begun then."""
+    return traceparent is not None and traceparent[_FLAGS : _FLAGS + 1] not in _SAMPLED
+
+
 def parsed(traceparent: str | None, tracestate: str | None) -> SpanContext | None:
     """A span of others by its headers; None if they make no sense."""
     ids = ids_of(traceparent or "")

@@ -11,6 +11,7 @@ from choreo.errors import OvertakenError, StoreUnavailableError
 from choreo.events import Event
 from choreo.handler import Compensation, Handler
 from choreo.log.port import NewRecord
+from choreo.observe.w3c import unrecorded
 from choreo.runtime.breaker import Breakers
 from choreo.runtime.context import Context, SyncContext
 from choreo.runtime.emit import Emitter, emitted
@@ -64,6 +65,12 @@ class Invoker:
         self._calls = watchdog.calls
         self._turns = turns
         self._tracing = tracing
+
+    def enter_worker(self, worker: asyncio.Task[Any]) -> None:
+        """A worker begins; called in its task."""
+        if self._tracing is not None:
+            at_work = self._calls.get
+            self._tracing.enter_worker(lambda: call.job.metadata if (call := at_work(worker)) is not None else None)
 
     async def run(self, job: Job, task: Task, worker: asyncio.Task[Any]) -> float | None:
         """Call one handler for one event. `worker` is the task that calls.
@@ -125,9 +132,6 @@ class Invoker:
 
     def _enter_trace(self, tracing: Tracing, job: Job, handler: Handler, session: Session, call: Call) -> None:
         """Be inside the record's span from here on: one that goes on from an earlier attempt, or a new one."""
-        session.context = tracing.enter_unrecorded(job.metadata)
-        if session.context is not None:
-            return
         trace = job.trace(handler)
         if trace is None:
             job.traces = job.traces or {}
@@ -172,7 +176,7 @@ class Invoker:
         made: list[tuple[Event, NewRecord]] = []
         for call in calls:
             session.stage = "handle"
-            if self._tracing is not None and session.context is None:
+            if self._tracing is not None and session.context is None and not unrecorded(job.metadata.traceparent):
                 self._enter_trace(self._tracing, job, handler, session, call)
             session.begun = begun = perf_counter()
             result = await self._call(job, handler, session, call)

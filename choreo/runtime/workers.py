@@ -88,6 +88,7 @@ class Workers:
         lanes = self._lanes
         me = asyncio.current_task()
         assert me is not None  # noqa: S101 - workers are tasks
+        self._invoker.enter_worker(me)
         self._waking = False
         monotonic = self._clock.monotonic
         slice_end = monotonic() + _SLICE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags
 
 from choreo import BatchContext, Context, Retry, Service, connect, testing
 from choreo.dlq import Reason, Selection, dead_letters
@@ -361,7 +362,7 @@ async def test_what_is_not_sampled_is_passed_on_and_nothing_is_made(memory_world
 
     @service.on(Placed)
     async def pay(order: Placed) -> Paid:
-        inside.append(trace.get_current_span())
+        inside.append(trace.get_current_span().get_span_context())
         with spans.provider.get_tracer("mine").start_as_current_span("call") as call:
             inside.append(call)
         return Paid(id=order.id)
@@ -378,9 +379,42 @@ async def test_what_is_not_sampled_is_passed_on_and_nothing_is_made(memory_world
     assert traceparent(placed).endswith("-00")
     assert traceparent(paid) == traceparent(placed)
     current, call = inside
-    assert f"{current.get_span_context().trace_id:032x}" == traceparent(placed).split("-")[1]
+    assert not current.trace_flags.sampled
+    assert f"{current.trace_id:032x}" == traceparent(placed).split("-")[1]
     assert not call.is_recording(), "what the handler calls is not sampled either"
     assert spans.all() == []
+
+
+async def test_what_a_handler_leaves_behind_is_recorded_in_no_later_trace(memory_world, monkeypatch):
+    spans, left, go = Spans(ParentBased(ALWAYS_OFF)), [], asyncio.Event()
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: spans.provider)
+    service, tracer = Service("payments", concurrency=1), spans.provider.get_tracer("mine")
+
+    async def later() -> None:
+        await go.wait()
+        with tracer.start_as_current_span("left behind"):
+            pass
+
+    @service.on(Placed)
+    async def pay(order: Placed) -> Paid:
+        if order.id == "first":
+            left.append(asyncio.create_task(later()))
+        else:
+            go.set()
+            await left[0]
+        return Paid(id=order.id)
+
+    async with memory_world.running(service):
+        await memory_world.publish(Placed(id="first"))
+        await eventually(lambda: left)
+        span = NonRecordingSpan(SpanContext(7, 9, is_remote=True, trace_flags=TraceFlags(1)))
+        with trace.use_span(span):
+            await memory_world.publish(Placed(id="second"))
+        await memory_world.read_to_the_end(service)
+    assert left[0].done()
+    names = [each.name for each in spans.all()]
+    assert "process orders" in names, "the second one is recorded"
+    assert "left behind" not in names
 
 
 async def test_without_a_provider_the_trace_of_others_is_passed_on(memory_world):

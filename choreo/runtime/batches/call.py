@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from choreo.errors import OvertakenError, StoreUnavailableError
 from choreo.handler import Handler
 from choreo.log.port import NewRecord
+from choreo.observe.w3c import unrecorded
 from choreo.runtime.batches.context import BatchContext, SyncBatchContext
 from choreo.runtime.batches.emit import BatchEmitter
 from choreo.runtime.batches.job import BatchJob, Part
@@ -124,15 +125,11 @@ class BatchCaller:
         """Be inside a span of this call from here on; None if it is not recorded."""
         assert self._tracing is not None  # noqa: S101 - asked before
         handler, members = part.handler, part.members
-        if len(members) == 1:
-            session.context = self._tracing.enter_unrecorded(part.metadata)
-            trace = None
-            if session.context is None:
-                trace = self._tracing.process(handler.name, part.record, part.metadata)
-        else:
+        trace = None
+        if len(members) > 1:
             trace = self._tracing.process_batch(handler.name, [(each.record, each.metadata) for each in members])
-            if trace is None:
-                session.context = self._tracing.enter_unrecorded(part.metadata)
+        elif not unrecorded(part.metadata.traceparent):
+            trace = self._tracing.process(handler.name, part.record, part.metadata)
         if trace is not None:
             part.traces = {handler.name: trace}
             session.context = trace.enter()
