@@ -234,7 +234,7 @@ async def _opened(asked: _Asked, *, values: bool = False) -> AsyncIterator[tuple
     if values and chosen == Selection():
         raise ConfigurationError("no dead letter is selected", remedy="name ids, a fingerprint or another filter")
     async with (
-        open_log(asked.settings.log, asked.settings.kafka) as log,
+        open_log(asked.settings.log, asked.settings.kafka, make=False) as log,
         dead_letters(log, topics=asked.topics, service=chosen.service, values_of=chosen if values else None) as letters,
     ):
         yield letters, log

@@ -41,9 +41,11 @@ def list_(
     from choreo.cli import saga_print
     from choreo.saga.views import table
 
+    wanted = " ".join(fits or [])
+
     async def run() -> None:
-        async with opened(asked) as questions:
-            page = await questions.list(" ".join(fits or []), limit=limit, after=after)
+        async with opened(asked, wanted) as questions:
+            page = await questions.list(wanted, limit=limit, after=after)
             if asked.as_json:
                 common.print_json({"sagas": [table.fields(row) for row in page.rows], "after": page.after})
                 return

@@ -75,7 +75,7 @@ async def watch(asked: Asked, fits: str, count: int) -> None:
         what = f"there is nothing to watch in {asked.settings.tracker_store}"
         raise ConfigurationError(what, remedy="run a tracker: choreo tracker run")
     seen = 0
-    async with opened(asked) as questions, aclosing(questions.watch(fits)) as changes:
+    async with opened(asked, fits) as questions, aclosing(questions.watch(fits)) as changes:
         async for change in changes:
             row = change.summary
             if asked.as_json:
@@ -163,7 +163,7 @@ async def export(
     asked: Asked, names: Sequence[str], where: str | None, to: Format, output: Path | None, limit: int
 ) -> None:
     """`choreo saga export`."""
-    async with opened(asked) as questions:
+    async with opened(asked, where or "") as questions:
         if where is None:
             sagas: Sequence[Saga] = [(await questions.show(name)).saga for name in names]
         else:
@@ -205,7 +205,7 @@ def _sentence(text: str) -> Line:
 
 async def verify(asked: Asked, name: str | None, where: str, limit: int) -> None:
     """`choreo saga verify`."""
-    async with opened(asked) as questions:
+    async with opened(asked, where) as questions:
         if name is None:
             verified = await questions.verify_all(where, limit=limit)
         else:

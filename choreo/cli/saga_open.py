@@ -85,16 +85,22 @@ async def answering(asked: Asked, host: str, port: int) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def opened(asked: Asked) -> AsyncIterator[Questions]:
-    """Somebody who answers, over the tracker's store; without one, over what the log says now."""
+async def opened(asked: Asked, fits: str = "") -> AsyncIterator[Questions]:
+    """Somebody who answers, over the tracker's store; without one, over what the log says now.
+
+    Args:
+        fits: a filter that he will be asked with: a wrong one is not found after all has been read.
+    """
     from choreo.log import open_log
+    from choreo.saga.filter_text import parse
     from choreo.saga.questions import Questions
     from choreo.wire import open_registry
 
+    parse(fits)
     graph = Choreography.of(load_services(asked.modules)).graph
     settings = asked.settings
     async with (
-        open_log(settings.log, settings.kafka) as log,
+        open_log(settings.log, settings.kafka, make=False) as log,
         aclosing(open_registry(settings.registry)) as registry,
         _store(asked, log, graph) as store,
     ):

@@ -59,7 +59,10 @@ async def _tail(
     """Show the `last` records, from `since` (ms) on: few (or a saga's) by time, many and later ones as they come."""
     from choreo.wire import Codec, open_registry
 
-    async with open_log(settings.log, settings.kafka) as log, aclosing(open_registry(settings.registry)) as registry:
+    async with (
+        open_log(settings.log, settings.kafka, make=False) as log,
+        aclosing(open_registry(settings.registry)) as registry,
+    ):
         codec = Codec(registry)
 
         async def rows(records: AsyncIterator[Record]) -> AsyncIterator[Row]:

@@ -159,7 +159,7 @@ def list_topics(log: common.LogOption = None, as_json: common.JsonOption = False
 
 
 async def _list(settings: Settings) -> list[dict[str, object]]:
-    async with open_log(settings.log, settings.kafka) as log:
+    async with open_log(settings.log, settings.kafka, make=False) as log:
         topics = sorted((await log.topics()).values(), key=lambda topic: topic.name)
         places = {t.name: [TopicPartition(t.name, number) for number in range(t.partitions)] for t in topics}
         everything = [place for those in places.values() for place in those]

@@ -12,12 +12,13 @@ __all__ = [
 ]  # fmt: skip
 
 
-def open_log(url: str, client_settings: Mapping[str, str] | None = None) -> Log:
+def open_log(url: str, client_settings: Mapping[str, str] | None = None, *, make: bool = True) -> Log:
     """Name a log by its address; it connects when entered, with `async with`.
 
     Args:
         url: `sqlite:///path/log.db`, `kafka://host:9092,host:9092` or `memory://`.
         client_settings: librdkafka settings by their own names; for `kafka://` only.
+        make: whether a file that is not there is made; who only reads has mistyped its name.
 
     Raises:
         ConfigurationError: no adapter knows this address.
@@ -26,7 +27,7 @@ def open_log(url: str, client_settings: Mapping[str, str] | None = None) -> Log:
     if scheme == "sqlite":
         from choreo.log.sqlite import SqliteLog
 
-        return SqliteLog.at(url)
+        return SqliteLog.at(url, make=make)
     if scheme == "kafka":
         from choreo.log.kafka import KafkaLog
 

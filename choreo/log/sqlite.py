@@ -38,24 +38,26 @@ class SqliteLog(EmbeddedLog):
     """The log in one file. One thread writes and shows that members live, one reads and watches for what others write.
 
     Args:
-        path: the file; made when it is not there, with its folder.
+        path: the file, made with its folder when it is not there.
         synchronous: "full" (a record is on disk when it is acknowledged) or "normal" (the last ones may be lost when
             the machine, not just the process, goes down).
+        make: whether to make it, or to refuse.
         url: what to show as its address.
     """
 
     check_interval = _HEARTBEAT_INTERVAL
 
-    def __init__(self, path: Path, *, synchronous: str = "full", url: str = "") -> None:
+    def __init__(self, path: Path, *, synchronous: str = "full", make: bool = True, url: str = "") -> None:
         self.url = url or f"sqlite:///{path}"
         path = path.absolute()  # whatever becomes of the working directory
+        self._path, self._must_exist = path, not make
         self._writer = _Worker(path, synchronous, writes=True, tick=self._keep_up)
         self._reader = _Worker(path, synchronous, writes=False, tick=self._watch)
         self._seen: tuple[object, dict[str, int]] = (None, {})  # the file's version, and the groups' generations in it
         super().__init__(self._reader, self._writer)
 
     @classmethod
-    def at(cls, url: str) -> Self:
+    def at(cls, url: str, *, make: bool = True) -> Self:
         """The log at `sqlite:///relative/path` or `sqlite:////absolute/path`, optionally with `?synchronous=normal`.
 
         Raises:
@@ -67,9 +69,14 @@ class SqliteLog(EmbeddedLog):
                 f"CHOREO_LOG is {url!r}, which names no file that can be used",
                 remedy="write sqlite:///path/log.db, optionally with ?synchronous=normal",
             )
-        return cls(Path(match[1]), synchronous=match[2] or "full", url=url)
+        return cls(Path(match[1]), synchronous=match[2] or "full", make=make, url=url)
 
     async def __aenter__(self) -> Self:
+        if self._must_exist and not self._path.exists():
+            raise ConfigurationError(
+                f"there is no log {self.url}",
+                remedy="name another with --log or CHOREO_LOG; services and publishers make it",
+            )
         self._loop = asyncio.get_running_loop()
         try:
             self._writer.start()

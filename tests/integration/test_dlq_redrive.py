@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import pytest
 
+from choreo.choreography import topic_settings
 from choreo.dlq import DeadLetters, Pace, Reason, Report, Selection, dead_letters
 from choreo.errors import NotOwnerError
 from choreo.log import Log, NewRecord, Record, Topic, TopicPartition, open_log
@@ -95,7 +96,9 @@ async def shop(request, tmp_path) -> AsyncIterator[Shop]:
     async with made[request.param]() as log:
         shop = Shop(log, f"payments-{uuid4().hex[:8]}")
         names = [f"dlq.{shop.service}", f"retry.{shop.service}"]
-        await log.create_topics([Topic(name=name, partitions=2, replication=1) for name in names])
+        await log.create_topics(
+            [Topic(name=name, partitions=2, replication=1, settings=topic_settings(name)) for name in names]
+        )
         await shop.append(*(shop.failing("ab"[offset % 2], offset) for offset in range(8)))
         yield shop
 
@@ -154,8 +157,9 @@ async def test_of_two_at_once_the_later_one_goes_on_and_nothing_goes_twice(shop)
 
 async def test_one_that_is_too_large_stays_open_and_does_not_keep_the_others_back(shop):
     service = f"small-{uuid4().hex[:8]}"
-    small = {"max.message.bytes": "1000"}
-    await shop.log.create_topics([Topic(name=f"dlq.{service}", partitions=1, replication=1)])
+    kept = topic_settings(f"dlq.{service}")  # their records have the times of old originals
+    small = kept | {"max.message.bytes": "1000"}
+    await shop.log.create_topics([Topic(name=f"dlq.{service}", partitions=1, replication=1, settings=kept)])
     await shop.log.create_topics([Topic(name=f"retry.{service}", partitions=1, replication=1, settings=small)])
     other = Shop(shop.log, service)
     await other.append(other.failing("a", 1), other.failing("b" * 1_000, 2), other.failing("a", 3))

@@ -91,7 +91,16 @@ def test_a_topic_that_is_not_there(cli, placed):
     assert "has no topics nil, nothing" in ended.err
 
 
+def test_a_log_that_is_not_there_is_not_made(cli):
+    for command in (("topics", "tail"), ("topics", "list"), ("dlq", "list"), ("saga", "list", "-m", "cli_shop")):
+        ended = cli(*command, "--log", "sqlite:///typo.db")
+        assert ended.code == 2
+        assert ended.err.startswith("choreo: there is no log sqlite:///typo.db (name another with --log or CHOREO_LOG")
+    assert not Path("typo.db").exists()
+
+
 def test_an_empty_log_says_so(cli):
+    append()
     ended = cli("topics", "tail")
     assert ended.code == 1
     assert ended.err == "choreo: the log sqlite:///.choreo/log.db has no topics\n"
