@@ -89,7 +89,7 @@ async def opened(asked: Asked, fits: str = "") -> AsyncIterator[Questions]:
     """Somebody who answers, over the tracker's store; without one, over what the log says now.
 
     Args:
-        fits: a filter that he will be asked with: a wrong one is not found after all has been read.
+        fits: the filter of the question that follows; a wrong one is refused before anything is read.
     """
     from choreo.log import open_log
     from choreo.saga.filter_text import parse
