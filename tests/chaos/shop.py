@@ -75,7 +75,7 @@ def plan(setup: Setup, seed: int, kills: int) -> list[Strike]:
     servers = (["broker"] if setup.log == "kafka" else []) + (["database"] if setup.store == "postgres" else [])
     kinds = ["kill"] * kills + [kind for kind in servers for _ in range(max(1, kills // 8))]
     return sorted(
-        Strike(round(draw.uniform(0.02, 0.95), 3), kind, round(draw.random(), 3), round(draw.uniform(0.1, 3), 2))
+        Strike(round(draw.uniform(0.02, 0.95), 3), kind, draw.random(), round(draw.uniform(0.1, 3), 2))
         for kind in kinds
     )
 
