@@ -160,7 +160,7 @@ class Invoker:
             await session.undo()
             return 0.0
         await session.keep()
-        if turn is not None and not turn.holds():
+        if session.entered and turn is not None and not turn.holds():
             raise OvertakenError(f"the saga of {handler} went on while its writes were kept")
         self._take_effect(job, task, session, made)
         if turn is not None and turn.more:

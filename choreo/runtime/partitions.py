@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from choreo.events import Event, Metadata
 from choreo.handler import Handler
@@ -97,11 +97,20 @@ class Partition:
             await self._idle
 
 
-class Task(NamedTuple):
-    """One handler's share of a job; the inbox key is empty where there is no inbox, or none is needed."""
+class Task:
+    """One handler's share of a job.
 
-    handler: Handler
-    inbox_key: bytes
+    Attributes:
+        inbox_key: empty where there is no inbox, or none is needed.
+        held: what the handler has to remember as long as the job is under way; none if that has not been read.
+    """
+
+    __slots__ = ("handler", "held", "inbox_key")
+
+    def __init__(self, handler: Handler, inbox_key: bytes) -> None:
+        self.handler = handler
+        self.inbox_key = inbox_key
+        self.held: tuple[Memory, ...] = ()
 
 
 class Failing:
@@ -155,11 +164,10 @@ class Job:
         back: None for a record that comes straight from its topic.
         timer: what let it happen; None for a record.
         traces: the spans under way, by handler; None if there were none.
-        held: what its handlers have to remember, by their names, as long as it is under way.
     """
 
     __slots__ = (
-        *("back", "event", "failing", "held", "lane", "left", "metadata", "offset", "partition", "recheck", "record"),
+        *("back", "event", "failing", "lane", "left", "metadata", "offset", "partition", "recheck", "record"),
         *("tasks", "timer", "traces"),
     )
 
@@ -185,7 +193,6 @@ class Job:
         self.back = back
         self.timer: Timer | None = None
         self.traces: dict[str, Trace] | None = None
-        self.held: dict[str, list[Memory]] = {}
 
     def trace(self, handler: Handler) -> Trace | None:
         """The span of this handler, if one is under way."""
@@ -193,7 +200,8 @@ class Job:
 
     def forget(self) -> None:
         """Forget what its handlers have to remember as long as it is under way."""
-        self.held.clear()
+        for task in self.tasks:
+            task.held = ()
         self.abandon_traces()
 
     def abandon_traces(self) -> None:

@@ -89,7 +89,7 @@ class Returns:
                         return wait
                 back.waiting.popleft()
                 if follower is not None:
-                    follower.held.clear()
+                    follower.tasks[0].held = ()
                 self._unit.unpark(job.partition, job.offset, number)
                 if follower and follower.back and not follower.back.ended and follower.tasks[0].handler.ordered:
                     back.waiting.clear()  # it is the key's head now

@@ -111,15 +111,9 @@ class UnitOfWork:
     def note(self, memory: Memory, kind: str, content: bytes, keep_ms: int, *, alone: bool = False) -> None:
         """Write a note; named beside the `add` of what it tells. One that stands alone takes the place of what is pending."""
         notes = self._pending.notes
-        pending = notes.get(memory)
-        if alone and pending:
-            memory.forget(pending[0].note.number)
-            pending = None
-        new = memory.add(kind, content, keep_ms, alone=alone)
-        if pending is None:
-            notes[memory] = [new]
-        else:
-            pending.append(new)
+        if alone and memory in notes:
+            memory.forget(notes.pop(memory)[0].note.number)
+        notes.setdefault(memory, []).append(memory.add(kind, content, keep_ms, alone=alone))
 
     def forget_notes(self, key: bytes) -> None:
         """Notes that are needed no more; named beside the `add` of what has come of them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import accumulate
 from operator import itemgetter
 
@@ -15,9 +15,19 @@ def end_to_end(contents: Sequence[bytes]) -> tuple[bytes, list[tuple[int, int]]]
     return b"".join(contents), list(zip(accumulate(lengths, initial=1), lengths, strict=False))
 
 
+def each(rows: Collection[object]) -> str:
+    """An array with an element for each: what `json_each` counts."""
+    return str([0] * len(rows))
+
+
 def of_keys(notes: Iterable[NewNote]) -> list[NewNote]:
     """The notes by key, each key's in their own order: instances that write the same keys at once wait for each other in a row."""
     return sorted(notes, key=itemgetter(0))
+
+
+def in_runs(notes: Iterable[NewNote]) -> list[NewNote]:
+    """The notes by number, kind, time and key."""
+    return sorted(notes, key=lambda new: (new[1][0], new[1][1], new[2], new[0]))
 
 
 def alone(notes: Sequence[NewNote]) -> list[tuple[int, NewNote]]:

@@ -24,6 +24,8 @@ _TEXT = (
     *("ce_compensates", "ce_parentid"),
 )
 _metadata: Callable[[tuple[str | None, ...]], Metadata] = partial(tuple.__new__, Metadata)  # thrice as fast as its own
+ID, OPTIONAL = 5, 9
+"""Where `write` puts the id, and what not all events have."""
 _YEAR_10000 = 253_402_300_800_000
 """Milliseconds after which datetime knows no times."""
 

@@ -7,6 +7,7 @@ those of its cause, so all ids of a saga lie near its start and B-trees of them 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from hashlib import blake2b
 
 import uuid_utils
@@ -48,9 +49,18 @@ def note_key(purpose: str, handler: str, saga: str) -> bytes:
         purpose: what for; a handler may have to remember several things.
         saga: a correlation id or what else its events have in common; its time begins the key, as in `inbox_key`.
     """
-    digest = blake2b(f"{purpose}\0{handler}\0{saga}".encode(), digest_size=16).digest()
-    time = _time_of(saga)
-    return bytes.fromhex(time) + digest[6:] if time else digest
+    return note_keys(purpose, handler)(saga)
+
+
+def note_keys(purpose: str, handler: str) -> Callable[[str], bytes]:
+    """What gives the `note_key` of each saga: it is asked for every event."""
+    about = f"{purpose}\0{handler}\0"
+
+    def key(saga: str) -> bytes:
+        digest = blake2b((about + saga).encode(), digest_size=16).digest()
+        return bytes.fromhex(time) + digest[6:] if (time := _time_of(saga)) else digest
+
+    return key
 
 
 def _time_of(event_id: str) -> str:

@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 import msgpack
 
 from choreo.handler import Compensation, Deadline, Join
-from choreo.runtime.sagas import deadlines, steps
+from choreo.runtime.sagas import deadlines, joins, steps
 from choreo.store.port import Note
-from choreo.wire.ids import note_key
 from tests.sagas.choreography import SERVICES, WITHIN
 from tests.sagas.plan import Saga
 from tests.sagas.world import World
@@ -181,15 +180,15 @@ def _closed(seen: Observed, saga: str) -> Iterator[str]:
         notes = seen.notes[service.name]
         for handler in service.handlers.values():
             if isinstance(handler.rule, Join):
-                (last,) = notes.get(note_key("join", handler.name, saga), [None])[-1:]
+                (last,) = notes.get(joins.keys(handler.name)(saga), [None])[-1:]
                 if last is None or last.kind.startswith("arrived"):
                     yield f"no note keeps a saga open: {handler} of {saga} still waits"
             elif isinstance(handler.rule, Deadline):
-                for note in notes.get(deadlines.key(handler.name, saga), []):
+                for note in notes.get(deadlines.keys(handler.name)(saga), []):
                     if _armed(note):
                         yield f"no note keeps a saga open: {handler} of {saga} is still armed"
             elif isinstance(handler.rule, Compensation):
-                kinds = [note.kind for note in notes.get(steps.key(handler.rule.step, saga), [])]
+                kinds = [note.kind for note in notes.get(steps.keys(handler.rule.step)(saga), [])]
                 if failed != ("failed" in kinds) or (failed and "done" in kinds[kinds.index("failed") :]):
                     yield f"no note keeps a saga open: the notes of {handler.rule.step} of {saga} are {kinds}"
 

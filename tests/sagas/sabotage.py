@@ -19,10 +19,10 @@ def tombstone_ignored() -> Iterator[None]:
     """A step starts though its saga has failed."""
     as_step = Turns._as_step
 
-    def blind(self: Any, job: Any, handler: Any, turn: Any, memory: Any) -> Any:
+    def blind(self: Any, job: Any, handler: Any, calls: Any, memory: Any, turn: Any = None) -> Any:
         with mock.patch.object(steps, "failure_of", return_value=None):
-            started = as_step(self, job, handler, turn, memory)
-        return Decision(started.calls, holds=turn.holds, conclude=started.conclude)
+            started = as_step(self, job, handler, calls, memory, turn)
+        return Decision(started.calls, holds=turn.holds if turn else lambda: True, conclude=started.conclude)
 
     with mock.patch.object(Turns, "_as_step", blind):
         yield
@@ -37,7 +37,7 @@ def compensated_twice() -> Iterator[None]:
         mine = job.metadata.event_id
         if steps.failure_of(memory) in {None, mine}:
             return await compensate(self, job, handler, rule, memory)
-        done = [note for note in memory.notes if note.kind == steps.done(())[0]]
+        done = [note for note in memory.notes if note.kind == steps.DONE]
         as_if_first = Memory(memory.key, [*done, Note(len(done), *steps.failed(mine))])
         return Decision((await compensate(self, job, handler, rule, as_if_first)).calls)
 

@@ -6,6 +6,7 @@ producer, in ms since the epoch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from choreo.events import Metadata
 from choreo.handler import Deadline
 from choreo.runtime.sagas.memory import Memory
 from choreo.service import Service
-from choreo.wire.ids import note_key
+from choreo.wire.ids import note_keys
 
 KIND = "timers"
 
@@ -61,9 +62,9 @@ class State:
         return self.latest is not None and (produced_ms, event_id) < self.latest and self.latest[0] <= due_ms
 
 
-def key(handler: str, saga: str) -> bytes:
+def keys(handler: str) -> Callable[[str], bytes]:
     """Where a deadline's note of a saga is."""
-    return note_key("deadline", handler, saga)
+    return note_keys("deadline", handler)
 
 
 def produced_ms(metadata: Metadata, record_ms: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from choreo.errors import ChoreoError
@@ -11,7 +12,7 @@ from choreo.log.port import Headers, Record
 from choreo.runtime.sagas.memory import Memory
 from choreo.store import records
 from choreo.store.port import Note
-from choreo.wire.ids import note_key
+from choreo.wire.ids import note_keys
 
 _ARRIVED, _FIRED, _CLOSED = "arrived ", "fired", "closed"
 
@@ -33,9 +34,9 @@ class State:
     arrived: dict[int, list[Note]] = field(default_factory=dict)
 
 
-def key(handler: str, rule: Join, event: Event, correlation_id: str) -> bytes:
-    """Where a join's notes are: by the value that its events have in common."""
-    return note_key("join", handler, correlation_id if rule.by is None else str(getattr(event, rule.by)))
+def keys(handler: str) -> Callable[[str], bytes]:
+    """Where a join's notes are, by what its events have in common."""
+    return note_keys("join", handler)
 
 
 def state_of(memory: Memory) -> State:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import repeat
+from typing import cast
 from weakref import ref
 
 from choreo.store.port import NewNote, Note, Store
 
 _note: Callable[[tuple[int, str, bytes]], Note] = partial(tuple.__new__, Note)  # thrice as fast as its own
 _new_note: Callable[[tuple[bytes, Note, int, bool]], NewNote] = partial(tuple.__new__, NewNote)
+_NO_NOTES: list[Note] = []
 _ROOM = 1024
 
 
@@ -19,25 +22,22 @@ class Memory:
     Whoever is about to use it holds it, and so does what is pending: one that nobody holds is in the store as it is.
 
     Attributes:
-        notes: in order; the last one may stand for all before it.
-        changes: grows with each note that is added here.
+        notes: in order; the last one may stand for all before it. Another list as soon as anything changes.
     """
 
-    __slots__ = ("__weakref__", "_next", "changes", "key", "notes")
+    __slots__ = ("__weakref__", "_next", "key", "notes")
 
     def __init__(self, key: bytes, notes: list[Note]) -> None:
         self.key = key
         self.notes = notes
         self._next = notes[-1].number + 1 if notes else 0
-        self.changes = 0
 
     def add(self, kind: str, content: bytes, keep_ms: int, *, alone: bool = False) -> NewNote:
         """One more note, to be committed with what else its handler does."""
         number = self._next
+        self._next = number + 1
         note = _note((number, kind, content))
         self.notes = [note] if alone else [*self.notes, note]
-        self._next = number + 1
-        self.changes += 1
         return _new_note((self.key, note, keep_ms, alone and number > 0))
 
     def forget(self, number: int) -> None:
@@ -48,6 +48,10 @@ class Memory:
     def last(self, kind: str) -> Note | None:
         """The last note of this kind."""
         return next((note for note in reversed(self.notes) if note.kind == kind), None)
+
+
+_nobody = ref(Memory(b"", []))
+"""A reference whose memory is gone."""
 
 
 class Memories:
@@ -61,35 +65,34 @@ class Memories:
         self._store = store
         self._held: dict[bytes, ref[Memory]] = {}
         self._room = _ROOM
+        self._reads = 0
 
-    async def of(self, keys: Collection[bytes]) -> dict[bytes, Memory]:
-        """The memories of these keys. Hold them as long as their events are under way.
+    async def of(self, keys: Sequence[bytes]) -> list[Memory]:
+        """The memory of each of these keys. Hold them as long as their events are under way.
 
         What two instances, or two reads beside each other, make of the same notes, is decided when they are committed.
         """
-        found: dict[bytes, Memory] = {}
-        missing = []
-        for key in keys:
-            held = self._held.get(key, _nobody)()
-            if held is None:
-                missing.append(key)
-            else:
-                found[key] = held
-        if missing:
-            noted = await self._store.notes(missing)
-            for key in missing:
-                memory = self._held.get(key, _nobody)()  # somebody else may have been faster
-                if memory is None:
-                    memory = Memory(key, noted.get(key, []))
-                    self._held[key] = ref(memory)
-                found[key] = memory
-            self._make_room()
-        return found
+        found = self._known(keys)
+        missing = list(dict.fromkeys([key for key, memory in zip(keys, found, strict=True) if memory is None]))
+        if not missing:
+            return cast("list[Memory]", found)
+        reads = self._reads
+        noted = await self._store.notes(missing)
+        if reads != self._reads:  # somebody else may have been faster
+            missing = [key for key, memory in zip(missing, self._known(missing), strict=True) if memory is None]
+        self._reads += 1
+        made = list(map(Memory, missing, map(noted.get, missing, repeat(_NO_NOTES))))
+        self._held.update(zip(missing, map(ref, made), strict=True))
+        self._make_room()
+        return cast("list[Memory]", self._known(keys))
+
+    def _known(self, keys: Sequence[bytes]) -> list[Memory | None]:
+        return [held() for held in map(self._held.get, keys, repeat(_nobody))]
 
     def _make_room(self) -> None:
         if len(self._held) > self._room:
             self._held = {key: held for key, held in self._held.items() if held() is not None}
-            self._room = max(_ROOM, 2 * len(self._held))
+            self._room = max(_ROOM, 4 * len(self._held))
 
     async def is_outdated(self, memory: Memory) -> bool:
         """Whether the store has notes that are not known here: another instance has written them."""
@@ -99,7 +102,3 @@ class Memories:
     def forget(self) -> None:
         """What was pending has been undone: read everything again."""
         self._held.clear()
-
-
-def _nobody() -> None:
-    """What a reference gives whose memory is gone."""

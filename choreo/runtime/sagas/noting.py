@@ -15,55 +15,64 @@ Arrive: TypeAlias = Callable[[Memory, int, Job], None]
 """Notes an event of a join, by its place, that does not make it fire."""
 
 
+Keep: TypeAlias = Callable[[Memory, str, bytes, int], None]
+"""Adds a note that matters at least until a time, ms since the epoch."""
+
+
 class Note(Protocol):
-    """What adds a note to the unit of work."""
+    """Adds a note that matters from now on, and may stand for all before it."""
 
     def __call__(self, memory: Memory, kind: str, content: bytes, *, alone: bool = False) -> None:
         """Add it."""
 
 
 class StepTurn(Turn):
-    """A turn of a handler that some compensation undoes."""
+    """A turn of a handler that some compensation undoes; `turn` is that of its rule, if it has one."""
 
-    __slots__ = ("_changes", "_memory", "_note", "_turn", "_undoes")
+    __slots__ = ("_keep", "_memory", "_notes", "_turn", "_undoes")
 
-    def __init__(self, note: Note, turn: Turn, memory: Memory, undoes: frozenset[type[Event]]) -> None:
-        self.calls = turn.calls
-        self.more = turn.more
-        self._note = note
+    def __init__(
+        self, keep: Keep, calls: Sequence[Call], memory: Memory, undoes: frozenset[type[Event]], turn: Turn | None
+    ) -> None:
+        self.calls = calls
+        self.more = False
+        self._keep = keep
         self._turn = turn
         self._memory = memory
-        self._changes = memory.changes
+        self._notes = memory.notes
         self._undoes = undoes
 
     def holds(self) -> bool:  # noqa: D102 - as in Turn
         memory = self._memory
-        return (memory.changes == self._changes or steps.failure_of(memory) is None) and self._turn.holds()
+        if memory.notes is not self._notes and steps.failure_of(memory) is not None:
+            return False
+        return self._turn is None or self._turn.holds()
 
     def conclude(self, emitted: Emitted) -> None:  # noqa: D102 - as in Turn
-        self._turn.conclude(emitted)
-        undoes = self._undoes
-        done = [(event.contract.type_name, record) for event, record in emitted if type(event) in undoes]
-        if done:
-            self._note(self._memory, *steps.done(done))
+        if self._turn is not None:
+            self._turn.conclude(emitted)
+        done = steps.done(emitted, self._undoes)
+        if done is not None:
+            self._keep(self._memory, steps.DONE, done, emitted[0][1].timestamp or 0)
 
     def bury(self) -> None:  # noqa: D102 - as in Turn
-        self._turn.bury()
+        if self._turn is not None:
+            self._turn.bury()
 
 
 class _Joined(Turn):
     """A turn of a join: it holds as long as nothing else is noted."""
 
-    __slots__ = ("_changes", "_memory")
+    __slots__ = ("_memory", "_notes")
 
-    def __init__(self, memory: Memory, changes: int, calls: Sequence[Call] = ()) -> None:
+    def __init__(self, memory: Memory, calls: Sequence[Call] = ()) -> None:
         self.calls = calls
         self.more = False
         self._memory = memory
-        self._changes = changes
+        self._notes = memory.notes
 
     def holds(self) -> bool:
-        return self._memory.changes == self._changes
+        return self._memory.notes is self._notes
 
 
 class Arrival(_Joined):
@@ -71,8 +80,8 @@ class Arrival(_Joined):
 
     __slots__ = ("_arrive", "_job", "_place")
 
-    def __init__(self, arrive: Arrive, memory: Memory, changes: int, place: int, job: Job) -> None:
-        super().__init__(memory, changes)
+    def __init__(self, arrive: Arrive, memory: Memory, place: int, job: Job) -> None:
+        super().__init__(memory)
         self._arrive = arrive
         self._place = place
         self._job = job
@@ -86,10 +95,8 @@ class Ending(_Joined):
 
     __slots__ = ("_note", "_told")
 
-    def __init__(
-        self, note: Note, memory: Memory, changes: int, told: tuple[str, bytes], calls: Sequence[Call] = ()
-    ) -> None:
-        super().__init__(memory, changes, calls)
+    def __init__(self, note: Note, memory: Memory, told: tuple[str, bytes], calls: Sequence[Call] = ()) -> None:
+        super().__init__(memory, calls)
         self._note = note
         self._told = told
 

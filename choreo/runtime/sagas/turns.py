@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from operator import attrgetter
+from typing import Any, NamedTuple, cast
 
 import structlog
 
@@ -36,6 +38,18 @@ def is_needed(service: Service) -> bool:
     return any(isinstance(handler.rule, Compensation | Join | Deadline) for handler in service.handlers.values())
 
 
+class _Place(NamedTuple):
+    """Where something is that a handler has to remember.
+
+    Attributes:
+        key_of: the key, by what its events have in common.
+        subject_of: what that is.
+    """
+
+    key_of: Callable[[str], bytes]
+    subject_of: Callable[[Job], str] = attrgetter("metadata.correlation_id")
+
+
 class Turns:
     """Decides the turns of one service instance's handlers."""
 
@@ -50,49 +64,42 @@ class Turns:
             if isinstance(handler.rule, Compensation):
                 known = self._undoes.get(handler.rule.step, frozenset())
                 self._undoes[handler.rule.step] = known.union(handler.rule.undoes)
-        ruled = [
-            name for name, each in service.handlers.items() if isinstance(each.rule, Compensation | Join | Deadline)
-        ]
-        self._handlers = frozenset(ruled) | self._undoes.keys()
+        self._places = {name: places for name, each in service.handlers.items() if (places := self._places_of(each))}
 
-    def _keys(self, job: Job, handler: Handler) -> list[bytes]:
-        """What has to be remembered for a handler's turn: as a step that may be undone, then for its rule."""
-        rule, name, saga = handler.rule, handler.name, job.metadata.correlation_id
-        keys = [steps.key(name, saga)] if name in self._undoes else []
-        if rule is None:
-            return keys
+    def _places_of(self, handler: Handler) -> Sequence[_Place]:
+        """Where that is which a handler has to remember: as a step that may be undone, then for its rule."""
+        rule, name = handler.rule, handler.name
+        places = [_Place(steps.keys(name))] if name in self._undoes else []
         if isinstance(rule, Compensation):
-            keys.append(steps.key(rule.step, saga))
+            places.append(_Place(steps.keys(rule.step)))
         elif isinstance(rule, Join):
-            keys.append(joins.key(name, rule, job.event, saga))
+            places.append(_Place(joins.keys(name), partial(_subject, rule)) if rule.by else _Place(joins.keys(name)))
         elif isinstance(rule, Deadline):
-            keys.append(deadlines.key(name, saga))
-        return keys
+            places.append(_Place(deadlines.keys(name)))
+        return places
 
     async def prepare(self, jobs: Iterable[Job]) -> None:
         """Read at once what the turns of these jobs need."""
-        wanted = [
-            (job, task.handler.name, self._keys(job, task.handler))
-            for job in jobs
-            for task in job.left
-            if task.handler.name in self._handlers and job.event is not None  # one that is discarded has no turn
-        ]
-        if wanted:
-            memories = await self._memories.of({key for _, _, keys in wanted for key in keys})
-            for job, name, keys in wanted:
-                job.held[name] = [memories[key] for key in keys]
+        tasks, keys = [], []
+        for job in jobs:
+            for task in job.left if job.event is not None else ():  # one that is discarded has no turn
+                for key_of, subject_of in self._places.get(task.handler.name, ()):
+                    tasks.append(task)
+                    keys.append(key_of(subject_of(job)))
+        if tasks:
+            for task, memory in zip(tasks, await self._memories.of(keys), strict=True):
+                task.held += (memory,)
 
     async def begin(self, job: Job, task: Task) -> Turn | None:
         """Decide a turn; None for a handler that is called with each event alone."""
         handler = task.handler
-        rule, name = handler.rule, handler.name
-        if name not in self._handlers:
+        if handler.name not in self._places:
             return None
-        if name not in job.held:
+        if not task.held:
             await self.prepare([job])
-        held = job.held[name]
+        rule, held = handler.rule, task.held
         if rule is None:
-            return self._as_step(job, handler, Turn((Call((job.event,)),)), held[0])
+            return self._as_step(job, handler, (Call((job.event,)),), held[0])
         if isinstance(rule, Compensation):
             return await self._compensate(job, handler, rule, held[-1])
         turn = (
@@ -100,7 +107,7 @@ class Turns:
             if isinstance(rule, Join)
             else self._deadline(job, handler, cast("Deadline", rule), held[-1])
         )
-        return self._as_step(job, handler, turn, held[0]) if name in self._undoes else turn
+        return self._as_step(job, handler, turn.calls, held[0], turn) if handler.name in self._undoes else turn
 
     def forget(self) -> None:
         """What is pending has been undone."""
@@ -111,14 +118,20 @@ class Turns:
 
     # --- steps ------------------------------------------------------------------------------------------------------
 
-    def _as_step(self, job: Job, handler: Handler, turn: Turn, memory: Memory) -> Turn:
-        """A turn of a handler that some compensation undoes: not called once its saga has failed, else noted."""
-        if not turn.calls:
+    def _as_step(
+        self, job: Job, handler: Handler, calls: Sequence[Call], memory: Memory, turn: Turn | None = None
+    ) -> Turn:
+        """A turn of a handler that some compensation undoes: not called once its saga has failed, else noted.
+
+        Args:
+            turn: that of its rule, if it has one.
+        """
+        if turn is not None and not calls:
             return turn
-        if steps.failure_of(memory) is not None:
+        if memory.notes and steps.failure_of(memory) is not None:
             _log.info("step not started, its saga has failed", **identity(job, handler))
-            return Decision(conclude=turn.conclude)
-        return StepTurn(self._note, turn, memory, self._undoes[handler.name])
+            return Turn() if turn is None else Decision(conclude=turn.conclude)
+        return StepTurn(self._unit.note, calls, memory, self._undoes[handler.name], turn)
 
     async def _compensate(self, job: Job, handler: Handler, rule: Compensation, memory: Memory) -> Turn:
         """Undo one event that the step has emitted; what else there is to undo has turns of its own."""
@@ -129,7 +142,7 @@ class Turns:
         elif failure != mine:
             _log.info("another failure of its saga came before", **identity(job, handler), failure=failure)
             return Turn()
-        changes, undone = memory.changes, steps.undone_ids(memory)
+        notes, undone = memory.notes, steps.undone_ids(memory)
         runs = (self._taken(handler, rule, run) for run in steps.to_undo(memory))
         parts = [part for run in runs for part in ([run] if rule.takes_list and run else [[each] for each in run])]
         left = [part for part in parts if part[0].event_id not in undone]
@@ -148,7 +161,7 @@ class Turns:
         others = [each.record.headers for each in left[0]]
         return Decision(
             [Call(arguments, f"/{first}", first, first, lambda: others)],
-            holds=lambda: memory.changes == changes,
+            holds=lambda: memory.notes is notes,
             conclude=conclude,
             more=more,
         )
@@ -186,7 +199,7 @@ class Turns:
     # --- joins ------------------------------------------------------------------------------------------------------
 
     async def _join(self, job: Job, handler: Handler, rule: Join, memory: Memory) -> Turn:
-        state, changes, mine = joins.state_of(memory), memory.changes, job.metadata.event_id
+        state, mine = joins.state_of(memory), job.metadata.event_id
         place = joins.place_of(rule, type(job.event))
         if state.ended or (place is not None and joins.is_surplus(rule, state, place)):
             why = state.ended or "another one of its kind came before"
@@ -194,17 +207,16 @@ class Turns:
             return Turn()
         if place is None:
             _log.info("join cannot fire any more", **identity(job, handler), missing=_missing(rule, state))
-            return Ending(self._note, memory, changes, joins.closed(mine))
+            return Ending(self._note, memory, joins.closed(mine))
         wanted = await self._wanted(job, rule, state, place) if rule.gathers else 0
         if not joins.is_complete(rule, state, place, wanted):
-            return Arrival(self._arrive, memory, changes, place, job)
+            return Arrival(self._arrive, memory, place, job)
         events: dict[int, list[Event]] = {}
         for at, notes in state.arrived.items():
             events[at] = [await self._arrived(note, rule.events[at]) for note in notes]
         events.setdefault(place, []).append(job.event)
-        subject = job.metadata.correlation_id if rule.by is None else str(getattr(job.event, rule.by))
-        call = Call(_arguments(rule, events, wanted), subject=subject, others=lambda: joins.headers(state))
-        return Ending(self._note, memory, changes, joins.fired(mine), (call,))
+        call = Call(_arguments(rule, events, wanted), subject=_subject(rule, job), others=lambda: joins.headers(state))
+        return Ending(self._note, memory, joins.fired(mine), (call,))
 
     async def _wanted(self, job: Job, rule: Join, state: joins.State, place: int) -> int:
         """How many events a join gathers; not known yet: none."""
@@ -312,6 +324,11 @@ def _arguments(rule: Join, events: dict[int, list[Any]], wanted: int) -> tuple[A
     if rule.gathers:
         arguments[last] = events.get(last, [])[:wanted]
     return tuple(arguments)
+
+
+def _subject(rule: Join, job: Job) -> str:
+    """What an event has in common with others of a join."""
+    return job.metadata.correlation_id if rule.by is None else str(getattr(job.event, rule.by))
 
 
 def _missing(rule: Join, state: joins.State) -> list[str]:

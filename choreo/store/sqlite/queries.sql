@@ -41,7 +41,7 @@ CREATE TEMP VIEW choreo_unit AS
 SELECT
     '' AS progress, 0 AS partitions, x'' AS keys, '' AS each, 0 AS at, '' AS ticked, NULL AS outbox_id, '' AS read_from,
     x'' AS records,
-    x'' AS note_keys, '' AS notes, x'' AS contents, '' AS highest, '' AS alone, x'' AS forgotten, '' AS each_forgotten,
+    x'' AS note_keys, '' AS notes, x'' AS contents, '' AS alone, x'' AS forgotten, '' AS each_forgotten,
     x'' AS timer_ids, '' AS timers, x'' AS timer_records, x'' AS unset, '' AS each_unset;
 
 -- name: write_unit
@@ -63,22 +63,32 @@ BEGIN
 END;
 
 -- name: write_notes
--- `notes` is an array of [number, kind, first byte in `contents`, length, keep]; `highest` and `alone` are arrays of [place in
--- `notes`, number]: the last of each key, and those that take the place of earlier ones. A number may be free because a later
--- note has taken the place of the one that had it: who does not know the later one decides from old notes.
--- A part of no bytes at all is null to SQLite.
+-- `notes` is an array of runs [number, kind, keep, place of its first key in `note_keys`, contents], of lower numbers first; a
+-- content is one number, 2^32 times its first byte in `contents` and its length. `alone` is an array of [place, number] of those that
+-- take the place of earlier ones. A number may be free because a later note has taken the place of the one that had it: who
+-- does not know the later one decides from old notes.
+-- LIMIT, so that a run is taken apart once and not for each of its notes. A part of no bytes at all is null to SQLite.
 CREATE TEMP TRIGGER choreo_write_notes INSTEAD OF INSERT ON choreo_unit WHEN NEW.notes IS NOT NULL
 BEGIN
+    SELECT RAISE(ABORT, 'overtaken')
+    FROM (
+        SELECT
+            json_extract(value, '$[0]') AS number, json_extract(value, '$[3]') AS first,
+            json_extract(value, '$[4]') AS contents
+        FROM json_each(NEW.notes) LIMIT -1
+    ) AS run CROSS JOIN json_each(run.contents) AS new CROSS JOIN choreo_notes AS later
+    WHERE later.key = substr(NEW.note_keys, 16 * (run.first + new.key) + 1, 16) AND later.number >= run.number;
     INSERT INTO choreo_notes (key, number, kind, content, keep)
     SELECT
-        substr(NEW.note_keys, 16 * new.key + 1, 16), json_extract(new.value, '$[0]'), json_extract(new.value, '$[1]'),
-        coalesce(substr(NEW.contents, json_extract(new.value, '$[2]'), json_extract(new.value, '$[3]')), x''),
-        json_extract(new.value, '$[4]')
-    FROM json_each(NEW.notes) AS new;
-    SELECT RAISE(ABORT, 'overtaken')
-    FROM json_each(NEW.highest) AS last CROSS JOIN choreo_notes AS later
-    WHERE later.key = substr(NEW.note_keys, 16 * json_extract(last.value, '$[0]') + 1, 16)
-        AND later.number > json_extract(last.value, '$[1]');
+        substr(NEW.note_keys, 16 * (run.first + new.key) + 1, 16), run.number, run.kind,
+        coalesce(substr(NEW.contents, new.value >> 32, new.value & 0xFFFFFFFF), x''), run.keep
+    FROM (
+        SELECT
+            json_extract(value, '$[0]') AS number, json_extract(value, '$[1]') AS kind,
+            json_extract(value, '$[2]') AS keep, json_extract(value, '$[3]') AS first,
+            json_extract(value, '$[4]') AS contents
+        FROM json_each(NEW.notes) LIMIT -1
+    ) AS run CROSS JOIN json_each(run.contents) AS new;
     DELETE FROM choreo_notes WHERE rowid IN (
         SELECT earlier.rowid FROM json_each(NEW.alone) AS last CROSS JOIN choreo_notes AS earlier
         WHERE earlier.key = substr(NEW.note_keys, 16 * json_extract(last.value, '$[0]') + 1, 16)
@@ -113,18 +123,20 @@ END;
 INSERT INTO choreo_unit VALUES (
     ?1, ?2, ?3, ?4, ?5, ?6,
     coalesce((SELECT seq FROM main.sqlite_sequence WHERE name = 'choreo_outbox'), 0) + 1, ?7, ?8,
-    ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20
+    ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19
 ) RETURNING outbox_id;
 
 -- name: is_noted
 SELECT 1 FROM choreo_notes WHERE key = ? AND number >= ?;
 
 -- name: seen
--- As many placeholders as there are keys; here and below.
-SELECT key FROM choreo_inbox WHERE key IN ({keys});
+-- The keys end to end, and an array with an element for each; here and below.
+SELECT inbox.key FROM json_each(?2) AS each CROSS JOIN choreo_inbox AS inbox
+WHERE inbox.key = substr(?1, 16 * each.key + 1, 16);
 
 -- name: notes
-SELECT key, number, kind, content FROM choreo_notes WHERE key IN ({keys}) ORDER BY key, number;
+SELECT note.key, note.number, note.kind, note.content FROM json_each(?2) AS each CROSS JOIN choreo_notes AS note
+WHERE note.key = substr(?1, 16 * each.key + 1, 16) ORDER BY note.key, note.number;
 
 -- name: is_known
 SELECT 1 FROM choreo_inbox WHERE key = ?;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,12 @@ from pydantic_core import to_json
 
 from choreo.log.port import Record, TopicPartition
 from choreo.store import records
+from choreo.store.packing import each
 from choreo.store.port import Note, OutboxRow, Row, Timer
 from choreo.store.sql import load_queries
 from choreo.store.sqlite.database import passing
 
 _Q = load_queries("choreo.store.sqlite")
-_MOST_KEYS = 4_096
-"""Keys asked for in one statement; SQLite's limit of parameters is 32,766."""
 
 
 class Reading:
@@ -32,22 +31,14 @@ class Reading:
         with passing(self._path):
             return self._reader.execute(sql, parameters).fetchall()
 
-    def _of_keys(self, sql: str, keys: Sequence[bytes]) -> Iterator[list[Row]]:
-        """The answers to a question about any number of keys, whose place in it is called `keys`."""
-        for first in range(0, len(keys), _MOST_KEYS):
-            some = keys[first : first + _MOST_KEYS]
-            # Padded to a power of two, so that SQLite's statement cache sees a handful of texts.
-            padded = [*some, *[some[-1]] * ((1 << (len(some) - 1).bit_length()) - len(some))]
-            yield self._rows(sql.format(keys=",".join("?" * len(padded))), padded)
-
     async def seen(self, keys: Sequence[bytes]) -> set[bytes]:
-        return {key for rows in self._of_keys(_Q["seen"], keys) for (key,) in rows}
+        return {key for (key,) in self._rows(_Q["seen"], (b"".join(keys), each(keys)))}
 
     async def notes(self, keys: Sequence[bytes]) -> dict[bytes, list[Note]]:
         found: dict[bytes, list[Note]] = {}
-        for rows in self._of_keys(_Q["notes"], list(dict.fromkeys(keys))):
-            for key, number, kind, content in rows:
-                found.setdefault(key, []).append(Note(number, kind, content))
+        asked = dict.fromkeys(keys)
+        for key, number, kind, content in self._rows(_Q["notes"], (b"".join(asked), each(asked))):
+            found.setdefault(key, []).append(Note(number, kind, content))
         return found
 
     def _walk(self, query: str, after: bytes, limit: int) -> list[Row]:

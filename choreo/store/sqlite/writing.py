@@ -10,7 +10,7 @@ from pydantic_core import to_json
 from choreo.errors import CopyError, FencedError, OvertakenError, ReleasedError
 from choreo.log.port import TopicPartition
 from choreo.store import ranges, records
-from choreo.store.packing import alone, end_to_end, highest, latest, of_keys
+from choreo.store.packing import alone, each, end_to_end, in_runs, latest
 from choreo.store.port import COPY, Effects
 from choreo.store.sql import load_queries
 
@@ -50,7 +50,7 @@ def _write_unit(writer: sqlite3.Connection, effects: Effects, now_ms: int) -> in
     progress = [(*at, moved.epoch, moved.watermark, ranges.pack(moved.done)) for at, moved in effects.progress.items()]
     row = (
         *(_json(progress), len(progress)),
-        *(b"".join(effects.inbox), _each(effects.inbox), now_ms),
+        *(b"".join(effects.inbox), each(effects.inbox), now_ms),
         *(str(list(effects.ticked)), _json(list(effects.progress))),
         records.pack(effects.outbox) if effects.outbox else None,
         *_notes(effects),
@@ -67,18 +67,22 @@ def _write_unit(writer: sqlite3.Connection, effects: Effects, now_ms: int) -> in
 def _notes(effects: Effects) -> tuple[Any, ...]:
     """The columns of `choreo_unit` about notes; nulls if there is nothing to do."""
     if not effects.notes and not effects.forgotten:
-        return (None,) * 7
-    notes = of_keys(effects.notes)
+        return (None,) * 6
+    notes = in_runs(effects.notes)
     contents, places = end_to_end([note[2] for _, note, _, _ in notes])
-    about = [
-        (note[0], note[1], first, length, keep_ms)
-        for (_, note, keep_ms, _), (first, length) in zip(notes, places, strict=True)
-    ]
+    runs: list[tuple[int, str, int, int, list[int]]] = []
+    known = None
+    for place, ((_, (number, kind, _), keep, _), (first, length)) in enumerate(zip(notes, places, strict=True)):
+        run = number, kind, keep
+        if run != known:
+            known = run
+            runs.append((*run, place, []))
+        runs[-1][4].append(first << 32 | length)
     lone = [(place, new.note.number) for place, new in alone(notes)]
     return (
-        *(b"".join([key for key, _, _, _ in notes]), _json(about), contents, _json(highest(notes))),
+        *(b"".join([key for key, _, _, _ in notes]), _json(runs), contents),
         _json(lone) if lone else None,
-        *(b"".join(effects.forgotten), _each(effects.forgotten)),
+        *(b"".join(effects.forgotten), each(effects.forgotten)),
     )
 
 
@@ -91,7 +95,7 @@ def _timers(effects: Effects) -> tuple[Any, ...]:
     about = [(*timer.at, timer.due_ms, timer.handler, *place) for timer, place in zip(timers, places, strict=True)]
     return (
         *(b"".join([timer.timer_id for timer in timers]), _json(about), contents),
-        *(b"".join(effects.unset), _each(effects.unset)),
+        *(b"".join(effects.unset), each(effects.unset)),
     )
 
 
@@ -118,11 +122,6 @@ def _write_parked(writer: sqlite3.Connection, effects: Effects) -> None:
     for number in effects.unparked:
         if taken := writer.execute(_Q["take_behind"], (number,)).fetchone():
             writer.execute(_Q["wait_no_more"], taken)
-
-
-def _each(rows: Any) -> str:
-    """An array with an element for each: what `json_each` counts."""
-    return str([0] * len(rows))
 
 
 def _json(rows: list[Any]) -> str:
