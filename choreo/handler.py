@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 from choreo.events import Event, Failure
@@ -46,7 +47,7 @@ class Join:
     count: int | Callable[[Any], int] | None
     unless: tuple[type[Event], ...]
 
-    @property
+    @cached_property
     def gathers(self) -> bool:
         """Whether the last argument is a list."""
         return self.count is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgpack
 
@@ -13,6 +13,12 @@ def pack(record: Record | Sequence[NewRecord]) -> bytes:
     """A record that waits behind a parked key, or a batch's emitted records, as one value."""
     packed: bytes = msgpack.packb(record)
     return packed
+
+
+def packer() -> Callable[[Record], bytes]:
+    """What packs as `pack` does, for one thread: it is not made anew each time."""
+    made: Callable[[Record], bytes] = msgpack.Packer(autoreset=True).pack
+    return made
 
 
 def emitted(payload: bytes) -> list[NewRecord]:

@@ -14,6 +14,7 @@ from choreo.store import records
 from choreo.store.port import Note
 from choreo.wire.ids import note_keys
 
+_pack = records.packer()
 _ARRIVED, _FIRED, _CLOSED = "arrived ", "fired", "closed"
 
 
@@ -34,6 +35,9 @@ class State:
     arrived: dict[int, list[Note]] = field(default_factory=dict)
 
 
+_NOTHING = State()
+
+
 def keys(handler: str) -> Callable[[str], bytes]:
     """Where a join's notes are, by what its events have in common."""
     return note_keys("join", handler)
@@ -41,6 +45,8 @@ def keys(handler: str) -> Callable[[str], bytes]:
 
 def state_of(memory: Memory) -> State:
     """What the notes of a join say."""
+    if not memory.notes:
+        return _NOTHING
     state = State()
     for note in memory.notes:
         kind = note.kind
@@ -55,7 +61,7 @@ def state_of(memory: Memory) -> State:
 
 def arrived(place: int, record: Record) -> tuple[str, bytes]:
     """The note of an event that has come and does not make the join fire."""
-    return f"{_ARRIVED}{place}", records.pack(record)
+    return f"{_ARRIVED}{place}", _pack(record)
 
 
 def record_of(note: Note) -> Record:

@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from choreo.events import Event
-from choreo.runtime.partitions import Job
 from choreo.runtime.sagas import steps
 from choreo.runtime.sagas.memory import Memory
 from choreo.runtime.sagas.turn import Call, Emitted, Turn
 
-Arrive: TypeAlias = Callable[[Memory, int, Job], None]
-"""Notes an event of a join, by its place, that does not make it fire."""
-
-
 Keep: TypeAlias = Callable[[Memory, str, bytes, int], None]
 """Adds a note that matters at least until a time, ms since the epoch."""
-
-
-class Note(Protocol):
-    """Adds a note that matters from now on, and may stand for all before it."""
-
-    def __call__(self, memory: Memory, kind: str, content: bytes, *, alone: bool = False) -> None:
-        """Add it."""
 
 
 class StepTurn(Turn):
@@ -35,7 +23,6 @@ class StepTurn(Turn):
         self, keep: Keep, calls: Sequence[Call], memory: Memory, undoes: frozenset[type[Event]], turn: Turn | None
     ) -> None:
         self.calls = calls
-        self.more = False
         self._keep = keep
         self._turn = turn
         self._memory = memory
@@ -60,45 +47,19 @@ class StepTurn(Turn):
             self._turn.bury()
 
 
-class _Joined(Turn):
-    """A turn of a join: it holds as long as nothing else is noted."""
+class JoinTurn(Turn):
+    """A turn of a join, which holds as long as nothing else is noted; `note` writes its own note."""
 
-    __slots__ = ("_memory", "_notes")
+    __slots__ = ("_memory", "_note", "_notes")
 
-    def __init__(self, memory: Memory, calls: Sequence[Call] = ()) -> None:
+    def __init__(self, memory: Memory, note: Callable[[], None], calls: Sequence[Call] = ()) -> None:
         self.calls = calls
-        self.more = False
         self._memory = memory
         self._notes = memory.notes
+        self._note = note
 
-    def holds(self) -> bool:
+    def holds(self) -> bool:  # noqa: D102 - as in Turn
         return self._memory.notes is self._notes
 
-
-class Arrival(_Joined):
-    """An event has come, and others are missing."""
-
-    __slots__ = ("_arrive", "_job", "_place")
-
-    def __init__(self, arrive: Arrive, memory: Memory, place: int, job: Job) -> None:
-        super().__init__(memory)
-        self._arrive = arrive
-        self._place = place
-        self._job = job
-
     def conclude(self, _: Emitted) -> None:  # noqa: D102 - as in Turn
-        self._arrive(self._memory, self._place, self._job)
-
-
-class Ending(_Joined):
-    """It fires, or never will: nothing that comes later counts."""
-
-    __slots__ = ("_note", "_told")
-
-    def __init__(self, note: Note, memory: Memory, told: tuple[str, bytes], calls: Sequence[Call] = ()) -> None:
-        super().__init__(memory, calls)
-        self._note = note
-        self._told = told
-
-    def conclude(self, _: Emitted) -> None:  # noqa: D102 - as in Turn
-        self._note(self._memory, *self._told, alone=True)
+        self._note()

@@ -37,11 +37,11 @@ class Turn:
         more: whether the event has a further turn after this one.
     """
 
-    __slots__ = ("calls", "more")
+    __slots__ = ("calls",)
+    more: bool = False
 
     def __init__(self, calls: Sequence[Call] = ()) -> None:
         self.calls = calls
-        self.more = False
 
     def holds(self) -> bool:
         """Whether what was decided is still right after the calls; else everything is decided anew."""
@@ -65,7 +65,7 @@ def _nothing(*_: Any) -> None:
 class Decision(Turn):
     """A turn with more to it than its calls: see the methods of `Turn`."""
 
-    __slots__ = ("_bury", "_conclude", "_holds")
+    __slots__ = ("_bury", "_conclude", "_holds", "more")
 
     def __init__(
         self,

@@ -18,7 +18,7 @@ from choreo.runtime.clock import Clock
 from choreo.runtime.partitions import AbandonedError, Job, Task, identity
 from choreo.runtime.sagas import deadlines, joins, steps
 from choreo.runtime.sagas.memory import Memories, Memory
-from choreo.runtime.sagas.noting import Arrival, Ending, StepTurn
+from choreo.runtime.sagas.noting import JoinTurn, StepTurn
 from choreo.runtime.sagas.turn import Call, Decision, Emitted, Turn
 from choreo.runtime.unit import UnitOfWork
 from choreo.service import Service
@@ -47,7 +47,7 @@ class _Place(NamedTuple):
     """
 
     key_of: Callable[[str], bytes]
-    subject_of: Callable[[Job], str] = attrgetter("metadata.correlation_id")
+    subject_of: Callable[[Job], object] = attrgetter("metadata.correlation_id")
 
 
 class Turns:
@@ -73,7 +73,9 @@ class Turns:
         if isinstance(rule, Compensation):
             places.append(_Place(steps.keys(rule.step)))
         elif isinstance(rule, Join):
-            places.append(_Place(joins.keys(name), partial(_subject, rule)) if rule.by else _Place(joins.keys(name)))
+            places.append(
+                _Place(joins.keys(name), attrgetter(f"event.{rule.by}")) if rule.by else _Place(joins.keys(name))
+            )
         elif isinstance(rule, Deadline):
             places.append(_Place(deadlines.keys(name)))
         return places
@@ -83,9 +85,10 @@ class Turns:
         tasks, keys = [], []
         for job in jobs:
             for task in job.left if job.event is not None else ():  # one that is discarded has no turn
+                task.held = ()
                 for key_of, subject_of in self._places.get(task.handler.name, ()):
                     tasks.append(task)
-                    keys.append(key_of(subject_of(job)))
+                    keys.append(key_of(str(subject_of(job))))
         if tasks:
             for task, memory in zip(tasks, await self._memories.of(keys), strict=True):
                 task.held += (memory,)
@@ -207,16 +210,16 @@ class Turns:
             return Turn()
         if place is None:
             _log.info("join cannot fire any more", **identity(job, handler), missing=_missing(rule, state))
-            return Ending(self._note, memory, joins.closed(mine))
+            return JoinTurn(memory, partial(self._note, memory, *joins.closed(mine), alone=True))
         wanted = await self._wanted(job, rule, state, place) if rule.gathers else 0
         if not joins.is_complete(rule, state, place, wanted):
-            return Arrival(self._arrive, memory, place, job)
-        events: dict[int, list[Event]] = {}
-        for at, notes in state.arrived.items():
-            events[at] = [await self._arrived(note, rule.events[at]) for note in notes]
+            return JoinTurn(memory, partial(self._arrive, memory, place, job))
+        events = {
+            at: [await self._arrived(note, rule.events[at]) for note in notes] for at, notes in state.arrived.items()
+        }
         events.setdefault(place, []).append(job.event)
         call = Call(_arguments(rule, events, wanted), subject=_subject(rule, job), others=lambda: joins.headers(state))
-        return Ending(self._note, memory, joins.fired(mine), (call,))
+        return JoinTurn(memory, partial(self._note, memory, *joins.fired(mine), alone=True), (call,))
 
     async def _wanted(self, job: Job, rule: Join, state: joins.State, place: int) -> int:
         """How many events a join gathers; not known yet: none."""
@@ -230,21 +233,17 @@ class Turns:
     def _arrive(self, memory: Memory, place: int, job: Job) -> None:
         kept, traceparent = bare(job.record), job.metadata.traceparent
         if not kept.headers and traceparent is not None and sampled(traceparent):  # what fires the join is linked to it
-            self._note(memory, *joins.arrived(place, kept._replace(headers=[("traceparent", traceparent.encode())])))
-        else:
-            self._note(memory, *joins.arrived(place, kept))
+            kept = kept._replace(headers=[("traceparent", traceparent.encode())])
+        kind, content = joins.arrived(place, kept)
+        self._note(memory, kind, content)
         if len(self._arrivals) >= _ARRIVALS:
             self._arrivals.clear()
-        if kept.value and not kept.headers:  # all that there is to read
-            self._arrivals[type(job.event), kept.value] = job.event
+        self._arrivals[type(job.event), content] = job.event
 
     async def _arrived(self, note: Note, event_class: type[Event]) -> Event:
         """The event of a note: as it was read when it came, if that was not long ago."""
-        record = joins.record_of(note)
-        known = None
-        if record.value is not None and (not record.headers or record.headers[0][0] == "traceparent"):  # it is bare
-            known = self._arrivals.get((event_class, record.value))
-        return known or await self._decoded(record, event_class)
+        known = self._arrivals.get((event_class, note.content))
+        return known if known is not None else await self._decoded(joins.record_of(note), event_class)
 
     # --- deadlines --------------------------------------------------------------------------------------------------
 

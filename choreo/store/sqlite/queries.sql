@@ -64,9 +64,9 @@ END;
 
 -- name: write_notes
 -- `notes` is an array of runs [number, kind, keep, place of its first key in `note_keys`, contents], of lower numbers first; a
--- content is one number, 2^32 times its first byte in `contents` and its length. `alone` is an array of [place, number] of those that
--- take the place of earlier ones. A number may be free because a later note has taken the place of the one that had it: who
--- does not know the later one decides from old notes.
+-- content is 2^32 times its first byte in `contents` and its length. `alone` are those that take the place of earlier ones:
+-- 2^32 times their place in `note_keys` and their number. A number may be free because a later note has taken the place of the
+-- one that had it: who does not know the later one decides from old notes.
 -- LIMIT, so that a run is taken apart once and not for each of its notes. A part of no bytes at all is null to SQLite.
 CREATE TEMP TRIGGER choreo_write_notes INSTEAD OF INSERT ON choreo_unit WHEN NEW.notes IS NOT NULL
 BEGIN
@@ -91,8 +91,8 @@ BEGIN
     ) AS run CROSS JOIN json_each(run.contents) AS new;
     DELETE FROM choreo_notes WHERE rowid IN (
         SELECT earlier.rowid FROM json_each(NEW.alone) AS last CROSS JOIN choreo_notes AS earlier
-        WHERE earlier.key = substr(NEW.note_keys, 16 * json_extract(last.value, '$[0]') + 1, 16)
-            AND earlier.number < json_extract(last.value, '$[1]')
+        WHERE earlier.key = substr(NEW.note_keys, 16 * (last.value >> 32) + 1, 16)
+            AND earlier.number < last.value & 0xFFFFFFFF
     );
     DELETE FROM choreo_notes WHERE key IN (
         SELECT substr(NEW.forgotten, 16 * each.key + 1, 16) FROM json_each(NEW.each_forgotten) AS each

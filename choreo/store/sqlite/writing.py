@@ -78,7 +78,7 @@ def _notes(effects: Effects) -> tuple[Any, ...]:
             known = run
             runs.append((*run, place, []))
         runs[-1][4].append(first << 32 | length)
-    lone = [(place, new.note.number) for place, new in alone(notes)]
+    lone = [place << 32 | new.note.number for place, new in alone(notes)]
     return (
         *(b"".join([key for key, _, _, _ in notes]), _json(runs), contents),
         _json(lone) if lone else None,

@@ -51,6 +51,20 @@ async def test_notes_of_many_keys_in_any_order_find_their_own_contents(store):
     assert found == {at: [Note(number, "done", at * number) for number in range(3)] for at in keys}
 
 
+async def test_notes_that_differ_in_everything_are_written_at_once(store):
+    first = {key(at): Note(0, f"kind {at % 3}", bytes([at]) * (at % 4)) for at in range(40)}
+    second = {at: Note(1, f"kind {number % 5}", at) for number, at in enumerate(first)}
+    notes = [NewNote(at, first[at], number % 7 + 1) for number, at in enumerate(first)]
+    notes += [NewNote(at, second[at], 100 - number % 6, number % 2 == 1) for number, at in enumerate(first)]
+    await store.commit(Effects({}, notes=notes))
+    expected = {at: [second[at]] if n % 2 else [first[at], second[at]] for n, at in enumerate(first)}
+    assert await store.notes(list(first)) == expected
+    after = b""
+    while after := await store.expire_notes(97, after, 10):
+        pass
+    assert await store.notes(list(first)) == {at: expected[at] for n, at in enumerate(first) if 100 - n % 6 >= 97}
+
+
 async def test_notes_are_read_while_others_write_and_only_what_is_committed(world, store):
     await write(store, new(A))
     other = await world.open()

@@ -25,6 +25,11 @@ def test_notes_are_written_by_key_and_those_of_one_key_in_their_own_order():
     assert packing.of_keys(notes) == [notes[1], notes[3], notes[0], notes[2]]
 
 
+def test_notes_of_one_kind_come_together_lower_numbers_first():
+    notes = [new(b"b", 1), new(b"b", 0), new(b"a", 0), new(b"c", 0)._replace(keep_ms=5)]
+    assert packing.in_runs(notes) == [notes[2], notes[1], notes[3], notes[0]]
+
+
 def test_a_first_note_takes_the_place_of_none():
     notes = [new(b"a", 0, alone=True), new(b"b", 1), new(b"c", 1, alone=True)]
     assert packing.alone(notes) == [(2, notes[2])]
