@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from choreo.errors import ChoreoError
 from choreo.events import Event
 from choreo.handler import Join
 from choreo.log.port import Headers, Record
-from choreo.runtime.sagas.memory import Memory
 from choreo.store import records
 from choreo.store.port import Note
 from choreo.wire.ids import note_keys
@@ -43,12 +42,12 @@ def keys(handler: str) -> Callable[[str], bytes]:
     return note_keys("join", handler)
 
 
-def state_of(memory: Memory) -> State:
+def state_of(notes: Sequence[Note]) -> State:
     """What the notes of a join say."""
-    if not memory.notes:
+    if not notes:
         return _NOTHING
     state = State()
-    for note in memory.notes:
+    for note in notes:
         kind = note.kind
         if kind == _FIRED:
             state.ended = f"it has fired with event {note.content.decode()}"

@@ -9,6 +9,7 @@ from choreo.events import Event
 from choreo.runtime.sagas import steps
 from choreo.runtime.sagas.memory import Memory
 from choreo.runtime.sagas.turn import Call, Emitted, Turn
+from choreo.store.port import Note
 
 Keep: TypeAlias = Callable[[Memory, str, bytes, int], None]
 """Adds a note that matters at least until a time, ms since the epoch."""
@@ -48,14 +49,16 @@ class StepTurn(Turn):
 
 
 class JoinTurn(Turn):
-    """A turn of a join, which holds as long as nothing else is noted; `note` writes its own note."""
+    """A turn of a join, decided from `notes`, which holds as long as nothing else is noted; `note` writes its own."""
 
     __slots__ = ("_memory", "_note", "_notes")
 
-    def __init__(self, memory: Memory, note: Callable[[], None], calls: Sequence[Call] = ()) -> None:
+    def __init__(
+        self, memory: Memory, notes: Sequence[Note], note: Callable[[], None], calls: Sequence[Call] = ()
+    ) -> None:
         self.calls = calls
         self._memory = memory
-        self._notes = memory.notes
+        self._notes = notes
         self._note = note
 
     def holds(self) -> bool:  # noqa: D102 - as in Turn

@@ -202,7 +202,8 @@ class Turns:
     # --- joins ------------------------------------------------------------------------------------------------------
 
     async def _join(self, job: Job, handler: Handler, rule: Join, memory: Memory) -> Turn:
-        state, mine = joins.state_of(memory), job.metadata.event_id
+        notes, mine = memory.notes, job.metadata.event_id
+        state = joins.state_of(notes)
         place = joins.place_of(rule, type(job.event))
         if state.ended or (place is not None and joins.is_surplus(rule, state, place)):
             why = state.ended or "another one of its kind came before"
@@ -210,16 +211,16 @@ class Turns:
             return Turn()
         if place is None:
             _log.info("join cannot fire any more", **identity(job, handler), missing=_missing(rule, state))
-            return JoinTurn(memory, partial(self._note, memory, *joins.closed(mine), alone=True))
+            return JoinTurn(memory, notes, partial(self._note, memory, *joins.closed(mine), alone=True))
         wanted = await self._wanted(job, rule, state, place) if rule.gathers else 0
         if not joins.is_complete(rule, state, place, wanted):
-            return JoinTurn(memory, partial(self._arrive, memory, place, job))
+            return JoinTurn(memory, notes, partial(self._arrive, memory, place, job))
         events = {
-            at: [await self._arrived(note, rule.events[at]) for note in notes] for at, notes in state.arrived.items()
+            at: [await self._arrived(note, rule.events[at]) for note in those] for at, those in state.arrived.items()
         }
         events.setdefault(place, []).append(job.event)
         call = Call(_arguments(rule, events, wanted), subject=_subject(rule, job), others=lambda: joins.headers(state))
-        return JoinTurn(memory, partial(self._note, memory, *joins.fired(mine), alone=True), (call,))
+        return JoinTurn(memory, notes, partial(self._note, memory, *joins.fired(mine), alone=True), (call,))
 
     async def _wanted(self, job: Job, rule: Join, state: joins.State, place: int) -> int:
         """How many events a join gathers; not known yet: none."""
