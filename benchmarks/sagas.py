@@ -4,8 +4,9 @@
 
 `compensated` is the handler of `throughput.py` with a compensation declared that never runs: each event leaves one note of
 what there is to undo. `join` waits for two events of each order and emits one; `two` are two handlers that take the same
-two events, one of which emits. Contestants take turns over the same records of one real broker; the best run counts. The ratio
-for the same CPU time says the same on a machine that others use too.
+two events, one of which emits. The two of a pair take turns over the same records of one real broker, one right after the
+other; the median of their ratios counts, since a machine that others use too changes its pace from minute to minute. The
+ratio for the same CPU time says the same of its work alone.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 import sys
 import uuid
 from contextlib import ExitStack
+from statistics import median
 from typing import Any
 
 import options
@@ -56,21 +58,23 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             store = stack.enter_context(PostgresServer()).url
         runs: dict[str, list[Run]] = {}
         for number in range(arguments.rounds):
-            for name in [name for pair in _PAIRS for name in pair]:
+            for name in [name for pair in _PAIRS for name in (pair if number % 2 else reversed(pair))]:
                 contestant = Contestant(name, (sys.executable, "saga_services.py", name), store)
                 runs.setdefault(name, []).append(bench.run(contestant))
                 note(f"round {number + 1}: {name} {arguments.events / runs[name][-1].wall:,.0f} orders/s")
     rates = {name: arguments.events / min(run.wall for run in those) for name, those in runs.items()}
-    ratios = {f"{one} of {other}": rates[one] / rates[other] for one, other in _PAIRS}
-    cpu = {name: min(run.cpu for run in those) for name, those in runs.items()}
-    per_cpu = {f"{one} of {other}": cpu[other] / cpu[one] for one, other in _PAIRS}
+    ratios, per_cpu = {}, {}
+    for one, other in _PAIRS:
+        rounds = list(zip(runs[one], runs[other], strict=True))
+        ratios[f"{one} of {other}"] = median(without.wall / with_it.wall for with_it, without in rounds)
+        per_cpu[f"{one} of {other}"] = median(without.cpu / with_it.cpu for with_it, without in rounds)
     return {"orders_per_second": rates, "ratio": ratios, "ratio_per_cpu_second": per_cpu}
 
 
 def main() -> None:
     parser = options.parser(__doc__)
     parser.add_argument("--events", type=int, default=40_000)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--store", choices=["sqlite", "postgres"], default="sqlite")
     arguments = parser.parse_args()
     report = measure(arguments)

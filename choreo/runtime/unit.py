@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, TypeVar
 
 from choreo.log.port import NewRecord, TopicPartition
@@ -14,6 +15,7 @@ from choreo.runtime.sagas.memory import Memory
 from choreo.store.port import Behind, Effects, NewNote, Park, Store, Timer
 
 T = TypeVar("T")
+_PACE = 1000
 
 
 @dataclass(slots=True)
@@ -109,7 +111,11 @@ class UnitOfWork:
         return True
 
     def note(self, memory: Memory, kind: str, content: bytes, keep_ms: int, *, alone: bool = False) -> None:
-        """Write a note; named beside the `add` of what it tells. One that stands alone takes the place of what is pending."""
+        """Write a note; named beside the `add` of what it tells. One that stands alone takes the place of what is pending.
+
+        Until when it matters is rounded up: notes that have this in common cost the store less.
+        """
+        keep_ms += _PACE - keep_ms % _PACE
         notes = self._pending.notes
         if alone and memory in notes:
             memory.forget(notes.pop(memory)[0].note.number)
@@ -278,7 +284,7 @@ class UnitOfWork:
                 behind=pending.behind,
                 unparked=pending.unparked,
                 survived=pending.survived,
-                notes=[note for notes in pending.notes.values() for note in notes],
+                notes=list(chain.from_iterable(pending.notes.values())),
                 forgotten=pending.forgotten,
                 timers=[timer for timer in pending.timers.values() if timer is not None],
                 unset=[timer_id for timer_id, timer in pending.timers.items() if timer is None],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from itertools import accumulate
+from itertools import accumulate, groupby
 from operator import itemgetter
 
 from choreo.store.port import NewNote, Timer
@@ -25,14 +25,19 @@ def of_keys(notes: Iterable[NewNote]) -> list[NewNote]:
     return sorted(notes, key=itemgetter(0))
 
 
-def in_runs(notes: Iterable[NewNote]) -> list[NewNote]:
-    """The notes by number, kind, time and key."""
-    return sorted(notes, key=lambda new: (new[1][0], new[1][1], new[2], new[0]))
+def in_runs(notes: Sequence[NewNote]) -> tuple[list[NewNote], list[tuple[int, str, int, int]]]:
+    """The notes by number, kind and time, and the runs that have these in common: each with how many they are."""
+    _, written, keeps, _ = zip(*notes, strict=True)
+    numbers, kinds, _ = zip(*written, strict=True)
+    about = list(zip(numbers, kinds, keeps, strict=True))
+    order = sorted(range(len(about)), key=about.__getitem__)
+    runs = [(*run, len(list(those))) for run, those in groupby(map(about.__getitem__, order))]
+    return [notes[place] for place in order], runs
 
 
 def alone(notes: Sequence[NewNote]) -> list[tuple[int, NewNote]]:
     """The notes that take the place of earlier ones, with their places among all."""
-    return [(place, new) for place, new in enumerate(notes) if new.alone and new.note.number]
+    return [(place, new) for place, new in enumerate(notes) if new[3] and new.note.number]
 
 
 def highest(notes: Sequence[NewNote]) -> list[tuple[int, int]]:

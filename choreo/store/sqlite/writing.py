@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from itertools import accumulate
 from typing import Any
 
 from pydantic_core import to_json
@@ -68,20 +69,15 @@ def _notes(effects: Effects) -> tuple[Any, ...]:
     """The columns of `choreo_unit` about notes; nulls if there is nothing to do."""
     if not effects.notes and not effects.forgotten:
         return (None,) * 6
-    notes = in_runs(effects.notes)
+    notes, runs = in_runs(effects.notes) if effects.notes else ([], [])
     contents, places = end_to_end([note[2] for _, note, _, _ in notes])
-    runs: list[tuple[int, str, int, int, list[int]]] = []
-    known = None
-    for place, ((_, (number, kind, _), keep, _), (first, length)) in enumerate(zip(notes, places, strict=True)):
-        run = number, kind, keep
-        if run != known:
-            known = run
-            runs.append((*run, place, []))
-        runs[-1][4].append(first << 32 | length)
+    packed = [first << 32 | length for first, length in places]
+    begins = accumulate([count for *_, count in runs], initial=0)
+    listed = [(*run, begin, packed[begin : begin + count]) for (*run, count), begin in zip(runs, begins, strict=False)]
     lone = [place << 32 | new.note.number for place, new in alone(notes)]
     return (
-        *(b"".join([key for key, _, _, _ in notes]), _json(runs), contents),
-        _json(lone) if lone else None,
+        *(b"".join([key for key, _, _, _ in notes]), _json(listed), contents),
+        str(lone) if lone else None,
         *(b"".join(effects.forgotten), each(effects.forgotten)),
     )
 

@@ -27,7 +27,8 @@ def test_notes_are_written_by_key_and_those_of_one_key_in_their_own_order():
 
 def test_notes_of_one_kind_come_together_lower_numbers_first():
     notes = [new(b"b", 1), new(b"b", 0), new(b"a", 0), new(b"c", 0)._replace(keep_ms=5)]
-    assert packing.in_runs(notes) == [notes[2], notes[1], notes[3], notes[0]]
+    runs = [(0, "done", 0, 2), (0, "done", 5, 1), (1, "done", 0, 1)]
+    assert packing.in_runs(notes) == ([notes[1], notes[2], notes[3], notes[0]], runs)
 
 
 def test_a_first_note_takes_the_place_of_none():
