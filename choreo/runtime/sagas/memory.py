@@ -84,7 +84,8 @@ class Memories:
         made = list(map(Memory, missing, map(noted.get, missing, repeat(_NO_NOTES))))
         self._held.update(zip(missing, map(ref, made), strict=True))
         self._make_room()
-        return cast("list[Memory]", self._known(keys))
+        # What was known before the wait may have been forgotten by all others since.
+        return [memory or cast("Memory", self._held[key]()) for key, memory in zip(keys, found, strict=True)]
 
     def _known(self, keys: Sequence[bytes]) -> list[Memory | None]:
         return [held() for held in map(self._held.get, keys, repeat(_nobody))]
