@@ -16,6 +16,7 @@ from choreo.store.port import Behind, Effects, NewNote, Park, Store, Timer
 
 T = TypeVar("T")
 _PACE = 1000
+"""Milliseconds."""
 
 
 @dataclass(slots=True)

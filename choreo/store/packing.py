@@ -37,7 +37,7 @@ def in_runs(notes: Sequence[NewNote]) -> tuple[list[NewNote], list[tuple[int, st
 
 def alone(notes: Sequence[NewNote]) -> list[tuple[int, NewNote]]:
     """The notes that take the place of earlier ones, with their places among all."""
-    return [(place, new) for place, new in enumerate(notes) if new[3] and new.note.number]
+    return [(place, new) for place, new in enumerate(notes) if new.alone and new.note.number]
 
 
 def highest(notes: Sequence[NewNote]) -> list[tuple[int, int]]:

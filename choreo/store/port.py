@@ -150,7 +150,7 @@ class Effects(NamedTuple):
         behind: records to put behind the heads of their parked keys.
         unparked: sequence numbers of records, as `Store.behind` gave them, that wait no more.
         survived: partitions whose new owner has come past what killed others: deaths and suspects are forgotten.
-        notes: to be written in this order; all of one key follow on those that are there.
+        notes: to be written, those of one key in this order; they follow on those that are there.
         forgotten: keys of whose notes nothing is needed any more, those of this transaction included.
         timers: to be set.
         unset: ids of timers that are done with; those that are not there are passed over.
@@ -232,7 +232,7 @@ class Store(Protocol):
         ...
 
     async def seen(self, keys: Sequence[bytes]) -> set[bytes]:
-        """Which of these inbox keys are there."""
+        """Which of these inbox keys, 16 bytes each, are there."""
         ...
 
     async def expire(self, before_ms: int, after: bytes, limit: int) -> bytes:
@@ -259,7 +259,7 @@ class Store(Protocol):
         ...
 
     async def notes(self, keys: Sequence[bytes]) -> dict[bytes, list[Note]]:
-        """The committed notes of these keys, in order; keys without notes are left out. Never waits for a writer."""
+        """The committed notes of these keys (16 bytes each), in order; keys without notes are left out. Never waits for a writer."""
         ...
 
     async def expire_notes(self, before_ms: int, after: bytes, limit: int) -> bytes:

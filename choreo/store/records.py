@@ -16,7 +16,10 @@ def pack(record: Record | Sequence[NewRecord]) -> bytes:
 
 
 def packer() -> Callable[[Record], bytes]:
-    """What packs as `pack` does, for one thread: it is not made anew each time."""
+    """What packs as `pack` does, without being made anew each time.
+
+    Threads may share it as long as it is msgpack's extension, which keeps Python's lock all the time.
+    """
     made: Callable[[Record], bytes] = msgpack.Packer(autoreset=True).pack
     return made
 

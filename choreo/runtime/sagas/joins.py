@@ -34,7 +34,7 @@ class State:
     arrived: dict[int, list[Note]] = field(default_factory=dict)
 
 
-_NOTHING = State()
+_NOTHING = State()  # nobody changes what `state_of` gives
 
 
 def keys(handler: str) -> Callable[[str], bytes]:

@@ -74,21 +74,28 @@ class Memories:
         """
         found = self._known(keys)
         missing = list(dict.fromkeys([key for key, memory in zip(keys, found, strict=True) if memory is None]))
-        if not missing:
-            return cast("list[Memory]", found)
-        reads = self._reads
-        noted = await self._store.notes(missing)
-        if reads != self._reads:  # somebody else may have been faster
-            missing = [key for key, memory in zip(missing, self._known(missing), strict=True) if memory is None]
-        self._reads += 1
-        made = list(map(Memory, missing, map(noted.get, missing, repeat(_NO_NOTES))))
-        self._held.update(zip(missing, map(ref, made), strict=True))
-        self._make_room()
-        # What was known before the wait may have been forgotten by all others since.
-        return [memory or cast("Memory", self._held[key]()) for key, memory in zip(keys, found, strict=True)]
+        if missing:
+            read = await self._read(missing)
+            found = [memory or read[key] for key, memory in zip(keys, found, strict=True)]
+        return cast("list[Memory]", found)
 
     def _known(self, keys: Sequence[bytes]) -> list[Memory | None]:
         return [held() for held in map(self._held.get, keys, repeat(_nobody))]
+
+    async def _read(self, missing: list[bytes]) -> dict[bytes, Memory]:
+        """Memories that nobody holds; whoever gets them does, and until then nobody else lets them go."""
+        reads = self._reads
+        noted = await self._store.notes(missing)
+        faster: dict[bytes, Memory] = {}
+        if reads != self._reads:  # somebody else may have been faster
+            known = zip(missing, self._known(missing), strict=True)
+            faster = {key: memory for key, memory in known if memory is not None}
+            missing = [key for key in missing if key not in faster]
+        self._reads += 1
+        made = dict(zip(missing, map(Memory, missing, map(noted.get, missing, repeat(_NO_NOTES))), strict=True))
+        self._held.update(zip(missing, map(ref, made.values()), strict=True))
+        self._make_room()
+        return made | faster if faster else made
 
     def _make_room(self) -> None:
         if len(self._held) > self._room:

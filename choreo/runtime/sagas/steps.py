@@ -22,7 +22,7 @@ from choreo.wire.ids import note_keys
 
 DONE = "done"
 _FAILED, _UNDONE = "failed", "undone"
-_pack = msgpack.Packer(autoreset=True).pack  # twice as fast as making one each time
+_pack = msgpack.Packer(autoreset=True).pack  # as in `records.packer`
 
 
 class Emission(NamedTuple):

@@ -39,6 +39,8 @@ class Reading:
         asked = dict.fromkeys(keys)
         for key, number, kind, content in self._rows(_Q["notes"], (b"".join(asked), each(asked))):
             found.setdefault(key, []).append(Note(number, kind, content))
+        for notes in found.values():
+            notes.sort()
         return found
 
     def _walk(self, query: str, after: bytes, limit: int) -> list[Row]:

@@ -33,8 +33,8 @@ _CLOSED = sqlite3.connect(":memory:")
 _CLOSED.close()
 """What a closed store has in the place of its connections. Whoever still asks gets an error: if the loop's thread used
 a connection while the store's thread frees it, the process would end."""
-_OLDEST = (3, 35)
-"""The first release of SQLite with RETURNING."""
+_OLDEST = (3, 36)
+"""3.35 has RETURNING too, but ends the process when a row is inserted into a view with it."""
 
 T = TypeVar("T")
 
@@ -97,7 +97,7 @@ class SqliteStore(Reading):
                 f"this Python has SQLite {sqlite3.sqlite_version}",
                 "use a Python with a newer SQLite, or PostgreSQL",
             )
-            raise ConfigurationError("the SQLite store needs SQLite 3.35 or newer", why=why, remedy=remedy)
+            raise ConfigurationError("the SQLite store needs SQLite 3.36 or newer", why=why, remedy=remedy)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         for _ in range(2):
             self._connections.append(

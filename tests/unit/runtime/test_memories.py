@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -97,6 +98,21 @@ async def test_what_was_known_before_a_wait_is_given_though_all_is_forgotten_mea
     (task,) = await asking(memories, [A])
     store.answer()
     assert (await task)[0] is not known[0]
+
+
+async def test_a_memory_of_somebody_faster_stays_though_it_is_garbage_to_others(monkeypatch):
+    store = Slow()
+    memories = of(store)
+    mine, theirs = await asking(memories, [A, B], [B])
+    store.answers[1].set()
+    (faster,) = await theirs
+    circle: list[Any] = [faster]
+    circle.append(circle)
+    del circle, faster, theirs
+    make_room = memories._make_room
+    monkeypatch.setattr(memories, "_make_room", lambda: (gc.collect(), make_room()))
+    store.answer()
+    assert [memory.key for memory in await mine] == [A, B]
 
 
 async def test_memories_that_are_gone_take_no_room():

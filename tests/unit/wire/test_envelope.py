@@ -134,3 +134,14 @@ def test_a_structured_attribute_that_is_no_text_is_named():
 def test_a_structured_header_that_is_no_utf8_is_named():
     with pytest.raises(DecodeError, match="its header traceparent is no UTF-8"):
         envelope.read(structured({"id": "1"}, [("traceparent", b"\xff")]))
+
+
+def test_the_id_and_what_not_all_events_have_are_where_others_look_for_them():
+    common = envelope.constant("Order", "urn:x:1")
+    least = envelope.write(Metadata("e1", "Order", "shop", "t", "c1"), common, b"o1")
+    most = envelope.write(Metadata("e1", "Order", "shop", "t", "c1", "e0", TRACE, "a=b", "e2", "c0"), common, b"o1")
+    assert most[envelope.ID] == ("ce_id", b"e1")
+    assert most[: envelope.OPTIONAL] == least
+    assert [name for name, _ in most[envelope.OPTIONAL :]] == [
+        *("ce_causationid", "traceparent", "tracestate", "ce_compensates", "ce_parentid")
+    ]
