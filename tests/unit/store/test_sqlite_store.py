@@ -185,8 +185,8 @@ async def test_a_handlers_temporary_tables_do_not_change_the_numbers_of_outbox_r
 
 
 async def test_an_sqlite_that_is_too_old_is_named(path, monkeypatch):
-    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 34, 1))
-    with pytest.raises(ConfigurationError, match=r"needs SQLite 3\.35"):
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 35, 5))
+    with pytest.raises(ConfigurationError, match=r"needs SQLite 3\.36"):
         await SqliteStore(path).open("payments")
 
 
