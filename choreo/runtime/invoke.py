@@ -147,7 +147,7 @@ class Invoker:
         """Take a turn with an event; None if it has its effect, or 0 if it is to be taken again."""
         handler = task.handler
         if self._turns is not None:
-            session.turn = await self._turns.begin(job, task)
+            session.turn = self._turns.step(job, task) or await self._turns.begin(job, task)
         turn = session.turn
         made = await self._make(job, handler, session, turn.calls if turn else (Call((job.event,)),))
         if job.partition.gone:

@@ -15,7 +15,7 @@ from choreo.runtime.sagas.memory import Memory
 from choreo.store.port import Behind, Effects, NewNote, Park, Store, Timer
 
 T = TypeVar("T")
-_PACE = 1000
+_PACE = 0x3FF
 """Milliseconds."""
 
 
@@ -116,11 +116,10 @@ class UnitOfWork:
 
         Until when it matters is rounded up: notes that have this in common cost the store less.
         """
-        keep_ms += _PACE - keep_ms % _PACE
         notes = self._pending.notes
         if alone and memory in notes:
             memory.forget(notes.pop(memory)[0].note.number)
-        notes.setdefault(memory, []).append(memory.add(kind, content, keep_ms, alone=alone))
+        notes.setdefault(memory, []).append(memory.add(kind, content, keep_ms | _PACE, alone=alone))
 
     def forget_notes(self, key: bytes) -> None:
         """Notes that are needed no more; named beside the `add` of what has come of them."""

@@ -93,8 +93,14 @@ class Turns:
             for task, memory in zip(tasks, await self._memories.of(keys), strict=True):
                 task.held += (memory,)
 
+    def step(self, job: Job, task: Task) -> Turn | None:
+        """The turn of a step that has no rule of its own, if nothing has to be waited for."""
+        if task.handler.rule is not None or not task.held:
+            return None
+        return self._as_step(job, task.handler, (Call((job.event,)),), task.held[0])
+
     async def begin(self, job: Job, task: Task) -> Turn | None:
-        """Decide a turn; None for a handler that is called with each event alone."""
+        """Decide any turn; None for a handler that is called with each event alone."""
         handler = task.handler
         if handler.name not in self._places:
             return None
@@ -102,7 +108,7 @@ class Turns:
             await self.prepare([job])
         rule, held = handler.rule, task.held
         if rule is None:
-            return self._as_step(job, handler, (Call((job.event,)),), held[0])
+            return self.step(job, task)
         if isinstance(rule, Compensation):
             return await self._compensate(job, handler, rule, held[-1])
         turn = (
