@@ -23,6 +23,8 @@ from choreo.wire import Codec, open_registry
 
 KEYS = 5
 QUICK = {"session.timeout.ms": "6000", "heartbeat.interval.ms": "500"}
+_PACE = 0.2
+"""Seconds between orders that come little by little. Connecting anew for each lot took a minute on a busy machine."""
 BOTH = {"classic": QUICK, "consumer": {"group.protocol": "consumer"}}
 
 
@@ -90,10 +92,13 @@ class Shop:
             names = (f"orders-{self.run}", f"charges-{self.run}", f"dlq.{self.name}", f"retry.{self.name}")
             await log.create_topics([Topic(name=name) for name in names])
 
-    async def publish(self, first: int, last: int) -> None:
-        """Publish these orders."""
+    async def publish(self, first: int, last: int, step: int = 0) -> None:
+        """Publish these orders, all at once or so many at a time."""
         async with connect(self.settings, source="test") as bus:
-            await bus.publish_many([self.ordered(id=f"k{n % KEYS}", n=n) for n in range(first, last)])
+            for start in range(first, last, step or last - first):
+                orders = range(start, min(last, start + step) if step else last)
+                await bus.publish_many([self.ordered(id=f"k{n % KEYS}", n=n) for n in orders])
+                await asyncio.sleep(_PACE if step else 0)
 
     async def charges(self, log: Log) -> list[int]:
         """The numbers of all payments, in the order of their partitions."""

@@ -24,12 +24,7 @@ async def shop(request, kafka_bootstrap, tmp_path):
 @contextlib.asynccontextmanager
 async def publishing(shop: Shop, first: int, last: int, step: int = 20):
     """Publish these orders little by little, meanwhile."""
-
-    async def publish() -> None:
-        for n in range(first, last, step):
-            await shop.publish(n, n + step)
-
-    task = asyncio.create_task(publish())
+    task = asyncio.create_task(shop.publish(first, last, step))
     yield
     await task
 
