@@ -23,6 +23,8 @@ from choreo.wire import Codec, open_registry
 
 KEYS = 5
 QUICK = {"session.timeout.ms": "6000", "heartbeat.interval.ms": "500"}
+_PATIENCE = 100
+"""Seconds. Nobody reads past a transaction that the broker has to end: 15 seconds, then its next look, 10 at most; for each in turn."""
 _PACE = 0.2
 """Seconds between orders that come little by little. Connecting anew for each lot took a minute on a busy machine."""
 BOTH = {"classic": QUICK, "consumer": {"group.protocol": "consumer"}}
@@ -125,7 +127,7 @@ class Shop:
 
     async def handled(self, count: int) -> list[int]:
         """Wait until so many different orders are paid; the payments' numbers, copies included."""
-        async with open_log(self.settings.log) as log, asyncio.timeout(60):
+        async with open_log(self.settings.log) as log, asyncio.timeout(_PATIENCE):
             while len(set(found := await self.charges(log))) < count:  # noqa: ASYNC110 - nothing tells when
                 await asyncio.sleep(0.2)
         return found
