@@ -24,7 +24,8 @@ from choreo.wire import Codec, open_registry
 KEYS = 5
 QUICK = {"session.timeout.ms": "6000", "heartbeat.interval.ms": "500"}
 _PATIENCE = 100
-"""Seconds. Nobody reads past a transaction that the broker has to end: 15 seconds, then its next look, 10 at most; for each in turn."""
+"""Seconds. After the last of many quick transactions was committed, readers have waited for up to 35 for its records, with
+the broker idle; it is not known yet what they wait for."""
 _PACE = 0.2
 """Seconds between orders that come little by little. Connecting anew for each lot took a minute on a busy machine."""
 BOTH = {"classic": QUICK, "consumer": {"group.protocol": "consumer"}}
