@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgpack
 
@@ -15,12 +16,12 @@ def pack(record: Record | Sequence[NewRecord]) -> bytes:
     return packed
 
 
-def packer() -> Callable[[Record], bytes]:
+def packer() -> Callable[[Any], bytes]:
     """What packs as `pack` does, without being made anew each time.
 
     Threads may share it as long as it is msgpack's extension, which keeps Python's lock all the time.
     """
-    made: Callable[[Record], bytes] = msgpack.Packer(autoreset=True).pack
+    made: Callable[[Any], bytes] = msgpack.Packer(autoreset=True).pack
     return made
 
 

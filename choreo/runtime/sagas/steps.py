@@ -17,12 +17,13 @@ from choreo.log.port import Record
 from choreo.observe.w3c import sampled
 from choreo.runtime.sagas.memory import Memory
 from choreo.runtime.sagas.turn import Emitted
+from choreo.store import records
 from choreo.wire.envelope import ID, OPTIONAL
 from choreo.wire.ids import note_keys
 
 DONE = "done"
 _FAILED, _UNDONE = "failed", "undone"
-_pack = msgpack.Packer(autoreset=True).pack  # as in `records.packer`
+_pack = records.packer()
 
 
 class Emission(NamedTuple):

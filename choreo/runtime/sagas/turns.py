@@ -225,7 +225,8 @@ class Turns:
             at: [await self._arrived(note, rule.events[at]) for note in those] for at, those in state.arrived.items()
         }
         events.setdefault(place, []).append(job.event)
-        call = Call(_arguments(rule, events, wanted), subject=_subject(rule, job), others=lambda: joins.headers(state))
+        subject = str(self._places[handler.name][-1].subject_of(job))
+        call = Call(_arguments(rule, events, wanted), subject=subject, others=lambda: joins.headers(state))
         return JoinTurn(memory, notes, partial(self._note, memory, *joins.fired(mine), alone=True), (call,))
 
     async def _wanted(self, job: Job, rule: Join, state: joins.State, place: int) -> int:
@@ -330,11 +331,6 @@ def _arguments(rule: Join, events: dict[int, list[Any]], wanted: int) -> tuple[A
     if rule.gathers:
         arguments[last] = events.get(last, [])[:wanted]
     return tuple(arguments)
-
-
-def _subject(rule: Join, job: Job) -> str:
-    """What an event has in common with others of a join."""
-    return job.metadata.correlation_id if rule.by is None else str(getattr(job.event, rule.by))
 
 
 def _missing(rule: Join, state: joins.State) -> list[str]:
